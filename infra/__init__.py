@@ -1,0 +1,1 @@
+"""The outside world: every socket, disk and secret of the server."""

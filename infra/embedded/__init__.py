@@ -1,0 +1,1 @@
+"""One command that runs the whole studio on one machine."""

@@ -1,0 +1,1 @@
+"""Machines to train on, one module per vendor."""

@@ -1,0 +1,63 @@
+"""Settings of the server, read from the environment (``PEFT_STUDIO_…``) once, at the edge."""
+
+from functools import lru_cache
+from pathlib import Path
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from peft_studio.run_dir import RunDir
+
+DEPLOYMENT = "finetune/default"
+WORK_POOL = "studio"
+
+
+class Settings(BaseSettings):
+    """Everything an operator can set."""
+
+    model_config = SettingsConfigDict(env_prefix="PEFT_STUDIO_", frozen=True)
+
+    data_dir: Path = Field(
+        default=Path.home() / ".peft-studio", description="Database, run directories, adapters and logs."
+    )
+    host: str = Field(default="127.0.0.1", description="Address the API listens on.")
+    port: int = Field(default=8000, description="Port of the API.")
+    prefect_port: int = Field(default=4200, description="Port of the Prefect server and its UI, on loopback.")
+    database_url: SecretStr | None = Field(
+        default=None, description="postgresql+asyncpg://… of an external PostgreSQL; by default an embedded one runs."
+    )
+    requests_per_minute: int = Field(default=100, ge=1, description="Requests a minute that one API key may make.")
+    connections_per_key: int = Field(default=10, ge=1, description="WebSockets that one API key may hold open.")
+    max_body_bytes: int = Field(default=1 << 20, description="Largest JSON request body.")
+    local_jobs: int = Field(default=1, ge=1, description="Jobs that train on this machine at the same time.")
+    max_recoveries: int = Field(default=3, ge=0, description="Times a job whose process died is taken up again.")
+
+    @property
+    def runs(self) -> Path:
+        """Where run directories live."""
+        return self.data_dir / "runs"
+
+    @property
+    def adapters(self) -> Path:
+        """Where finished adapters live."""
+        return self.data_dir / "adapters"
+
+    @property
+    def results(self) -> Path:
+        """Where Prefect keeps cached task results."""
+        return self.data_dir / "results"
+
+    @property
+    def logs(self) -> Path:
+        """Where the studio's processes log."""
+        return self.data_dir / "logs"
+
+    def run_dir(self, job_id: str) -> RunDir:
+        """Return the job's run directory."""
+        return RunDir(self.runs / job_id)
+
+
+@lru_cache
+def settings() -> Settings:
+    """Return this process's settings."""
+    return Settings()

@@ -1,0 +1,126 @@
+"""
+What can go wrong, and what the caller can do about it.
+
+    StudioError
+    ├── InvalidConfig            change the request
+    ├── AuthenticationFailed     send a valid key
+    ├── PermissionDenied         ask for a key with the role
+    ├── NotFound                 change the address
+    │   └── JobNotFound          change the job id
+    ├── Conflict                 the job is in a state that does not allow it
+    ├── PayloadTooLarge          send less
+    ├── RateLimitExceeded        wait
+    ├── PlatformNotConnected     connect the platform first
+    ├── InsufficientCredits      top up
+    ├── ResourceUnavailable      wait, or choose another machine
+    ├── TrainingFailed           read the job's log
+    │   └── TrainerDied          nothing: it is tried again from the last checkpoint
+    └── InternalError            report the reference
+
+Each class carries the ``code`` of the wire contract. Its docstring is its default message.
+All of them survive pickling, so that they can cross process boundaries.
+"""
+
+from typing import Any, ClassVar
+
+
+class StudioError(Exception):
+    """Something went wrong."""
+
+    code: ClassVar[str] = "INTERNAL_ERROR"
+
+    def __init__(self, message: str | None = None, /, **details: Any):
+        super().__init__(message or (type(self).__doc__ or "").strip())
+        self.details = details
+
+    @property
+    def message(self) -> str:
+        """What went wrong, in one sentence."""
+        return str(self.args[0])
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), self.message, self.details)
+
+
+def _rebuild(kind: type[StudioError], message: str, details: dict[str, Any]) -> StudioError:
+    return kind(message, **details)
+
+
+class InvalidConfig(StudioError):
+    """Training configuration is invalid."""
+
+    code = "INVALID_CONFIG"
+
+
+class AuthenticationFailed(StudioError):
+    """The API key is missing or not valid."""
+
+    code = "AUTHENTICATION_FAILED"
+
+
+class PermissionDenied(StudioError):
+    """This API key's role does not allow the request."""
+
+    code = "PERMISSION_DENIED"
+
+
+class NotFound(StudioError):
+    """There is nothing at this address."""
+
+    code = "NOT_FOUND"
+
+
+class JobNotFound(NotFound):
+    """There is no job with this id."""
+
+    code = "JOB_NOT_FOUND"
+
+
+class Conflict(StudioError):
+    """The job's state does not allow this."""
+
+    code = "CONFLICT"
+
+
+class PayloadTooLarge(StudioError):
+    """The request body is too large."""
+
+    code = "PAYLOAD_TOO_LARGE"
+
+
+class RateLimitExceeded(StudioError):
+    """Too many requests with this API key."""
+
+    code = "RATE_LIMIT_EXCEEDED"
+
+
+class PlatformNotConnected(StudioError):
+    """The platform is not connected."""
+
+    code = "PLATFORM_NOT_CONNECTED"
+
+
+class InsufficientCredits(StudioError):
+    """The platform's account has too little credit."""
+
+    code = "INSUFFICIENT_CREDITS"
+
+
+class ResourceUnavailable(StudioError):
+    """The requested resource is not available."""
+
+    code = "RESOURCE_UNAVAILABLE"
+
+
+class TrainingFailed(StudioError):
+    """Training failed."""
+
+    code = "TRAINING_FAILED"
+
+
+class TrainerDied(TrainingFailed):
+    """The trainer process ended without a word."""
+
+
+class InternalError(StudioError):
+    """Internal error."""

@@ -1,0 +1,151 @@
+"""A job as users see it, and how its id relates to a flow run's."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from peft_studio.config import TrainingConfig
+from peft_studio.errors import JobNotFound
+
+PREFIX = "job_"
+
+
+class JobStatus(StrEnum):
+    """The contract's states of a job."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the job will never change its state again by itself."""
+        return self in (JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED)
+
+
+class Phase(StrEnum):
+    """The step of the flow that a job is in."""
+
+    QUEUED = "queued"
+    VALIDATING = "validating"
+    PROVISIONING = "provisioning"
+    TRAINING = "training"
+    RELEASING = "releasing"
+    UPLOADING = "uploading"
+    DEPLOYING = "deploying"
+    EVALUATING = "evaluating"
+    RECOVERING = "recovering"
+    DONE = "done"
+
+
+class Artifact(BaseModel):
+    """The adapter's weights: ``path`` of the safetensors file, its size, and ``sha256:…`` of its content."""
+
+    path: str
+    size_bytes: int
+    hash: str
+
+
+class HeldOut(BaseModel):
+    """A model's quality on rows it was not trained on: mean loss a token (nats), e^loss, number of such tokens."""
+
+    loss: float
+    perplexity: float
+    tokens: int
+
+
+class Answer(BaseModel):
+    """One prompt, answered greedily by the base model and with the adapter."""
+
+    prompt: str
+    base: str
+    adapter: str
+
+
+class Evaluation(BaseModel):
+    """What the adapter is worth, measured on the adapter as stored, loaded by stock PEFT."""
+
+    held_out_rows: int
+    base: HeldOut | None = None
+    adapter: HeldOut | None = None
+    answer: Answer | None = None
+
+
+class TrainingSummary(BaseModel):
+    """``summary.json``: what the trainer did."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    total_steps: int
+    epochs: float
+    final_loss: float
+    best_loss: float
+    eval_loss: float | None = None
+    train_rows: int
+    held_out_rows: int
+    tokens: int = Field(description="Real tokens trained on, padding not counted, all epochs together.")
+    supervised_tokens: int = Field(description="Those of them that carried loss.")
+    truncated_rows: int = 0
+    tokens_per_second: float
+    seconds: float = Field(description="Time spent in training steps, over all attempts.")
+    peak_memory_mb: float
+    trainable_parameters: int
+    resumed_at: list[int] = Field(default_factory=list, description="Steps at which training was taken up again.")
+    versions: dict[str, str] = Field(default_factory=dict)
+
+
+class JobResult(BaseModel):
+    """What a completed job leaves behind: the flow's return value, and its record in Prefect."""
+
+    adapter_id: str
+    artifact: Artifact
+    training: TrainingSummary
+    evaluation: Evaluation | None = None
+    cost: float = 0.0
+    reused_from: str | None = Field(default=None, description="The job that really trained, when this one did not.")
+    endpoint: str | None = None
+    step_seconds: dict[str, float] = Field(default_factory=dict)
+
+
+class Job(BaseModel):
+    """One job, the shape of ``GET /jobs/{id}``."""
+
+    job_id: str
+    config: TrainingConfig
+    status: JobStatus
+    phase: Phase
+    progress: float
+    created_at: datetime
+    started_at: datetime | None = None
+    completed_at: datetime | None = None
+    duration_seconds: float | None = None
+    cost: float | None = None
+    metrics: dict[str, float] = Field(default_factory=dict)
+    artifact: Artifact | None = None
+    evaluation: Evaluation | None = None
+    error: dict[str, Any] | None = None
+    reused_from: str | None = None
+    endpoint: str | None = None
+    step_seconds: dict[str, float] = Field(default_factory=dict)
+    attempts: int = 0
+
+
+def job_id_of(flow_run_id: UUID) -> str:
+    """The job's id: the flow run's, as 32 hex digits behind ``job_``."""
+    return PREFIX + flow_run_id.hex
+
+
+def flow_run_id_of(job_id: str) -> UUID:
+    """The flow run's id, by arithmetic alone; raises ``JobNotFound`` for anything that cannot be a job's id."""
+    digits = job_id.removeprefix(PREFIX)
+    if digits == job_id or len(digits) != 32 or digits != digits.lower():
+        raise JobNotFound(f"There is no job {job_id!r}.", job_id=job_id)
+    try:
+        return UUID(hex=digits)
+    except ValueError:
+        raise JobNotFound(f"There is no job {job_id!r}.", job_id=job_id) from None

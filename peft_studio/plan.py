@@ -1,0 +1,55 @@
+"""What validation finds out before anything is rented or trained, and pins down for every later attempt."""
+
+from enum import StrEnum
+
+from pydantic import BaseModel, Field
+
+from peft_studio.config import TrainingConfig
+
+
+class RowFormat(StrEnum):
+    """How a data set's rows are laid out."""
+
+    MESSAGES = "messages"  # {"messages": [{"role", "content"}, …]}
+    PROMPT_COMPLETION = "prompt_completion"  # {"prompt", "completion"}
+    INSTRUCTION = "instruction"  # {"instruction", "input"?, "output"}
+    TEXT = "text"  # {"text"}
+
+
+class ModelFacts(BaseModel):
+    """A base model, read from its configuration and safetensors headers alone."""
+
+    id: str
+    revision: str | None = Field(default=None, description="The commit on a hub; a hash of the files when local.")
+    path: str | None = Field(default=None, description="The folder, where it is on this machine.")
+    architecture: str
+    parameters: int
+    linear_modules: list[str] = Field(
+        description="Last name components of the linear layers, the output head left out."
+    )
+    context_length: int | None = None
+    has_chat_template: bool = False
+    license: str | None = None
+
+
+class DatasetFacts(BaseModel):
+    """A data set, read once from end to end."""
+
+    path: str
+    sha256: str
+    format: RowFormat
+    rows: int
+    bytes: int
+    characters: int = Field(description="Characters of text in all rows, from which tokens are estimated.")
+
+
+class Plan(BaseModel):
+    """A job that can work: its configuration and what it stands on."""
+
+    config: TrainingConfig
+    model: ModelFacts
+    dataset: DatasetFacts
+    cache_key: str = Field(description="Equal for two jobs that would train the same adapter.")
+    total_steps: int
+    estimated_cost: float | None = Field(description="In US dollars; None where nothing is known.")
+    estimated_duration_minutes: float | None

@@ -1,0 +1,152 @@
+"""
+RunDir: the one place a job's work lives on disk, and all that the trainer is given.
+
+    config.json          the TrainingConfig
+    plan.json            what validation pinned down: model revision, hash of the data (optional)
+    events.jsonl         what happened, one event a line, appended to by trainer and flow
+    checkpoints/step-N/  complete only when its manifest.json is there
+    adapter/             the finished PEFT adapter
+    summary.json         TrainingSummary, written when the adapter is whole
+    evaluation.json      Evaluation
+    failure.json         the Failure that ended the last attempt
+    trainer.log          the trainer's standard output and error
+
+An event's sequence number is its line number, starting at 1: readers resume from it, and no writer has to
+agree with another on a counter. Lines are appended with one write each.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from peft_studio.config import TrainingConfig
+from peft_studio.events import Event, Failure, parse_event
+from peft_studio.jobs import Evaluation, TrainingSummary
+
+M = TypeVar("M", bound=BaseModel)
+
+
+class RunDir:
+    """A run directory, given as a path or a ``file://`` URL."""
+
+    def __init__(self, location: str | Path):
+        self.path = Path(str(location).removeprefix("file://"))
+
+    @property
+    def job_id(self) -> str:
+        """The directory's name is the job's id."""
+        return self.path.name
+
+    @property
+    def events_path(self) -> Path:
+        """The file of events."""
+        return self.path / "events.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def adapter(self) -> Path:
+        """The folder of the finished adapter."""
+        return self.path / "adapter"
+
+    @property
+    def log(self) -> Path:
+        """The file that holds what the trainer printed."""
+        return self.path / "trainer.log"
+
+    def read_config(self) -> TrainingConfig:
+        """Read the job's configuration; raises ``FileNotFoundError`` where there is none."""
+        return TrainingConfig.model_validate_json((self.path / "config.json").read_bytes())
+
+    def write(self, name: str, value: BaseModel) -> None:
+        """Put a JSON document in place whole: a reader sees the old one or the new one."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        replace_file(self.path / name, value.model_dump_json(indent=2).encode())
+
+    def read(self, name: str, kind: type[M]) -> M | None:
+        """Read a JSON document, or None where it is not there (yet)."""
+        try:
+            return kind.model_validate_json((self.path / name).read_bytes())
+        except FileNotFoundError:
+            return None
+
+    def read_summary(self) -> TrainingSummary | None:
+        """What the trainer did, once it is done."""
+        return self.read("summary.json", TrainingSummary)
+
+    def read_evaluation(self) -> Evaluation | None:
+        """What the adapter is worth, once it is known."""
+        return self.read("evaluation.json", Evaluation)
+
+    def read_failure(self) -> Failure | None:
+        """Why the last attempt ended, where it ended by itself."""
+        return self.read("failure.json", Failure)
+
+    def append(self, event: Event) -> None:
+        """Add an event: one line, one write, so that two writers never mix."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        line = event.model_dump_json(exclude_none=True).encode() + b"\n"
+        file = os.open(self.events_path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        try:
+            # A writer that was killed in the middle of a line must not swallow the next one.
+            if (size := os.fstat(file).st_size) and os.pread(file, 1, size - 1) != b"\n":
+                line = b"\n" + line
+            os.write(file, line)
+        finally:
+            os.close(file)
+
+    def events(self, after: int = 0) -> Iterator[tuple[int, Event]]:
+        """Every whole event with a sequence number above ``after``."""
+        yield from EventReader(self, after).read()
+
+
+class EventReader:
+    """Reads a run directory's events as they come, each once, from any sequence number on."""
+
+    def __init__(self, run: RunDir, after: int = 0):
+        self._path = run.events_path
+        self._after = after
+        self._offset = 0
+        self.seq = 0
+
+    def read(self) -> Iterator[tuple[int, Event]]:
+        """What has come since the last call, in order; nothing where the file is not there yet."""
+        try:
+            with self._path.open("rb") as file:
+                file.seek(self._offset)
+                data = file.read()
+        except FileNotFoundError:
+            return
+        for line in data[: data.rfind(b"\n") + 1].splitlines(keepends=True):
+            self._offset += len(line)
+            self.seq += 1
+            if self.seq <= self._after:
+                continue
+            try:
+                event = parse_event(line)
+            except ValidationError:
+                continue  # the torn line of a killed writer keeps its number, so that numbers never shift
+            yield self.seq, event
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a file so that a crash at any moment leaves either the old content or the new."""
+    write_whole(path, lambda temporary: temporary.write_bytes(content))
+
+
+def write_whole(path: Path, fill: Callable[[Path], object]) -> None:
+    """Have ``fill`` write a file beside ``path``, make it durable, then move it into place."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        fill(temporary)
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
