@@ -40,7 +40,8 @@ class Metrics(_Message):
     Numbers of one optimizer step, or of an evaluation at that step.
 
     ``metrics`` always holds ``step`` and ``epoch``; training steps add ``loss`` (mean over the tokens that
-    carry loss), ``learning_rate``, ``grad_norm``, ``tokens_per_second``, ``total_steps``; evaluations add ``eval_loss``.
+    carry loss), ``learning_rate``, ``grad_norm``, ``tokens_per_second``, ``total_steps``;
+    evaluations add ``eval_loss``.
     """
 
     type: Literal["metrics"] = "metrics"

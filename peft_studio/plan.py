@@ -24,9 +24,7 @@ class ModelFacts(BaseModel):
     path: str | None = Field(default=None, description="The folder, where it is on this machine.")
     architecture: str
     parameters: int
-    linear_modules: list[str] = Field(
-        description="Last name components of the linear layers, the output head left out."
-    )
+    linear_modules: list[str] = Field(description="Last components of the linear layers' names, no output head.")
     context_length: int | None = None
     has_chat_template: bool = False
     license: str | None = None
