@@ -17,16 +17,19 @@ agree with another on a counter. Lines are appended with one write each.
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from peft_studio.config import TrainingConfig
-from peft_studio.events import Event, Failure, parse_event
-from peft_studio.jobs import Evaluation, TrainingSummary
+from peft_studio.events import Event, Failure, Metrics, Status, parse_event
+from peft_studio.jobs import Evaluation, Phase, TrainingSummary
 
 M = TypeVar("M", bound=BaseModel)
+_TAIL_BYTES = 1 << 16
 
 
 class RunDir:
@@ -104,6 +107,37 @@ class RunDir:
     def events(self, after: int = 0) -> Iterator[tuple[int, Event]]:
         """Every whole event with a sequence number above ``after``."""
         yield from EventReader(self, after).read()
+
+    def latest(self) -> "Latest":
+        """Where the job stands, from the last few events: cheap, however long the job is."""
+        try:
+            with self.events_path.open("rb") as file:
+                file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL_BYTES))
+                lines = file.read().splitlines()
+        except FileNotFoundError:
+            return Latest()
+        latest = Latest()
+        for line in lines:
+            with suppress(ValidationError):
+                match parse_event(line):
+                    case Status(phase=Phase() as phase):
+                        latest.phase = phase
+                    case Metrics(metrics=metrics):
+                        latest.metrics = metrics if "loss" in metrics else {**latest.metrics, **metrics}
+                    case Failure() as failure:
+                        latest.failure = failure.model_dump(mode="json", include={"error", "details", "code"})
+                    case _:
+                        pass
+        return latest
+
+
+@dataclass
+class Latest:
+    """A job's last reported phase, metrics and failure."""
+
+    phase: Phase | None = None
+    metrics: dict[str, float] = field(default_factory=dict[str, float])
+    failure: dict[str, str] | None = None
 
 
 class EventReader:

@@ -1,0 +1,81 @@
+"""
+Fine-tuning, the sentence: validate, provision, train, release, upload, deploy when asked, evaluate.
+
+    prefect deployment run 'finetune/default' --param config='{"base_model": "…", "dataset_path": "…"}'
+"""
+
+from typing import Any
+
+from prefect import flow
+from prefect.client.schemas.objects import FlowRun, State
+from prefect.runtime import flow_run as current_flow_run
+from tasks.deploy import deploy
+
+from infra.flow_runs import tag_current_run
+from infra.job_record import JobRecord
+from infra.settings import settings
+from peft_studio.config import TrainingConfig
+from peft_studio.errors import StudioError
+from peft_studio.jobs import JobResult, job_id_of
+from tasks.evaluate import evaluate
+from tasks.provision import provision
+from tasks.release import release, release_whatever_is_left
+from tasks.train import train
+from tasks.upload import upload
+from tasks.validate import validate
+
+
+def name_of_run() -> str:
+    """Name a run for people: what is trained, and how."""
+    config = TrainingConfig.model_validate(current_flow_run.parameters["config"])
+    return f"{config.project_name or config.base_model.rstrip('/').split('/')[-1]} {config.algorithm} r{config.rank}"
+
+
+def free_machine(flow: Any, flow_run: FlowRun, state: State[Any]) -> None:
+    """Release the machine of a run that was cancelled or whose process died: its ``finally`` may never have run."""
+    release_whatever_is_left(JobRecord(job_id_of(flow_run.id), settings()))
+
+
+def tell_why(flow: Any, flow_run: FlowRun, state: State[Any]) -> None:
+    """Put the reason of a failure into the job's record."""
+    error = state.result(raise_on_failure=False)
+    record = JobRecord(job_id_of(flow_run.id), settings())
+    if isinstance(error, StudioError):
+        record.fail(error.message, str(error.details.get("issue", "")), error.details.get("code", error.code))
+    else:
+        record.fail("The job failed.", state.message or "", "INTERNAL_ERROR")
+
+
+@flow(
+    name="finetune",
+    flow_run_name=name_of_run,
+    on_failure=[tell_why],
+    on_cancellation=[free_machine],
+    on_crashed=[free_machine],
+)
+def finetune(config: TrainingConfig) -> JobResult:
+    """Run one fine-tuning job, from its configuration to an evaluated adapter."""
+    record = JobRecord.current()
+    tag_current_run(config)
+    with record.heartbeat():
+        plan = validate(config)
+        machine = provision(plan)
+        try:
+            trained = train(plan, machine)
+        finally:
+            cost = release(machine)
+        adapter = upload(trained, plan)
+        endpoint = deploy(adapter, plan) if config.deploy else None
+        evaluation = evaluate(adapter, plan)
+        result = JobResult(
+            adapter_id=adapter.adapter_id,
+            artifact=adapter.artifact,
+            training=trained.summary,
+            evaluation=evaluation,
+            cost=cost,
+            reused_from=trained.job_id if trained.job_id != record.job_id else None,
+            endpoint=endpoint,
+            step_seconds=record.step_seconds(),
+        )
+        record.finish(result)
+        return result

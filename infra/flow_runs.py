@@ -1,0 +1,309 @@
+"""
+Our words in Prefect, and back: the API's only door to it.
+
+A job is a flow run of ``finetune``; its id, configuration, state and result are Prefect's. What happens
+within a run is read from its run directory, which is where it is written first.
+"""
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import httpx
+from prefect.client.orchestration import PrefectClient, get_client
+from prefect.client.schemas.filters import (
+    ArtifactFilter,
+    ArtifactFilterFlowRunId,
+    ArtifactFilterType,
+    FlowFilter,
+    FlowFilterName,
+    FlowRunFilter,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+    FlowRunFilterTags,
+)
+from prefect.client.schemas.objects import FlowRun, StateType, WorkPoolStatus
+from prefect.client.schemas.sorting import FlowRunSort
+from prefect.exceptions import ObjectNotFound
+from prefect.runtime import flow_run as current_flow_run
+from prefect.states import Cancelled, Cancelling
+
+from infra.planning import make_plan
+from infra.settings import DEPLOYMENT, WORK_POOL, Settings
+from peft_studio.config import TrainingConfig
+from peft_studio.errors import Conflict, JobNotFound, ResourceUnavailable
+from peft_studio.events import Event, Log, Status, now
+from peft_studio.jobs import Job, JobResult, JobStatus, Phase, flow_run_id_of, job_id_of
+from peft_studio.plan import Plan
+from peft_studio.run_dir import EventReader
+
+RESULT = "peft-studio.result"  # type of the artifact that holds a JobResult
+FLOW = DEPLOYMENT.partition("/")[0]
+STATES = {
+    # Crashed is a passing state: infra/recovery.py takes such a run up again, or fails it with a reason.
+    JobStatus.PENDING: [StateType.SCHEDULED, StateType.PENDING, StateType.PAUSED, StateType.CRASHED],
+    JobStatus.RUNNING: [StateType.RUNNING, StateType.CANCELLING],
+    JobStatus.COMPLETED: [StateType.COMPLETED],
+    JobStatus.FAILED: [StateType.FAILED],
+    JobStatus.CANCELLED: [StateType.CANCELLED],
+}
+_status_of = {state: status for status, states in STATES.items() for state in states}
+_EVENT_SECONDS = 0.1  # how often a follower looks for new events
+_STATE_SECONDS = 0.5  # how often Prefect is asked for a followed job's state, however many follow
+_CANCEL_SECONDS = 10.0
+_REMEMBERED_RESULTS = 10_000
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """A job that was accepted, and what validation found out about it."""
+
+    job: Job
+    plan: Plan
+
+
+@dataclass(frozen=True)
+class JobPage:
+    """Some jobs, newest first, and how many there are in all."""
+
+    jobs: list[Job]
+    total: int
+
+
+class FlowRuns:
+    """Jobs, by way of Prefect's REST API; one instance serves a whole process."""
+
+    def __init__(self, settings: Settings):
+        self._settings = settings
+        self._stack = AsyncExitStack()
+        self._client: PrefectClient | None = None
+        self._opening = asyncio.Lock()
+        self._deployment: UUID | None = None
+        self._results: OrderedDict[UUID, JobResult] = OrderedDict()
+        self._followed: dict[UUID, tuple[float, asyncio.Task[FlowRun]]] = {}
+
+    async def submit(self, config: TrainingConfig, *, idempotency_key: str | None = None) -> Submitted:
+        """Validate a configuration and start a flow run for it; a repeated key gives the job of the first time."""
+        plan = await asyncio.to_thread(make_plan, config, self._settings)
+        client = await self._prefect()
+        flow_run = await client.create_flow_run_from_deployment(
+            await self._deployment_id(),
+            parameters={"config": config.model_dump(mode="json", exclude_unset=True)},
+            tags=tags_of(config),
+            idempotency_key=idempotency_key,
+        )
+        job = self._job(flow_run, None)
+        if job.config != config:
+            raise Conflict(
+                "This Idempotency-Key was used before, with another configuration.",
+                field="Idempotency-Key",
+                job_id=job.job_id,
+            )
+        return Submitted(job, plan)
+
+    async def get(self, job_id: str) -> Job:
+        """Return one job as it is now."""
+        flow_run = await self._read(job_id)
+        results = await self._results_of([flow_run])
+        return await asyncio.to_thread(self._job, flow_run, results.get(flow_run.id))
+
+    async def list(
+        self, *, status: JobStatus | None = None, provider: str | None = None, limit: int = 20, offset: int = 0
+    ) -> JobPage:
+        """Return jobs, newest first."""
+        client = await self._prefect()
+        flows = FlowFilter(name=FlowFilterName(any_=[FLOW]))
+        runs = FlowRunFilter(
+            state=FlowRunFilterState(type=FlowRunFilterStateType(any_=STATES[status])) if status else None,
+            tags=FlowRunFilterTags(all_=[f"provider:{provider}"]) if provider else None,
+        )
+        found, total = await asyncio.gather(
+            client.read_flow_runs(
+                flow_filter=flows, flow_run_filter=runs, sort=FlowRunSort.ID_DESC, limit=limit, offset=offset
+            ),
+            client.count_flow_runs(flow_filter=flows, flow_run_filter=runs),
+        )
+        results = await self._results_of(found)
+        jobs = await asyncio.to_thread(lambda: [self._job(run, results.get(run.id)) for run in found])
+        return JobPage(jobs, total)
+
+    async def cancel(self, job_id: str) -> Job:
+        """Stop a job; return it when it has ended, or as it is after ten seconds."""
+        flow_run = await self._read(job_id)
+        status = _status(flow_run)
+        if status.is_final:
+            raise Conflict(f"The job has already ended: it is {status}.", job_id=job_id, status=status)
+        client = await self._prefect()
+        if status is JobStatus.PENDING:
+            await client.set_flow_run_state(flow_run.id, Cancelled(message="Cancelled before it ran."), force=True)
+        else:
+            await client.set_flow_run_state(flow_run.id, Cancelling(message="Cancelled on request."))
+        deadline = time.monotonic() + _CANCEL_SECONDS
+        while not (job := await self.get(job_id)).status.is_final and time.monotonic() < deadline:
+            await asyncio.sleep(0.2)
+        return job
+
+    async def logs(self, job_id: str, lines: int) -> Sequence[Log]:
+        """Return the newest log lines, oldest first."""
+        await self._read(job_id)
+        run = self._settings.run_dir(job_id)
+        logs = await asyncio.to_thread(lambda: [event for _, event in run.events() if isinstance(event, Log)])
+        return logs[-lines:]
+
+    async def follow(self, job_id: str, after: str | None = None) -> AsyncIterator[tuple[str, Event]]:
+        """
+        Yield a job's events with their cursors: those so far, then each as it comes, and the final status last.
+
+        ``after`` is the cursor of the last event seen. A Prefect server that is away delays the end, nothing else.
+        """
+        job = await self.get(job_id)
+        flow_run_id = flow_run_id_of(job_id)
+        reader = EventReader(self._settings.run_dir(job_id), seq := int(after or 0))
+        if seq == 0:
+            yield "0", Status(job_id=job_id, status=JobStatus.PENDING, phase=Phase.QUEUED, timestamp=job.created_at)
+        flow_run: FlowRun | None = None
+        while True:
+            try:
+                flow_run = await self._followed_run(flow_run_id)
+            except (httpx.HTTPError, ResourceUnavailable):
+                flow_run = None
+            # The state is read before the events: once it is final, all events are there to be read.
+            for seq, event in await asyncio.to_thread(lambda: list(reader.read())):
+                yield str(seq), event
+            if flow_run is not None and _status(flow_run).is_final:
+                break
+            await asyncio.sleep(_EVENT_SECONDS)
+        self._followed.pop(flow_run_id, None)
+        ended = flow_run.end_time or now()
+        status = _status(flow_run)
+        yield str(seq), Status(job_id=job_id, status=status, phase=Phase.DONE, timestamp=ended)
+
+    async def ready(self) -> None:
+        """Raise ``ResourceUnavailable`` unless Prefect answers and a worker polls."""
+        try:
+            pool = await (await self._prefect()).read_work_pool(WORK_POOL)
+        except (httpx.HTTPError, ObjectNotFound) as error:
+            raise ResourceUnavailable("The Prefect server does not answer yet; try again in a moment.") from error
+        if pool.status is not WorkPoolStatus.READY:
+            raise ResourceUnavailable("No worker takes jobs at the moment; start one, or wait for it.")
+
+    async def close(self) -> None:
+        """Let go of connections."""
+        await self._stack.aclose()
+        self._client = None
+
+    async def _prefect(self) -> PrefectClient:
+        async with self._opening:
+            if self._client is None:
+                self._client = await self._stack.enter_async_context(get_client())
+            return self._client
+
+    async def _deployment_id(self) -> UUID:
+        if self._deployment is None:
+            try:
+                self._deployment = (await (await self._prefect()).read_deployment_by_name(DEPLOYMENT)).id
+            except ObjectNotFound:
+                raise ResourceUnavailable(f"The deployment {DEPLOYMENT} is not registered; start a worker.") from None
+        return self._deployment
+
+    async def _read(self, job_id: str) -> FlowRun:
+        try:
+            return await (await self._prefect()).read_flow_run(flow_run_id_of(job_id))
+        except ObjectNotFound:
+            raise JobNotFound(f"There is no job {job_id!r}.", job_id=job_id) from None
+
+    async def _followed_run(self, flow_run_id: UUID) -> FlowRun:
+        """Read a run's state, at most twice a second for all its followers together."""
+        asked, reading = self._followed.get(flow_run_id, (0.0, None))
+        if reading is None or time.monotonic() - asked > _STATE_SECONDS:
+            reading = asyncio.create_task((await self._prefect()).read_flow_run(flow_run_id))
+            self._followed[flow_run_id] = time.monotonic(), reading
+        return await asyncio.shield(reading)
+
+    async def _results_of(self, flow_runs: Sequence[FlowRun]) -> dict[UUID, JobResult]:
+        """Read the results of the completed ones among ``flow_runs``; a result never changes, so it is kept."""
+        completed = {run.id for run in flow_runs if run.state_type is StateType.COMPLETED}
+        if missing := completed - self._results.keys():
+            artifacts = await (await self._prefect()).read_artifacts(
+                artifact_filter=ArtifactFilter(
+                    type=ArtifactFilterType(any_=[RESULT]), flow_run_id=ArtifactFilterFlowRunId(any_=list(missing))
+                )
+            )
+            for artifact in artifacts:
+                if artifact.flow_run_id is not None:
+                    self._results[artifact.flow_run_id] = JobResult.model_validate_json(str(artifact.data))
+        while len(self._results) > _REMEMBERED_RESULTS:
+            self._results.popitem(last=False)
+        return {run: self._results[run] for run in completed if run in self._results}
+
+    def _job(self, flow_run: FlowRun, result: JobResult | None) -> Job:
+        """Read a flow run as a job; looks into the run directory for what is not final yet."""
+        job = Job(
+            job_id=job_id_of(flow_run.id),
+            config=TrainingConfig.model_validate(flow_run.parameters["config"]),
+            status=_status(flow_run),
+            phase=Phase.QUEUED,
+            progress=0.0,
+            created_at=flow_run.created or now(),
+            started_at=flow_run.start_time,
+            attempts=flow_run.run_count,
+        )
+        changes = _outcome(flow_run, result) if result else self._so_far(job, flow_run)
+        if job.status.is_final and flow_run.end_time and flow_run.start_time:
+            changes["duration_seconds"] = (flow_run.end_time - flow_run.start_time).total_seconds()
+            changes["completed_at"] = flow_run.end_time
+        return job.model_copy(update=changes)
+
+    def _so_far(self, job: Job, flow_run: FlowRun) -> dict[str, Any]:
+        latest = self._settings.run_dir(job.job_id).latest()
+        changes: dict[str, Any] = {"phase": latest.phase or Phase.QUEUED, "metrics": latest.metrics}
+        if total := latest.metrics.get("total_steps"):
+            changes["progress"] = min(latest.metrics.get("step", 0) / total, 1.0)
+        if job.status is JobStatus.PENDING and flow_run.run_count:
+            changes["phase"] = Phase.RECOVERING
+        if job.status.is_final:
+            changes["phase"] = Phase.DONE
+            changes["cost"] = 0.0 if job.config.provider == "local" else None
+        if job.status is JobStatus.FAILED:
+            changes["error"] = latest.failure or {"error": flow_run.state.message if flow_run.state else None}
+        return changes
+
+
+def _status(flow_run: FlowRun) -> JobStatus:
+    return _status_of[flow_run.state_type or StateType.SCHEDULED]
+
+
+def _outcome(flow_run: FlowRun, result: JobResult) -> dict[str, Any]:
+    """What a completed job shows of its result."""
+    training = result.training
+    metrics = training.model_dump(include={"final_loss", "best_loss", "total_steps", "tokens_per_second"})
+    if training.eval_loss is not None:
+        metrics["eval_loss"] = training.eval_loss
+    return {
+        "phase": Phase.DONE,
+        "progress": 1.0,
+        "cost": result.cost,
+        "metrics": metrics,
+        **{
+            name: getattr(result, name)
+            for name in ("artifact", "evaluation", "reused_from", "endpoint", "step_seconds")
+        },
+    }
+
+
+def tags_of(config: TrainingConfig) -> list[str]:
+    """Return the tags by which a job is found in Prefect's UI and lists."""
+    tags = [f"provider:{config.provider}", f"algorithm:{config.algorithm}", f"model:{config.base_model}"]
+    return [*tags, f"project:{config.project_name}"] if config.project_name else tags
+
+
+def tag_current_run(config: TrainingConfig) -> None:
+    """Tag the flow run that this code runs in, however it was started."""
+    if missing := set(tags_of(config)) - set(current_flow_run.tags):
+        with get_client(sync_client=True) as client:
+            client.update_flow_run(UUID(current_flow_run.id), tags=[*current_flow_run.tags, *sorted(missing)])

@@ -1,0 +1,99 @@
+"""
+No job is left behind: runs whose process is gone are found, and taken up again or failed with a reason.
+
+Prefect hears of a crash only from the process that watched the run. When that one is gone too, or the whole
+machine was, the run stays Running for ever. Every flow run therefore touches a heartbeat file in its run
+directory; one that stopped doing so is dead, whoever else says otherwise.
+"""
+
+import asyncio
+import contextlib
+import logging
+import time
+from datetime import UTC, datetime, timedelta
+
+import httpx
+from prefect.client.orchestration import PrefectClient, get_client
+from prefect.client.schemas.filters import (
+    FlowFilter,
+    FlowFilterName,
+    FlowRunFilter,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
+from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.states import AwaitingRetry, Cancelled, Failed
+
+from infra.flow_runs import FLOW
+from infra.job_record import HEARTBEAT, HEARTBEAT_SECONDS, JobRecord
+from infra.settings import Settings
+from peft_studio.jobs import Phase, job_id_of
+
+log = logging.getLogger(__name__)
+CHECK_SECONDS = 2.0
+SILENCE_SECONDS = 8 * HEARTBEAT_SECONDS
+PENDING_SECONDS = 45.0  # a run that a worker took and never started
+_LIVE = [StateType.CRASHED, StateType.RUNNING, StateType.PENDING, StateType.CANCELLING]
+
+
+class Recovery:
+    """Looks after the runs that ought to be at work."""
+
+    def __init__(self, settings: Settings):
+        self._settings = settings
+        self._silent_since: dict[str, float] = {}
+
+    async def keep(self) -> None:
+        """Check for ever; a Prefect server that is away is waited for."""
+        async with get_client() as client:
+            while True:
+                with contextlib.suppress(httpx.HTTPError):
+                    await self.check(client)
+                await asyncio.sleep(CHECK_SECONDS)
+
+    async def check(self, client: PrefectClient) -> None:
+        """Look once at every run that should be alive."""
+        runs = await client.read_flow_runs(
+            flow_filter=FlowFilter(name=FlowFilterName(any_=[FLOW])),
+            flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=_LIVE))),
+        )
+        for run in runs:
+            if run.state is not None and self._is_dead(run, run.state):
+                await self._take_up(client, run, run.state)
+
+    def _is_dead(self, run: FlowRun, state: State) -> bool:
+        if state.is_crashed():
+            return True
+        job_id = job_id_of(run.id)
+        patience = PENDING_SECONDS if state.is_pending() else SILENCE_SECONDS
+        if datetime.now(UTC) - max(self._last_beat(job_id), state.timestamp) < timedelta(seconds=patience):
+            self._silent_since.pop(job_id, None)
+            return False
+        # Seen silent twice, some beats apart: a machine that slept must not take its own runs for dead.
+        first = self._silent_since.setdefault(job_id, time.monotonic())
+        return time.monotonic() - first > 2 * HEARTBEAT_SECONDS
+
+    def _last_beat(self, job_id: str) -> datetime:
+        try:
+            beat = (self._settings.run_dir(job_id).path / HEARTBEAT).stat().st_mtime
+        except FileNotFoundError:
+            beat = 0.0
+        return datetime.fromtimestamp(beat, UTC)
+
+    async def _take_up(self, client: PrefectClient, run: FlowRun, state: State) -> None:
+        """Schedule a dead run again, end one that was being cancelled, give up on one that died too often."""
+        record = JobRecord(job_id_of(run.id), self._settings)
+        self._silent_since.pop(record.job_id, None)
+        if state.is_cancelling():
+            await client.set_flow_run_state(run.id, Cancelled(message="Cancelled on request."), force=True)
+        elif run.run_count > self._settings.max_recoveries:
+            reason = f"The job's process died {run.run_count} times; the last time: {state.message or 'without a word'}"
+            record.fail("The job's process died too often.", reason, "INTERNAL_ERROR")
+            await client.set_flow_run_state(run.id, Failed(message=reason), force=True)
+        else:
+            record.say("The job's process is gone; the job is taken up again.", "WARNING")
+            record.enter(Phase.RECOVERING)
+            await client.set_flow_run_state(
+                run.id, AwaitingRetry(message="Its process was gone.", scheduled_time=datetime.now(UTC)), force=True
+            )
+        log.warning("Recovered %s from %s (run %d)", record.job_id, state.name, run.run_count)

@@ -1,0 +1,133 @@
+"""
+The warm worker: takes jobs from the work pool, and starts each in a process that has its imports done.
+
+    python -m infra.worker
+
+It is Prefect's own process worker; only its command differs (``infra.warm``), and it asks for work twice a second.
+A stock ``prefect worker start --pool studio`` does the same job, some seconds slower.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import yaml
+from prefect.client.orchestration import PrefectClient, get_client
+from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.deployments.runner import RunnerDeployment
+from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
+from prefect.workers.process import ProcessWorker
+
+from infra import capabilities, warm
+from infra.recovery import Recovery
+from infra.serving.keeper import keep
+from infra.settings import WORK_POOL, Settings, settings
+
+log = logging.getLogger(__name__)
+PRELOADED = ["prefect.engine", "prefect.flow_engine", "torch", "transformers", "peft", "flows.finetune"]
+PREFECT_YAML = Path(__file__).parent.parent / "prefect.yaml"
+READY = "worker.ready"  # a file in the data directory, there while this worker takes jobs
+_WARM_COMMAND = "python -m infra.warm run prefect.engine"
+
+
+async def work(settings: Settings) -> None:
+    """Serve until cancelled."""
+    async with get_client() as client:
+        await _create_pool(client, settings)
+        await _register_deployments(client)
+    await asyncio.to_thread(capabilities.probe, settings)
+    worker = ProcessWorker(work_pool_name=WORK_POOL, name="warm", prefetch_seconds=1, create_pool_if_not_found=False)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(_keep_warm_server(settings))
+        group.create_task(Recovery(settings).keep())
+        group.create_task(keep(settings))
+        group.create_task(worker.start())
+        group.create_task(_tell_when_ready(worker, settings))
+
+
+async def _create_pool(client: PrefectClient, settings: Settings) -> None:
+    """Create the work pool and its queue of local jobs, or bring them up to date."""
+    template = ProcessWorker.get_default_base_job_template()
+    template["variables"]["properties"]["command"]["default"] = _WARM_COMMAND
+    with contextlib.suppress(ObjectAlreadyExists):
+        await client.create_work_pool(WorkPoolCreate(name=WORK_POOL, type="process", base_job_template=template))
+    try:
+        queue = await client.read_work_queue_by_name("local", work_pool_name=WORK_POOL)
+    except ObjectNotFound:
+        queue = await client.create_work_queue("local", work_pool_name=WORK_POOL)
+    if queue.concurrency_limit != settings.local_jobs:
+        await client.update_work_queue(queue.id, concurrency_limit=settings.local_jobs)
+
+
+async def _register_deployments(client: PrefectClient) -> None:
+    """Register what ``prefect.yaml`` lists, unless it is registered as it stands: schedules switched on stay on."""
+    content = PREFECT_YAML.read_bytes()
+    version = hashlib.sha256(content).hexdigest()[:12]
+    for entry in yaml.safe_load(content)["deployments"]:
+        flow = entry["entrypoint"].rsplit(".", 1)[1]
+        with contextlib.suppress(ObjectNotFound):
+            if (await client.read_deployment_by_name(f"{flow}/{entry['name']}")).version == version:
+                continue
+        await _deployment(entry, version).aapply()
+
+
+def _deployment(entry: dict[str, Any], version: str) -> RunnerDeployment:
+    pool = entry["work_pool"]
+    return RunnerDeployment.from_entrypoint(
+        entry["entrypoint"],
+        name=entry["name"],
+        description=entry["description"],
+        version=version,
+        parameters=entry.get("parameters"),
+        schedules=entry.get("schedules"),
+        work_pool_name=pool["name"],
+        work_queue_name=pool["work_queue_name"],
+        job_variables=pool["job_variables"],
+    )
+
+
+async def _keep_warm_server(settings: Settings) -> None:
+    """Run the server that forks warm processes; without it jobs still start, only slower."""
+    address = os.environ[warm.SOCKET_VARIABLE]
+    while True:
+        server = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "infra.warm", "serve", address, *PRELOADED, stdin=subprocess.DEVNULL
+        )
+        try:
+            log.warning("The warm server ended with code %s; starting it again.", await server.wait())
+            await asyncio.sleep(1)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                server.kill()
+
+
+async def _tell_when_ready(worker: ProcessWorker, settings: Settings) -> None:
+    """Leave the file that says so, once jobs are taken and start warm."""
+    while not (worker.is_setup and Path(os.environ[warm.SOCKET_VARIABLE]).exists()):
+        await asyncio.sleep(0.05)
+    (settings.data_dir / READY).touch()
+
+
+def main() -> None:
+    """Run the worker until it is told to stop."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    data_dir = settings().data_dir
+    for folder in (settings().runs, settings().adapters):
+        folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="peft-studio-") as folder:  # socket paths must be short
+        os.environ[warm.SOCKET_VARIABLE] = str(Path(folder) / "warm.sock")
+        os.environ.setdefault("PREFECT_WORKER_QUERY_SECONDS", "0.5")
+        (data_dir / READY).unlink(missing_ok=True)
+        with contextlib.suppress(KeyboardInterrupt):
+            asyncio.run(work(settings()))
+
+
+if __name__ == "__main__":
+    main()

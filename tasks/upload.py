@@ -1,0 +1,38 @@
+"""Put the adapter where it stays."""
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from pydantic import BaseModel
+
+from infra import adapters
+from infra.job_record import JobRecord
+from infra.settings import settings
+from peft_studio.jobs import Artifact, Phase
+from peft_studio.plan import Plan
+from tasks.retrying import retry_on
+from tasks.train import Trained
+
+
+class Stored(BaseModel):
+    """An adapter in the store."""
+
+    adapter_id: str
+    artifact: Artifact
+
+
+@task(
+    name="upload",
+    cache_policy=NO_CACHE,
+    retries=3,
+    retry_delay_seconds=[2, 10, 60],
+    retry_condition_fn=retry_on(OSError),
+    timeout_seconds=3600,
+)
+def upload(trained: Trained, plan: Plan) -> Stored:
+    """Copy the adapter into the store, whole or not at all."""
+    record = JobRecord.current()
+    record.enter(Phase.UPLOADING)
+    source = settings().run_dir(trained.job_id).adapter
+    adapter_id, artifact = adapters.store(source, record.job_id, plan.config, settings())
+    record.say(f"The adapter is at {artifact.path} ({artifact.size_bytes:,} bytes).")
+    return Stored(adapter_id=adapter_id, artifact=artifact)
