@@ -96,7 +96,7 @@ def open_file(path: str) -> BinaryIO:
 
 
 def _fetch(path: str) -> BinaryIO:
-    copy = cast(BinaryIO, tempfile.TemporaryFile())
+    copy = cast(BinaryIO, tempfile.TemporaryFile())  # noqa: SIM115 - the caller closes it
     try:
         # Not fsspec.open: it would follow chained addresses ("s3://a::file:///b") out of the object store.
         with fsspec.filesystem("s3").open(path, "rb") as remote:
@@ -225,10 +225,11 @@ def _parquet_rows(file: BinaryIO) -> Iterator[object]:
 
 def _hub_rows(path: str) -> Iterator[object]:
     import datasets
+    from datasets.exceptions import DatasetNotFoundError, DatasetsError
 
     try:
         table: Any = datasets.load_dataset(path, split="train")
-    except datasets.exceptions.DatasetNotFoundError:
+    except DatasetNotFoundError:
         raise refuse(
             f"there is no file {path!r} here and no data set of that name on the hub that this studio may read "
             "(private and gated ones need HF_TOKEN)"
@@ -238,7 +239,7 @@ def _hub_rows(path: str) -> Iterator[object]:
             f"dataset_path: there is no file {path!r} here, and the hub cannot be reached to look for it there",
             field="dataset_path",
         ) from error
-    except (ValueError, datasets.exceptions.DatasetsError) as error:
+    except (ValueError, DatasetsError) as error:
         raise refuse(
             f"the hub data set {path!r} has no plain 'train' split that can be read ({type(error).__name__})"
         ) from None
@@ -254,7 +255,8 @@ def _is_object(line: bytes) -> bool:
 
 
 def _kind(value: object) -> str:
-    return {type(None): "null", str: "text", list: "a list", bool: "a truth value"}.get(type(value), "a number")
+    kinds: dict[type, str] = {type(None): "null", str: "text", list: "a list", bool: "a truth value"}
+    return kinds.get(type(value), "a number")
 
 
 def _reason(error: Exception) -> str:

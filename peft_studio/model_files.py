@@ -1,0 +1,237 @@
+"""What a base model's files say about it: its configuration, its safetensors headers, its tokenizer and its card."""
+
+import hashlib
+import json
+import math
+from pathlib import Path
+from typing import Any, cast
+
+import yaml
+
+from peft_studio.errors import InvalidConfig
+from peft_studio.plan import ModelFacts
+
+Json = dict[str, Any]
+Shapes = dict[str, list[int]]
+
+MAX_HEADER = 100 << 20  # the format's own limit
+HASHED_WHOLE = 64 << 20
+TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "tekken.json")
+TEMPLATES = ("chat_template.jinja", "chat_template.json")
+CONTEXT_LENGTHS = (
+    "max_position_embeddings",
+    "n_positions",
+    "max_sequence_length",
+    "max_seq_len",
+    "seq_length",
+    "n_ctx",
+)
+NOT_WRITERS = (
+    "ForMaskedLM",
+    "ForPreTraining",
+    "ForSequenceClassification",
+    "ForTokenClassification",
+    "ForQuestionAnswering",
+    "ForMultipleChoice",
+    "ForImageClassification",
+    "ForCTC",
+)
+# What a two-dimensional weight can be other than a linear layer inside the model.
+_LOOKUPS = ("embed", "wte", "wpe", "shared", "relative_attention_bias")
+_HEADS = ("lm_head", "score", "classifier", "embed_out", "output_projection")
+
+
+def refuse_model(issue: str, field: str = "base_model") -> InvalidConfig:
+    """Return the error that says what is wrong with the base model."""
+    return InvalidConfig(f"{field}: {issue}", field=field, issue=issue)
+
+
+def facts_of(
+    name: str, revision: str, config: Json, shapes: Shapes, *, template: bool, license: str | None, path: str | None
+) -> ModelFacts:
+    """Put a model's facts together; raises ``InvalidConfig`` where it is none that adapters can be trained on."""
+    architectures = cast(list[str], config.get("architectures") or [config.get("model_type")])
+    architecture = architectures[0]
+    if not isinstance(architecture, str):  # pyright: ignore[reportUnnecessaryIsInstance] - it comes from a file
+        raise refuse_model(f"the config.json of {name!r} names no architecture")
+    if architecture.endswith(NOT_WRITERS):
+        raise refuse_model(f"{name!r} is a {architecture}, which does not write text; choose a causal language model")
+    if isinstance(config.get("quantization_config"), dict):
+        raise refuse_model(
+            f"the weights of {name!r} are quantized already; name the original model and set 'quantization' instead"
+        )
+    modules = linear_modules(shapes)
+    if not modules:
+        raise refuse_model(f"{name!r} has no linear layers that an adapter could go on")
+    return ModelFacts(
+        id=name,
+        revision=revision,
+        path=path,
+        architecture=architecture,
+        parameters=sum(math.prod(shape) for shape in shapes.values()),
+        linear_modules=modules,
+        context_length=_context_length(config),
+        has_chat_template=template,
+        license=license,
+    )
+
+
+def linear_modules(shapes: Shapes) -> list[str]:
+    """Leaf names of the linear layers, in the order of the weights, without embeddings and output heads."""
+    leaves: dict[str, None] = {}
+    for name, shape in shapes.items():
+        *path, leaf, kind = ["", "", *name.split(".")][-3:]
+        if kind != "weight" or len(shape) != 2 or leaf.startswith(_HEADS):
+            continue
+        if not any(word in leaf for word in _LOOKUPS) and not any("embed" in part for part in path):
+            leaves[leaf] = None
+    return list(leaves)
+
+
+def folder_facts(name: str, folder: Path, revision: str | None = None) -> ModelFacts:
+    """Read a folder in the Hugging Face layout; without a given revision, its files' hash serves as one."""
+    config = read_config(folder, name)
+    weights = _weights(folder, name)
+    shapes: Shapes = {}
+    for file in weights:
+        shapes |= read_shapes(file)
+    return facts_of(
+        name,
+        revision or _fingerprint(folder, weights),
+        config,
+        shapes,
+        template=has_template(folder),
+        license=_license(folder / "README.md"),
+        path=str(folder),
+    )
+
+
+def read_config(folder: Path, name: str) -> Json:
+    """Read ``config.json``; raises ``InvalidConfig`` where there is none, with the likely reason."""
+    if not (folder / "config.json").is_file():
+        if (folder / "adapter_config.json").is_file():
+            raise refuse_model(f"{name!r} is an adapter, not a base model; name the model it was trained on")
+        raise refuse_model(f"{name!r} has no config.json, so it is not a model in the Hugging Face layout")
+    config = read_object(folder / "config.json")
+    if config is None:
+        raise refuse_model(f"the config.json of {name!r} is not a JSON object")
+    return config
+
+
+def has_template(folder: Path) -> bool:
+    """Whether the tokenizer's files in this folder bring a chat template."""
+    if any((folder / file).is_file() for file in TEMPLATES):
+        return True
+    return bool((read_object(folder / "tokenizer_config.json") or {}).get("chat_template"))
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether everything is there to load model and tokenizer from this folder."""
+    try:
+        weights = _weights(folder, folder.name)
+    except InvalidConfig:
+        return False
+    tokenizer = any((folder / file).is_file() for file in TOKENIZERS)
+    return bool(weights) and tokenizer and (folder / "config.json").is_file()
+
+
+def read_object(path: Path) -> Json | None:
+    """Read a JSON object, or None where the file is missing or something else."""
+    try:
+        value: object = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+    return cast(Json, value) if isinstance(value, dict) else None
+
+
+def read_shapes(path: Path) -> Shapes:
+    """
+    Read the names and shapes of a safetensors file's tensors from its header alone.
+
+    The format: eight bytes of little-endian length, that much JSON, then the tensors' bytes without gaps
+    (https://github.com/huggingface/safetensors). A file that ends early raises ``InvalidConfig``.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        content = file.read(length) if 2 <= length <= min(MAX_HEADER, size - 8) else b""
+    try:
+        header = cast(dict[str, Any], json.loads(content))
+        tensors = {name: entry for name, entry in header.items() if name != "__metadata__"}
+        end = max((entry["data_offsets"][1] for entry in tensors.values()), default=0)
+        shapes = {name: [int(side) for side in entry["shape"]] for name, entry in tensors.items()}
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        raise refuse_model(f"{path.name!r} is not a safetensors file; fetch it again") from None
+    if size != 8 + length + end:
+        raise refuse_model(
+            f"{path.name!r} has {size} bytes where its header asks for {8 + length + end}; fetch it again"
+        )
+    return shapes
+
+
+def license_of(card: str) -> str | None:
+    """Read the licence out of a model card's front matter."""
+    if not card.startswith("---"):
+        return None
+    try:
+        front: object = yaml.safe_load(card[3:].split("\n---", 1)[0])
+    except yaml.YAMLError:
+        return None
+    value = cast(Json, front).get("license") if isinstance(front, dict) else None
+    return value if isinstance(value, str) else None
+
+
+def _license(card: Path) -> str | None:
+    try:
+        with card.open(encoding="utf-8", errors="replace") as file:
+            return license_of(file.read(1 << 16))
+    except OSError:
+        return None
+
+
+def _weights(folder: Path, name: str) -> list[Path]:
+    index = folder / "model.safetensors.index.json"
+    if (folder / "model.safetensors").is_file():
+        return [folder / "model.safetensors"]
+    if index.is_file():
+        files = (read_object(index) or {}).get("weight_map")
+        names = sorted({Path(str(file)).name for file in cast(Json, files).values()}) if isinstance(files, dict) else []
+        if missing := next((file for file in names if not (folder / file).is_file()), None):
+            raise refuse_model(f"{name!r} lacks {missing!r}, which its index names; fetch the model again")
+        if names:
+            return [folder / file for file in names]
+    raise no_safetensors(name, any(folder.glob("*.bin")) or any(folder.glob("*.pt")) or any(folder.glob("*.pth")))
+
+
+def no_safetensors(name: str, pickled: bool) -> InvalidConfig:
+    """Return the error for a model without safetensors weights."""
+    if pickled:
+        return refuse_model(
+            f"{name!r} has its weights only as pickle files (.bin, .pt), which can run code when they are loaded; "
+            "convert them to safetensors"
+        )
+    return refuse_model(f"{name!r} has no safetensors weights")
+
+
+def _context_length(config: Json) -> int | None:
+    nested = config.get("text_config")
+    for source in (config, cast(Json, nested) if isinstance(nested, dict) else {}):
+        for key in CONTEXT_LENGTHS:
+            value = source.get(key)
+            if isinstance(value, int) and value > 0:
+                return value
+    return None
+
+
+def _fingerprint(folder: Path, weights: list[Path]) -> str:
+    """Hash what training depends on; of very large files the header, the size and the time stand for the rest."""
+    digest = hashlib.sha256()
+    files = {*weights, *folder.glob("*.json"), *folder.glob("*.jinja"), *folder.glob("*.txt"), *folder.glob("*.model")}
+    for file in sorted(files):
+        status = file.stat()
+        digest.update(f"{file.name}\0{status.st_size}\0".encode())
+        if status.st_size < HASHED_WHOLE:
+            digest.update(file.read_bytes())
+        else:
+            digest.update(f"{status.st_mtime_ns}\0{json.dumps(read_shapes(file))}".encode())
+    return digest.hexdigest()[:16]
