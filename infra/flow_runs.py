@@ -124,7 +124,7 @@ class FlowRuns:
         )
         found, total = await asyncio.gather(
             client.read_flow_runs(
-                flow_filter=flows, flow_run_filter=runs, sort=FlowRunSort.ID_DESC, limit=limit, offset=offset
+                flow_filter=flows, flow_run_filter=runs, sort=FlowRunSort.EXPECTED_START_TIME_DESC, limit=limit, offset=offset
             ),
             client.count_flow_runs(flow_filter=flows, flow_run_filter=runs),
         )

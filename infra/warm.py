@@ -89,6 +89,7 @@ def _become(connection: socket.socket, request: dict[str, Any], streams: list[in
     threading.Thread(target=_end_with_caller, args=(connection,), daemon=True).start()
     _refresh_settings()
     code = _run_module(request["module"], request["arguments"], request["directory"])
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it is ending already
     sys.exit(code)
 
 

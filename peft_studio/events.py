@@ -25,6 +25,7 @@ class _Message(BaseModel):
 
     job_id: str
     timestamp: datetime = Field(default_factory=now)
+    cursor: str | None = Field(default=None, description="Where to resume a stream after this message.")
 
 
 class Status(_Message):
