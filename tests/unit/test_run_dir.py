@@ -1,0 +1,105 @@
+"""The run directory: what is written whole, and how events are numbered."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from peft_studio.config import TrainingConfig
+from peft_studio.events import Failure, Log, Metrics, Status
+from peft_studio.jobs import JobStatus, Phase
+from peft_studio.run_dir import EventReader, RunDir
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunDir:
+    return RunDir(tmp_path / "job_1")
+
+
+def log(message: str) -> Log:
+    return Log(job_id="job_1", message=message)
+
+
+def messages(run: RunDir, after: int = 0) -> list[tuple[int, str]]:
+    return [(seq, event.message) for seq, event in run.events(after) if isinstance(event, Log)]
+
+
+def test_events_come_back_in_order_with_their_line_numbers(run: RunDir) -> None:
+    for message in "abc":
+        run.append(log(message))
+    assert messages(run) == [(1, "a"), (2, "b"), (3, "c")]
+    assert messages(run, after=2) == [(3, "c")]
+
+
+def test_a_torn_line_keeps_its_number_and_swallows_nothing(run: RunDir) -> None:
+    run.append(log("a"))
+    with run.events_path.open("ab") as file:
+        file.write(b'{"type": "log", "mess')
+    run.append(log("c"))
+    assert messages(run) == [(1, "a"), (3, "c")]
+
+
+def test_a_line_that_is_still_being_written_is_not_read_yet(run: RunDir) -> None:
+    run.append(log("a"))
+    reader = EventReader(run)
+    assert [seq for seq, _ in reader.read()] == [1]
+    line = log("b").model_dump_json().encode() + b"\n"
+    with run.events_path.open("ab", buffering=0) as file:
+        file.write(line[:10])
+        assert list(reader.read()) == []
+        file.write(line[10:])
+    assert [seq for seq, _ in reader.read()] == [2]
+
+
+def test_line_separators_inside_a_message_do_not_shift_numbers(run: RunDir) -> None:
+    run.append(log("one\u2028line\x85still\nthe same"))
+    run.append(log("two"))
+    assert messages(run) == [(1, "one\u2028line\x85still\nthe same"), (2, "two")]
+
+
+def test_many_writers_never_mix_their_lines(run: RunDir) -> None:
+    run.path.mkdir()
+    children: list[int] = []
+    for _ in range(4):
+        if (child := os.fork()) == 0:
+            for number in range(50):
+                run.append(log(f"{number} {'x' * 500}"))
+            os._exit(0)
+        children.append(child)
+    for child in children:
+        os.waitpid(child, 0)
+    assert len(messages(run)) == 200
+
+
+def test_reading_where_there_is_nothing_yet_gives_nothing(run: RunDir) -> None:
+    assert list(run.events()) == []
+    assert run.latest().phase is None
+    assert run.read_summary() is None
+
+
+def test_the_latest_state_comes_from_the_end_of_a_long_record(run: RunDir) -> None:
+    run.append(Status(job_id="job_1", status=JobStatus.RUNNING, phase=Phase.VALIDATING))
+    for step in range(2000):
+        run.append(Metrics(job_id="job_1", metrics={"step": step, "loss": 1.0, "epoch": 0.5}))
+    run.append(Status(job_id="job_1", status=JobStatus.RUNNING, phase=Phase.EVALUATING))
+    run.append(Metrics(job_id="job_1", metrics={"step": 1999, "epoch": 1.0, "eval_loss": 0.5}))
+    run.append(Failure(job_id="job_1", error="It broke.", details="Mend it."))
+    latest = run.latest()
+    assert latest.phase is Phase.EVALUATING
+    assert latest.metrics == {"step": 1999, "loss": 1.0, "epoch": 1.0, "eval_loss": 0.5}
+    assert latest.failure == {"error": "It broke.", "details": "Mend it.", "code": "TRAINING_FAILED"}
+
+
+def test_a_document_is_replaced_whole_and_leaves_no_scraps(run: RunDir) -> None:
+    config = TrainingConfig(base_model="a", dataset_path="b")
+    run.write("config.json", config)
+    run.write("config.json", config.model_copy(update={"rank": 4}))
+    assert run.read_config().rank == 4
+    assert [path.name for path in run.path.iterdir()] == ["config.json"]
+
+
+def test_a_file_url_is_a_run_directory_too(tmp_path: Path) -> None:
+    run = RunDir(f"file://{tmp_path}/job_2")
+    run.append(log("a"))
+    assert run.job_id == "job_2"
+    assert (tmp_path / "job_2" / "events.jsonl").exists()
