@@ -1,0 +1,27 @@
+"""
+Run the benchmarks and print their figures beside their limits.
+
+    python -m benchmarks [startup] [first_step] [api_latency]
+"""
+
+import sys
+from collections.abc import Callable
+
+from benchmarks import api_latency, first_step, startup
+from benchmarks.report import Figure, show
+
+BENCHMARKS: dict[str, Callable[[], list[Figure]]] = {
+    "startup": startup.measure,
+    "first_step": first_step.measure,
+    "api_latency": api_latency.measure,
+}
+
+
+def main(names: list[str]) -> None:
+    """Run the named benchmarks, or all; exit with 1 where a limit is missed."""
+    results = [show(name, BENCHMARKS[name]()) for name in names or BENCHMARKS]
+    sys.exit(0 if all(results) else 1)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
