@@ -58,9 +58,22 @@ def is_hub_id(path: str) -> bool:
 
 def iter_rows(path: str) -> Iterator[tuple[int, Row]]:
     """Read a data set's rows in order, the first is number 1; at least one, or ``InvalidConfig``."""
+    if is_hub_id(path):
+        yield from _numbered(_hub_rows(path))
+    else:
+        with open_file(path) as file:
+            yield from read_rows(file, Path(path).name)
+
+
+def read_rows(file: BinaryIO, name: str) -> Iterator[tuple[int, Row]]:
+    """Read the rows of an open file, whose name's ending says what it is."""
+    yield from _numbered(_file_rows(file, name))
+
+
+def _numbered(rows: Iterator[object]) -> Iterator[tuple[int, Row]]:
     number = 1
     try:
-        for row in _hub_rows(path) if is_hub_id(path) else _file_rows(path):
+        for row in rows:
             if not isinstance(row, dict):
                 raise _BadRow(f"is not an object of columns but {_kind(row)}")
             yield number, cast(Row, row)
@@ -116,20 +129,19 @@ def _fetch(path: str) -> BinaryIO:
     return copy
 
 
-def _file_rows(path: str) -> Iterator[object]:
-    with open_file(path) as file:
-        read = READERS.get(Path(path).suffix.lower())
-        if read is None:
-            raise refuse(f"{Path(path).name!r} must end in one of {', '.join(READERS)}")
-        start = file.read(4096)
-        if not start:
-            raise refuse(f"{Path(path).name!r} is empty")
-        if read is not _parquet_rows:
-            _require_text(start, Path(path).name)
-        elif not start.startswith(b"PAR1"):
-            raise refuse(f"{Path(path).name!r} is not Parquet: its first four bytes are not PAR1")
-        file.seek(len(BOM) if start.startswith(BOM) else 0)
-        yield from read(file)
+def _file_rows(file: BinaryIO, name: str) -> Iterator[object]:
+    read = READERS.get(Path(name).suffix.lower())
+    if read is None:
+        raise refuse(f"{name!r} must end in one of {', '.join(READERS)}")
+    start = file.read(4096)
+    if not start:
+        raise refuse(f"{name!r} is empty")
+    if read is not _parquet_rows:
+        _require_text(start, name)
+    elif not start.startswith(b"PAR1"):
+        raise refuse(f"{name!r} is not Parquet: its first four bytes are not PAR1")
+    file.seek(len(BOM) if start.startswith(BOM) else 0)
+    yield from read(file)
 
 
 def _require_text(start: bytes, name: str) -> None:

@@ -5,12 +5,14 @@ import json
 import os
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, cast
 
-from peft_studio.dataset_rows import Row, is_hub_id, iter_rows, open_file, refuse
+import fsspec
+
+from peft_studio.dataset_rows import Row, is_hub_id, iter_rows, open_file, read_rows, refuse
 from peft_studio.plan import DatasetFacts, RowFormat
 
 __all__ = ["Example", "Message", "detect_format", "examples", "inspect", "iter_rows", "split_rows"]
@@ -82,8 +84,12 @@ def detect_format(row: Row, number: int = 1) -> RowFormat:
 
 def examples(path: str) -> Iterator[Example]:
     """Read a data set row by row; the first row that cannot be trained on raises ``InvalidConfig``."""
+    return _examples(iter_rows(path))
+
+
+def _examples(rows: Iterable[tuple[int, Row]]) -> Iterator[Example]:
     layout: RowFormat | None = None
-    for number, row in iter_rows(path):
+    for number, row in rows:
         layout = layout or detect_format(row)
         yield _example(number, layout, row)
 
@@ -112,48 +118,65 @@ def inspect(path: str) -> DatasetFacts:
     if is_hub_id(path):
         return _hub_facts(path)
     version = _version(path)
-    # Two writes within one tick of the file system's clock look alike, so a file this young is not remembered.
-    young = isinstance(version, tuple) and time.time_ns() - version[0] < 1_000_000_000
-    facts = (_file_facts.__wrapped__ if young else _file_facts)(path, version)
+    # Two writes within one tick of the file system's clock look alike, so what is this young is not remembered.
+    known = version is not None and time.time() - version.changed > 1
+    facts = _file_facts(path, version) if known else _file_facts.__wrapped__(path, version)
     if _version(path) != version:
-        raise refuse("the file changed while it was read; submit again when it is whole")
+        raise refuse("it changed while it was read; submit again when it is whole")
     return facts
 
 
+@dataclass(frozen=True)
+class _Version:
+    """What differs whenever a file's content does."""
+
+    changed: float
+    size: int
+    identity: str
+
+
+def _version(path: str) -> _Version | None:
+    try:
+        if path.startswith("s3://"):
+            found: dict[str, Any] = fsspec.filesystem("s3").info(path, refresh=True)
+            return _Version(found["LastModified"].timestamp(), found["size"], found["ETag"])
+        status = os.stat(path)
+        return _Version(status.st_mtime_ns / 1e9, status.st_size, f"{status.st_ino} {status.st_mtime_ns}")
+    except Exception:
+        return None  # opening it will say why
+
+
 @lru_cache(maxsize=256)
-def _file_facts(path: str, version: object) -> DatasetFacts:
+def _file_facts(path: str, version: _Version | None) -> DatasetFacts:
     with open_file(path) as file:
         digest = hashlib.file_digest(cast(Any, file), "sha256").hexdigest()
         size = file.tell()
-    return _count(path, digest, size)
+        file.seek(0)
+        location = path if "://" in path else os.path.abspath(path)
+        return _count(location, _examples(read_rows(file, path)), lambda: (digest, size))
 
 
 def _hub_facts(path: str) -> DatasetFacts:
     digest, size = hashlib.sha256(), 0
-    for _, row in iter_rows(path):
-        line = json.dumps(row, sort_keys=True, ensure_ascii=False, default=str).encode(errors="surrogatepass") + b"\n"
-        digest.update(line)
-        size += len(line)
-    return _count(path, digest.hexdigest(), size)
+
+    def hashed() -> Iterator[tuple[int, Row]]:
+        nonlocal size
+        for number, row in iter_rows(path):
+            line = json.dumps(row, sort_keys=True, default=str).encode() + b"\n"
+            digest.update(line)
+            size += len(line)
+            yield number, row
+
+    return _count(path, _examples(hashed()), lambda: (digest.hexdigest(), size))
 
 
-def _count(path: str, digest: str, size: int) -> DatasetFacts:
+def _count(path: str, found: Iterable[Example], digest: Callable[[], tuple[str, int]]) -> DatasetFacts:
     rows = characters = 0
     layout = RowFormat.TEXT
-    for example in examples(path):
+    for example in found:
         rows, characters, layout = example.number, characters + example.characters, example.format
-    return DatasetFacts(path=path, sha256=digest, format=layout, rows=rows, bytes=size, characters=characters)
-
-
-def _version(path: str) -> object:
-    """What changes when the file's content does: its time and size, or the object's ETag."""
-    if path.startswith("s3://"):
-        return None
-    try:
-        status = os.stat(path)
-    except (OSError, ValueError):
-        return None  # opening it says why
-    return status.st_mtime_ns, status.st_size, status.st_ino
+    sha256, size = digest()
+    return DatasetFacts(path=path, sha256=sha256, format=layout, rows=rows, bytes=size, characters=characters)
 
 
 def _example(number: int, layout: RowFormat, row: Row) -> Example:

@@ -1,0 +1,203 @@
+"""Planning: refuse what cannot work, pin down what a job stands on, and say how many steps and minutes it takes."""
+
+import hashlib
+import json
+from math import ceil
+from pathlib import Path
+
+from infra import capabilities
+from infra.settings import Settings
+from peft_studio import datasets
+from peft_studio.base_models import check_target_modules, inspect_model
+from peft_studio.config import Precision, Quantization, TrainingConfig
+from peft_studio.errors import InvalidConfig, PlatformNotConnected
+from peft_studio.machine import Capabilities
+from peft_studio.plan import DatasetFacts, ModelFacts, Plan
+from peft_studio.trainer import TRAINER_VERSION
+
+PLATFORMS = frozenset(
+    (
+        *("runpod", "lambda", "lambda_labs", "vast", "vast_ai", "huggingface", "kubernetes", "ssh"),
+        *("modal", "together", "replicate", "predibase"),
+    )
+)
+TRACKERS = frozenset(
+    (
+        *("wandb", "mlflow", "comet", "comet_ml", "neptune", "tensorboard", "trackio", "swanlab", "clearml"),
+        "phoenix",
+    )
+)
+# The studio's own folders of the data directory, where no adapter may be put.
+RESERVED = frozenset(("runs", "results", "logs", "postgres", "prefect"))
+# What does not change the adapter that is trained; model and data set stand in the key by their content.
+NOT_IN_KEY = {
+    "model_source",
+    "model_revision",
+    "dataset_path",
+    "provider",
+    "resource_id",
+    "experiment_tracker",
+    "project_name",
+    "output_dir",
+    "deploy",
+    "test_prompt",
+    "force",
+    "checkpoint_steps",
+}
+CHARACTERS_PER_TOKEN = 4
+FLOPS_PER_PARAMETER_AND_TOKEN = 4
+EFFICIENCY = 0.5
+OVERHEAD_SECONDS = 10
+
+
+def make_plan(config: TrainingConfig, settings: Settings) -> Plan:
+    """
+    Check everything that can be checked without training, cheapest first; the first thing wrong is raised.
+
+    Reads the data set from end to end and may ask a hub about the model: run it in a thread.
+    """
+    _check_platform(config)
+    _check_tracker(config)
+    _check_output_dir(config, settings)
+    machine = capabilities.load(settings)
+    if machine:
+        _check_machine(config, machine)
+    model = inspect_model(config.base_model, config.model_source, config.model_revision)
+    check_target_modules(config, model)
+    _check_length(config, model)
+    dataset = datasets.inspect(config.dataset_path)
+    train, _ = datasets.split_rows(dataset.rows, config.validation_split, config.seed)
+    steps = total_steps(config, len(train))
+    return Plan(
+        config=config,
+        model=model,
+        dataset=dataset,
+        cache_key=cache_key(config, model, dataset),
+        total_steps=steps,
+        estimated_cost=0.0,
+        estimated_duration_minutes=_minutes(config, model, dataset, len(train), machine),
+    )
+
+
+def total_steps(config: TrainingConfig, train_rows: int) -> int:
+    """Count the optimizer steps: an epoch's last batch and last step may be smaller, but are taken."""
+    steps = _steps_per_epoch(config, train_rows) * config.num_epochs
+    return steps if config.max_steps is None else min(steps, config.max_steps)
+
+
+def cache_key(config: TrainingConfig, model: ModelFacts, dataset: DatasetFacts) -> str:
+    """Hash all that decides which adapter is trained: content of model and data, settings, the trainer's version."""
+    content = {
+        "trainer": TRAINER_VERSION,
+        "model": model.revision,
+        "dataset": dataset.sha256,
+        **config.model_dump(mode="json", exclude=NOT_IN_KEY),
+        "quantization": config.effective_quantization,
+        "target_modules": sorted(set(config.target_modules or [])),
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def estimate_seconds(
+    config: TrainingConfig, model: ModelFacts, dataset: DatasetFacts, epochs: float, rate: float
+) -> float:
+    """
+    Estimate training time at a rate in GFLOP/s: tokens x 4 FLOPs x parameters / (rate x 0.5) + 10 s.
+
+    Tokens are a quarter of the characters, at most ``max_length`` a row. A frozen base model costs two FLOPs a
+    parameter and token forwards and two backwards; half of the rate of matrix products is what training reaches.
+    """
+    tokens = min(dataset.characters / CHARACTERS_PER_TOKEN, dataset.rows * config.max_length) * epochs
+    flops = tokens * FLOPS_PER_PARAMETER_AND_TOKEN * model.parameters
+    return OVERHEAD_SECONDS + flops / (rate * 1e9 * EFFICIENCY)
+
+
+def _minutes(
+    config: TrainingConfig, model: ModelFacts, dataset: DatasetFacts, train_rows: int, machine: Capabilities | None
+) -> float | None:
+    if machine is None:
+        return None
+    epochs = total_steps(config, train_rows) / _steps_per_epoch(config, train_rows) * train_rows / dataset.rows
+    return round(estimate_seconds(config, model, dataset, epochs, machine.gflops(config.precision)) / 60, 2)
+
+
+def _steps_per_epoch(config: TrainingConfig, train_rows: int) -> int:
+    return ceil(ceil(train_rows / config.batch_size) / config.gradient_accumulation_steps)
+
+
+def _invalid(field: str, issue: str) -> InvalidConfig:
+    return InvalidConfig(f"{field}: {issue}", field=field, issue=issue)
+
+
+def _check_platform(config: TrainingConfig) -> None:
+    name = config.provider.lower()
+    if name in PLATFORMS:
+        raise PlatformNotConnected(
+            f"The platform {name!r} is not connected; connect it first, or train with provider 'local'.",
+            platform=name,
+            field="provider",
+        )
+    if name != "local":
+        raise _invalid("provider", f"there is no provider {config.provider!r}; use 'local'")
+    if config.resource_id not in (None, "auto", "local"):
+        raise _invalid(
+            "resource_id", f"this machine has no resource {config.resource_id!r}; use 'local', or leave the field out"
+        )
+
+
+def _check_tracker(config: TrainingConfig) -> None:
+    name = (config.experiment_tracker or "local").lower()
+    if name in TRACKERS:
+        raise PlatformNotConnected(
+            f"The experiment tracker {name!r} is not connected; connect it first, or leave experiment_tracker out.",
+            platform=name,
+            field="experiment_tracker",
+        )
+    if name != "local":
+        raise _invalid(
+            "experiment_tracker",
+            f"there is no experiment tracker {config.experiment_tracker!r}; use 'local', or leave the field out",
+        )
+
+
+def _check_output_dir(config: TrainingConfig, settings: Settings) -> None:
+    if config.output_dir is None:
+        return
+    home = settings.data_dir.resolve()
+    try:
+        target = (home / config.output_dir).resolve()
+    except (OSError, ValueError, RuntimeError):
+        raise _invalid("output_dir", f"{config.output_dir[:200]!r} is not a path") from None
+    if ".." in Path(config.output_dir).parts or target == home or not target.is_relative_to(home):
+        raise _invalid(
+            "output_dir", f"{config.output_dir!r} is not inside the studio's data directory; name a folder in it"
+        )
+    top = target.relative_to(home).parts[0]
+    if top in RESERVED or top.startswith("."):
+        raise _invalid("output_dir", f"{top!r} is a folder of the studio's own; name another")
+    existing = next(place for place in (target, *target.parents) if place.exists())
+    if not existing.is_dir():
+        raise _invalid("output_dir", f"{config.output_dir!r} leads through a file; name a folder")
+
+
+def _check_machine(config: TrainingConfig, machine: Capabilities) -> None:
+    quantization = config.effective_quantization
+    if quantization is not Quantization.NONE:
+        reason = machine.quantizations.get(quantization, "never tried")
+        if reason is not None:
+            raise _invalid(
+                "quantization", f"{quantization} does not work on this machine ({reason}); use none with lora"
+            )
+    if config.precision is Precision.BFLOAT16 and machine.bf16_gflops is None:
+        raise _invalid("precision", "bfloat16 does not work on this machine; use float32")
+
+
+def _check_length(config: TrainingConfig, model: ModelFacts) -> None:
+    # The default gives way to a small model by itself (the trainer cuts); only a wish is refused.
+    if "max_length" not in config.model_fields_set:
+        return
+    if model.context_length is not None and config.max_length > model.context_length:
+        raise _invalid(
+            "max_length",
+            f"{config.max_length} is more than the {model.context_length} tokens {model.id!r} has room for",
+        )
