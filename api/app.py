@@ -1,0 +1,49 @@
+"""
+The application. Run with ``uvicorn --factory api.app:create_app``.
+
+Uvicorn's WebSocket pings (every 20 s by default) are what notices dead peers.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from litestar import Litestar, Router
+from litestar.types import ControllerRouterHandler
+
+from api import routes
+from api.auth import Authentication, role_allows
+from api.dependencies import Jobs, Keys, provide
+from api.errors import read_body, respond
+from api.limits import OpenSockets, RateLimit
+from api.openapi import openapi_config, openapi_document
+from api.wire import Wire
+from infra.settings import Settings
+from infra.settings import settings as settings_of_process
+
+
+def create_app(jobs: Jobs, keys: Keys, settings: Settings | None = None) -> Litestar:
+    """Put the API together; what is not given is the real thing, set up from the environment."""
+    settings = settings or settings_of_process()
+    return Litestar(
+        [
+            *_sections(routes.AT_ROOT),
+            Router("/api/v1", route_handlers=[openapi_document, *_sections(routes.BELOW_API)]),
+        ],
+        dependencies={
+            "jobs": provide(jobs),
+            "keys": provide(keys),
+            "sockets": provide(OpenSockets(settings.connections_per_key)),
+        },
+        middleware=[Authentication(keys), RateLimit(settings.requests_per_minute)],
+        guards=[role_allows],
+        before_request=read_body,
+        exception_handlers={Exception: respond},
+        request_max_body_size=settings.max_body_bytes,
+        plugins=[Wire()],
+        openapi_config=openapi_config(),
+        logging_config=None,
+        on_shutdown=[jobs.close],
+    )
+
+
+def _sections(sections: Mapping[str, Sequence[ControllerRouterHandler]]) -> list[Router]:
+    return [Router("/", route_handlers=routes, tags=[name]) for name, routes in sections.items()]

@@ -1,0 +1,110 @@
+"""What routes are given: the doors to jobs and keys, as protocols, and how they get there."""
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, Literal, Protocol
+
+from litestar.di import Provide
+
+from peft_studio.config import TrainingConfig
+from peft_studio.events import Event, Log
+from peft_studio.jobs import Job, JobStatus
+from peft_studio.plan import Plan
+
+Role = Literal["read", "write", "admin"]
+
+
+class Submission(Protocol):
+    """A job that was accepted, and what validation found out about it."""
+
+    @property
+    def job(self) -> Job:
+        """The job, pending."""
+        ...
+
+    @property
+    def plan(self) -> Plan:
+        """What it stands on."""
+        ...
+
+
+class Page(Protocol):
+    """Some jobs, newest first, and how many there are in all."""
+
+    @property
+    def jobs(self) -> Sequence[Job]:
+        """The jobs of this page."""
+        ...
+
+    @property
+    def total(self) -> int:
+        """The jobs of all pages."""
+        ...
+
+
+class Jobs(Protocol):
+    """Where jobs are submitted and looked up."""
+
+    async def submit(self, config: TrainingConfig, *, idempotency_key: str | None = None) -> Submission:
+        """Validate a configuration and start a job; a repeated key gives the job of the first time."""
+        ...
+
+    async def get(self, job_id: str) -> Job:
+        """Return one job as it is now."""
+        ...
+
+    async def list(
+        self, *, status: JobStatus | None = None, provider: str | None = None, limit: int = 20, offset: int = 0
+    ) -> Page:
+        """Return jobs, newest first."""
+        ...
+
+    async def cancel(self, job_id: str) -> Job:
+        """Stop a job; return it when it has ended, or as it is after a while."""
+        ...
+
+    async def logs(self, job_id: str, lines: int) -> Sequence[Log]:
+        """Return the newest log lines, oldest first."""
+        ...
+
+    def follow(self, job_id: str, after: str | None = None) -> AsyncIterator[tuple[str, Event]]:
+        """Yield a job's events with their cursors: those so far, then each as it comes, the final status last."""
+        ...
+
+    async def ready(self) -> None:
+        """Raise ``ResourceUnavailable`` while no job could run."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of connections."""
+        ...
+
+
+class Caller(Protocol):
+    """Whoever holds an API key."""
+
+    @property
+    def id(self) -> str:
+        """The key's public name, by which its requests are counted."""
+        ...
+
+    @property
+    def role(self) -> Role:
+        """What the key may do: read, write, or all."""
+        ...
+
+
+class Keys(Protocol):
+    """Where API keys are known."""
+
+    async def authenticate(self, secret: str) -> Caller | None:
+        """Return whose key this is, or None."""
+        ...
+
+
+def provide(value: Any) -> Provide:
+    """Give the same object to every request that asks for it."""
+
+    def given() -> Any:
+        return value
+
+    return Provide(given, sync_to_thread=False)

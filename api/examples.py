@@ -1,0 +1,108 @@
+"""Examples that the API's documentation shows: one job, from request to result."""
+
+from typing import Any
+
+CONFIG: dict[str, Any] = {
+    "base_model": "meta-llama/Llama-2-7b-hf",
+    "model_source": "huggingface",
+    "algorithm": "lora",
+    "rank": 8,
+    "alpha": 16,
+    "dropout": 0.05,
+    "target_modules": ["q_proj", "v_proj"],
+    "quantization": "int4",
+    "learning_rate": 2e-4,
+    "batch_size": 4,
+    "gradient_accumulation_steps": 4,
+    "num_epochs": 3,
+    "warmup_steps": 100,
+    "provider": "runpod",
+    "resource_id": "gpu-rtx4090",
+    "dataset_path": "/path/to/dataset.json",
+    "validation_split": 0.1,
+    "experiment_tracker": "wandb",
+    "project_name": "my-finetuning",
+    "output_dir": "./output",
+    "checkpoint_steps": 100,
+}
+
+CREATED: dict[str, Any] = {
+    "job_id": "job_0d3c6a6e8f3b4c0e9a51c2f3b4d5e6f7",
+    "status": "pending",
+    "created_at": "2024-01-15T10:30:00Z",
+    "estimated_cost": 2.50,
+    "estimated_duration_minutes": 45,
+}
+
+RUNNING: dict[str, Any] = {
+    "job_id": CREATED["job_id"],
+    "config": CONFIG,
+    "status": "running",
+    "phase": "training",
+    "progress": 0.45,
+    "created_at": "2024-01-15T10:30:00Z",
+    "started_at": "2024-01-15T10:31:00Z",
+    "metrics": {"loss": 0.523, "learning_rate": 0.0002, "epoch": 1.5},
+}
+
+COMPLETED: dict[str, Any] = {
+    "job_id": CREATED["job_id"],
+    "config": CONFIG,
+    "status": "completed",
+    "phase": "done",
+    "progress": 1.0,
+    "created_at": "2024-01-15T10:30:00Z",
+    "started_at": "2024-01-15T10:31:00Z",
+    "completed_at": "2024-01-15T11:15:00Z",
+    "duration_seconds": 2640,
+    "cost": 2.45,
+    "metrics": {"final_loss": 0.234, "best_loss": 0.221, "total_steps": 1000},
+    "artifact": {"path": "/path/to/adapter.safetensors", "size_bytes": 16777216, "hash": "sha256:9f86d081884c7d65"},
+}
+
+CANCELLED: dict[str, Any] = {"success": True, "job_id": CREATED["job_id"], "status": "cancelled"}
+
+LOGS: dict[str, Any] = {
+    "logs": [
+        {"timestamp": "2024-01-15T10:31:05Z", "level": "INFO", "message": "Starting training..."},
+        {
+            "timestamp": "2024-01-15T10:31:10Z",
+            "level": "INFO",
+            "message": "Epoch 1/3, Step 10/1000, Loss: 0.523",
+        },
+    ]
+}
+
+
+def error(code: str, message: str, **details: Any) -> dict[str, Any]:
+    """Show an error as a caller gets it."""
+    return {"error": {"code": code, "message": message, "details": details}}
+
+
+ERRORS: dict[int, dict[str, Any]] = {
+    400: error(
+        "INVALID_CONFIG",
+        "Training configuration is invalid.",
+        field="learning_rate",
+        issue="Must be between 1e-6 and 1e-2",
+        errors=[{"field": "learning_rate", "issue": "Must be between 1e-6 and 1e-2"}],
+    ),
+    401: error("AUTHENTICATION_FAILED", "The API key is not valid; it may have been revoked or mistyped."),
+    402: error("INSUFFICIENT_CREDITS", "The platform's account has too little credit."),
+    403: error("PERMISSION_DENIED", "This API key may only read; use one with the role write.", role="read"),
+    404: error("JOB_NOT_FOUND", "There is no job 'job_abc123'.", job_id="job_abc123"),
+    409: error("PLATFORM_NOT_CONNECTED", "The platform is not connected.", platform="runpod"),
+    413: error("PAYLOAD_TOO_LARGE", "The request body is too large."),
+    415: error(
+        "UNSUPPORTED_MEDIA_TYPE",
+        "The request body must be application/json, not text/plain.",
+        expected="application/json",
+    ),
+    429: error(
+        "RATE_LIMIT_EXCEEDED",
+        "This API key may make 100 requests a minute; try again in 12 s.",
+        retry_after_seconds=12,
+    ),
+    500: error("INTERNAL_ERROR", "Something went wrong inside the studio.", reference="4be1c2a09d57"),
+    503: error("RESOURCE_UNAVAILABLE", "No worker takes jobs at the moment; start one, or wait for it."),
+}

@@ -1,0 +1,72 @@
+"""The API's description of itself: the OpenAPI document, its page, and how a route adds to them."""
+
+from http import HTTPStatus
+from importlib.metadata import version
+from typing import Any
+
+from litestar import Request, Router, get
+from litestar.enums import OpenAPIMediaType
+from litestar.openapi import OpenAPIConfig
+from litestar.openapi.datastructures import ResponseSpec
+from litestar.openapi.plugins import SwaggerRenderPlugin
+from litestar.openapi.spec import Components, Example, SecurityScheme
+from pydantic import BaseModel
+
+from api.auth import PUBLIC
+from api.examples import ERRORS
+from api.wire import ErrorBody
+
+DESCRIPTION = """
+Every request needs an API key, as `Authorization: Bearer KEY`. Keys have a role: `read` may look, `write` may also
+submit and cancel. Answers say how many requests are left in `RateLimit-Limit`, `RateLimit-Remaining` and
+`RateLimit-Reset`. Every error has the same body: `{"error": {"code", "message", "details"}}`.
+
+### Following a job live
+
+`ws://HOST/ws/jobs/{job_id}` (not below `/api/v1`) sends what has happened so far, then what happens, then closes
+normally (1000) after the job's final status. The key goes into the `Authorization` header or, from a browser, into
+the subprotocols: `new WebSocket(url, ["peft-studio", "bearer." + key])`. Each message has a `type` (`status`,
+`metrics`, `log` or `error`), `job_id`, `timestamp` and a `cursor`; `?after=CURSOR` goes on behind that message.
+Otherwise the socket is closed with 4000 + the status that a request would get: 4401 no valid key, 4404 no such job,
+4429 too many sockets for this key. The server pings; whoever does not answer is let go.
+"""
+
+
+def documented(model: type[BaseModel], example: dict[str, Any], *errors: int, status: int = 200) -> dict[int, Any]:
+    """Describe a route's answers: the good one, the errors of its own, and those that every route has."""
+    answers: dict[int, Any] = {status: _answer(status, model, example)}
+    for code in sorted({*errors, 401, 429, 500, 503}):
+        answers[code] = _answer(code, ErrorBody, ERRORS[code])
+    return answers
+
+
+def _answer(status: int, model: type[BaseModel], example: dict[str, Any]) -> ResponseSpec:
+    return ResponseSpec(
+        data_container=model,
+        description=HTTPStatus(status).phrase,
+        generate_examples=False,
+        examples=[Example(summary=HTTPStatus(status).phrase, value=example)],
+    )
+
+
+@get("/openapi.json", media_type=OpenAPIMediaType.OPENAPI_JSON, include_in_schema=False, opt=PUBLIC)
+async def openapi_document(request: Request[Any, Any, Any]) -> dict[str, Any]:
+    """Return the OpenAPI document."""
+    return request.app.openapi_schema.to_schema()
+
+
+def openapi_config() -> OpenAPIConfig:
+    """Describe the API as a whole; its page is at ``/docs``."""
+    return OpenAPIConfig(
+        title="PEFT Studio",
+        version=version("peft-studio"),
+        description=DESCRIPTION,
+        use_handler_docstrings=True,
+        security=[{"bearer": []}],
+        components=Components(
+            security_schemes={"bearer": SecurityScheme(type="http", scheme="bearer", description="An API key.")}
+        ),
+        # The page takes its scripts from a CDN, as all of Litestar's do: without internet, read the document itself.
+        render_plugins=[SwaggerRenderPlugin(path="/", favicon="")],
+        openapi_router=Router("/docs", route_handlers=[], include_in_schema=False, opt=PUBLIC),
+    )

@@ -1,0 +1,32 @@
+"""Probes: is the process alive, and could a job run now?"""
+
+from litestar import get
+from litestar.di import NamedDependency
+from litestar.params import SkipValidation
+
+from api.auth import PUBLIC
+from api.dependencies import Jobs
+from api.openapi import documented
+from api.wire import Health
+
+
+@get("/healthz", summary="Is the API alive?", opt=PUBLIC, security=[{}])
+async def healthz() -> Health:
+    """Answer, and nothing else."""
+    return Health(status="ok")
+
+
+@get(
+    "/readyz",
+    summary="Could a job run now?",
+    opt=PUBLIC,
+    security=[{}],
+    responses=documented(Health, {"status": "ready"}),
+)
+async def readyz(jobs: NamedDependency[SkipValidation[Jobs]]) -> Health:
+    """Answer 503 while Prefect cannot be reached or no worker takes jobs."""
+    await jobs.ready()
+    return Health(status="ready")
+
+
+ROUTES = [healthz, readyz]

@@ -1,0 +1,128 @@
+"""Envelopes: what surrounds the domain's own models on the wire, and how models become JSON and back."""
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Any, Self
+
+from litestar.plugins.pydantic import PydanticInitPlugin
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from api.dependencies import Submission
+from api.issues import invalid_body
+from peft_studio.config import TrainingConfig
+from peft_studio.events import Log
+from peft_studio.jobs import Job, JobStatus
+
+# The contract shows these fields of a job: they are there, as null, even before they have a value.
+# All other fields without a value are left out.
+_SHOWN = {
+    *("started_at", "completed_at", "duration_seconds", "cost", "artifact"),
+    *("estimated_cost", "estimated_duration_minutes"),
+    *("target_modules", "quantization", "resource_id", "experiment_tracker", "project_name", "output_dir"),
+}
+
+
+class CreateJob(BaseModel):
+    """A request to start a job."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    config: TrainingConfig
+
+
+class JobCreated(BaseModel):
+    """A job that was accepted."""
+
+    job_id: str
+    status: JobStatus
+    created_at: datetime
+    estimated_cost: float | None = Field(description="In US dollars; null where nothing is known.")
+    estimated_duration_minutes: float | None
+
+    @classmethod
+    def of(cls, submission: Submission) -> Self:
+        """Say of a submission what the contract asks for."""
+        job, plan = submission.job, submission.plan
+        return cls(
+            job_id=job.job_id,
+            status=job.status,
+            created_at=job.created_at,
+            estimated_cost=plan.estimated_cost,
+            estimated_duration_minutes=plan.estimated_duration_minutes,
+        )
+
+
+class JobList(BaseModel):
+    """A page of jobs, newest first; ``total`` counts all pages."""
+
+    jobs: Sequence[Job]
+    total: int
+
+
+class JobCancelled(BaseModel):
+    """A job that was asked to stop; ``status`` stays ``running`` where it takes more than a few seconds."""
+
+    success: bool = True
+    job_id: str
+    status: JobStatus
+
+
+class JobLogs(BaseModel):
+    """The newest lines of a job's log, oldest first."""
+
+    logs: Sequence[Log]
+
+
+class Health(BaseModel):
+    """The answer to a probe."""
+
+    status: str
+
+
+class ErrorInfo(BaseModel):
+    """What went wrong: a code for programs, a sentence for people, and whatever helps to put it right."""
+
+    code: str
+    message: str
+    details: dict[str, Any]
+
+
+class ErrorBody(BaseModel):
+    """The body of every error."""
+
+    error: ErrorInfo
+
+
+class Wire(PydanticInitPlugin):
+    """Has Litestar read and write all models as it is done here."""
+
+    @classmethod
+    def encoders(cls, *args: Any, **kwargs: Any) -> dict[Any, Callable[[Any], Any]]:
+        """Write models."""
+        return {BaseModel: to_wire}
+
+    @classmethod
+    def decoders(cls, validate_strict: bool = False) -> list[tuple[Callable[[Any], bool], Callable[[Any, Any], Any]]]:
+        """Read models."""
+        return [(lambda kind: isinstance(kind, type) and issubclass(kind, BaseModel), from_wire)]
+
+
+def from_wire(model: type[BaseModel], value: Any) -> BaseModel:
+    """Make a model of a request's body; raises ``InvalidConfig``, which names each field that is wrong."""
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        raise invalid_body(error, model) from None
+
+
+def to_wire(model: BaseModel) -> Any:
+    """Turn a model into JSON types, without fields that have no value unless the contract shows them."""
+    return _without_absent(model.model_dump(mode="json"))
+
+
+def _without_absent(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _without_absent(item) for name, item in value.items() if item is not None or name in _SHOWN}
+    if isinstance(value, list):
+        return [_without_absent(item) for item in value]
+    return value
