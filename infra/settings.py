@@ -3,7 +3,7 @@
 from functools import lru_cache
 from pathlib import Path
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from peft_studio.run_dir import RunDir
@@ -21,8 +21,10 @@ class Settings(BaseSettings):
         default=Path.home() / ".peft-studio", description="Database, run directories, adapters and logs."
     )
     host: str = Field(default="127.0.0.1", description="Address the API listens on.")
-    port: int = Field(default=8000, description="Port of the API.")
-    prefect_port: int = Field(default=4200, description="Port of the Prefect server and its UI, on loopback.")
+    port: int = Field(default=8000, ge=1, le=65535, description="Port of the API.")
+    prefect_port: int = Field(
+        default=4200, ge=1, le=65535, description="Port of the Prefect server and its UI, on loopback."
+    )
     database_url: SecretStr | None = Field(
         default=None, description="postgresql+asyncpg://… of an external PostgreSQL; by default an embedded one runs."
     )
@@ -31,6 +33,11 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(default=1 << 20, description="Largest JSON request body.")
     local_jobs: int = Field(default=1, ge=1, description="Jobs that train on this machine at the same time.")
     max_recoveries: int = Field(default=3, ge=0, description="Times a job whose process died is taken up again.")
+
+    @field_validator("data_dir")
+    @classmethod
+    def _from_the_root(cls, path: Path) -> Path:
+        return path.expanduser().absolute()  # the studio's processes need not share a working directory
 
     @property
     def runs(self) -> Path:

@@ -1,0 +1,166 @@
+"""API keys: made, listed and revoked in Prefect's database (as variables), and recognised by the API."""
+
+import asyncio
+import hashlib
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime
+from typing import Literal, get_args
+
+import httpx
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import VariableCreate, VariableUpdate
+from prefect.client.schemas.objects import Variable
+from prefect.exceptions import PrefectException
+from pydantic import BaseModel, ConfigDict
+
+from peft_studio.errors import Conflict, InvalidConfig, NotFound, ResourceUnavailable
+
+Role = Literal["read", "write", "admin"]
+
+PREFIX = "ps_"
+TAG = "peft-studio-api-key"
+_VARIABLE = "api_key_"
+_PAGE = 200
+
+
+class ApiKey(BaseModel):
+    """What is known of a key; the key itself is known to its holder alone."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    name: str
+    role: Role
+    created_at: datetime
+    revoked_at: datetime | None = None
+
+
+class KeyRecord(ApiKey):
+    """A key as stored: with the SHA-256 of the secret."""
+
+    sha256: str
+
+
+async def create(name: str, role: Role = "admin") -> tuple[ApiKey, str]:
+    """Make a key; return what is known of it, and the secret, which is nowhere kept."""
+    _check(name, role)
+    if any(key.name == name and key.revoked_at is None for key in await read_records()):
+        raise Conflict(f"There is a key named {name!r} already; revoke it first or choose another name.", field="name")
+    secret = PREFIX + secrets.token_urlsafe(32)
+    record = KeyRecord(
+        id=secrets.token_hex(6), name=name, role=role, created_at=datetime.now(UTC), sha256=_hash(secret)
+    )
+    async with get_client() as client:
+        await client.create_variable(
+            VariableCreate(name=_VARIABLE + record.id, value=record.model_dump(mode="json"), tags=[TAG])
+        )
+    return _public(record), secret
+
+
+async def list_keys() -> list[ApiKey]:
+    """Return all keys, oldest first, revoked ones too."""
+    return [_public(record) for record in await read_records()]
+
+
+async def revoke(name_or_id: str) -> ApiKey:
+    """Make a live key useless, for good; its name may then be given to another."""
+    for record in await read_records():
+        if record.revoked_at is None and name_or_id in (record.name, record.id):
+            revoked = record.model_copy(update={"revoked_at": datetime.now(UTC)})
+            async with get_client() as client:
+                await client.update_variable(
+                    VariableUpdate(name=_VARIABLE + record.id, value=revoked.model_dump(mode="json"))
+                )
+            return _public(revoked)
+    raise NotFound(f"There is no live key {name_or_id!r}; `peft-studio keys list` shows all.", field="name")
+
+
+async def read_records() -> list[KeyRecord]:
+    """Read all keys as stored, oldest first."""
+    records: list[KeyRecord] = []
+    async with get_client() as client:
+        while len(records) % _PAGE == 0:
+            query = {"variables": {"tags": {"all_": [TAG]}}, "sort": "NAME_ASC", "limit": _PAGE, "offset": len(records)}
+            response = await client.request("POST", "/variables/filter", json=query)
+            page = Variable.model_validate_list(response.json())
+            records += [KeyRecord.model_validate(variable.value) for variable in page]
+            if not page:
+                break
+    return sorted(records, key=lambda record: record.created_at)
+
+
+class KeyRing:
+    """
+    The live keys, as the API's process knows them.
+
+    What is known is at most ``max_age`` seconds old, so that a revoked key stops working within that time. A key not
+    known is looked for at once, since it may be new, but not more often than every ``pause`` seconds. While keys
+    cannot be read, those last known stay in force, and of others nothing is said.
+    """
+
+    def __init__(
+        self,
+        read: Callable[[], Awaitable[Sequence[KeyRecord]]] = read_records,
+        *,
+        max_age: float = 5.0,
+        pause: float = 0.25,
+        patience: float = 2.0,
+    ):
+        self._read = read
+        self._max_age = max_age
+        self._pause = pause
+        self._patience = patience
+        self._keys: dict[str, ApiKey] = {}
+        self._read_at = float("-inf")
+        self._is_current = False
+        self._reading = asyncio.Lock()
+
+    async def authenticate(self, secret: str) -> ApiKey | None:
+        """Return the live key whose secret this is; raises ``ResourceUnavailable`` where that cannot be found out."""
+        now = time.monotonic()
+        await self._refresh(since=now - self._max_age)
+        # Only hashes are compared: how long that takes says nothing about the secret.
+        key = self._keys.get(_hash(secret))
+        if key is None and secret.startswith(PREFIX):
+            await self._refresh(since=now)
+            key = self._keys.get(_hash(secret))
+            if key is None and not self._is_current:
+                raise ResourceUnavailable("API keys cannot be checked at the moment; try again in some seconds.")
+        return key
+
+    async def _refresh(self, since: float) -> None:
+        """See to it that reading was last tried after ``since``; many callers share one attempt."""
+        if self._read_at >= since:
+            return
+        async with self._reading:
+            if self._read_at >= since:
+                return
+            await asyncio.sleep(self._read_at + self._pause - time.monotonic())
+            self._read_at = time.monotonic()
+            try:
+                async with asyncio.timeout(self._patience):
+                    records = await self._read()
+            except (TimeoutError, httpx.HTTPError, PrefectException):
+                self._is_current = False
+                return
+            self._is_current = True
+            self._keys = {record.sha256: _public(record) for record in records if record.revoked_at is None}
+
+
+def _public(record: KeyRecord) -> ApiKey:
+    return ApiKey.model_validate(record.model_dump(exclude={"sha256"}))
+
+
+def _hash(secret: str) -> str:
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+def _check(name: str, role: str) -> None:
+    if not 1 <= len(name) <= 64 or not name.isprintable() or name != name.strip():
+        raise InvalidConfig(
+            "A key's name is 1 to 64 printable characters, no blank at either end.", field="name", issue=repr(name)
+        )
+    if role not in get_args(Role):
+        raise InvalidConfig(f"A key's role is one of {', '.join(get_args(Role))}.", field="role", issue=repr(role))

@@ -1,0 +1,93 @@
+"""The programs that a studio on one machine consists of."""
+
+import http.client
+import sys
+from collections.abc import Callable, Sequence
+
+from infra.embedded.database import EmbeddedPostgres, with_driver
+from infra.embedded.environment import child_environment, inherited_environment, server_environment
+from infra.embedded.supervisor import Program
+from infra.settings import Settings
+
+_PROBE_SECONDS = 2.0
+
+
+def programs(settings: Settings) -> list[Program]:
+    """Return what a studio consists of, in the order of starting."""
+    environment = inherited_environment()
+    if settings.database_url is None:
+        postgres = EmbeddedPostgres(settings)
+        first, url = [postgres.program()], postgres.url
+    else:
+        url = with_driver(settings.database_url.get_secret_value())
+        first = []
+    common = {**environment, **child_environment(settings)}
+    return [
+        *first,
+        _prefect(settings, {**environment, **server_environment(settings, url)}, [program.name for program in first]),
+        _worker(settings, common),
+        _api(settings, common),
+    ]
+
+
+def _prefect(settings: Settings, environment: dict[str, str], after: Sequence[str]) -> Program:
+    return Program(
+        name="prefect",
+        command=[
+            *(sys.executable, "-P", "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app"),
+            *("--host", "127.0.0.1", "--port", str(settings.prefect_port)),
+            *("--log-level", "warning", "--timeout-graceful-shutdown", "1"),
+        ],
+        environment=environment,
+        is_ready=answers("127.0.0.1", settings.prefect_port, "/api/ready"),
+        after=after,
+    )
+
+
+def _worker(settings: Settings, environment: dict[str, str]) -> Program:
+    ready = settings.data_dir / "worker.ready"
+    return Program(
+        name="worker",
+        command=[sys.executable, "-P", "-m", "infra.worker"],
+        environment=environment,
+        is_ready=ready.exists,
+        after=["prefect"],
+        prepare=lambda: ready.unlink(missing_ok=True),
+        stop_seconds=4.0,
+    )
+
+
+def _api(settings: Settings, environment: dict[str, str]) -> Program:
+    return Program(
+        name="api",
+        command=[
+            *(sys.executable, "-P", "-m", "uvicorn", "--factory", "api.app:create_app"),
+            *("--host", settings.host, "--port", str(settings.port)),
+            # Addresses of requests may carry keys: they are not logged.
+            *("--no-access-log", "--no-server-header", "--timeout-graceful-shutdown", "1"),
+        ],
+        environment=environment,
+        is_ready=answers(reachable_host(settings.host), settings.port, "/readyz"),
+        after=["prefect"],
+    )
+
+
+def answers(host: str, port: int, path: str) -> Callable[[], bool]:
+    """Return a probe: does a GET of this address answer 200?"""
+
+    def probe() -> bool:
+        connection = http.client.HTTPConnection(host, port, timeout=_PROBE_SECONDS)
+        try:
+            connection.request("GET", path)
+            return connection.getresponse().status == 200
+        except (OSError, http.client.HTTPException):
+            return False
+        finally:
+            connection.close()
+
+    return probe
+
+
+def reachable_host(host: str) -> str:
+    """Return an address at which a server that listens on ``host`` is reached from this machine."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)

@@ -1,0 +1,126 @@
+"""The files that say that a studio runs on a data directory, and what would keep one from starting."""
+
+import errno
+import fcntl
+import os
+import socket
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pydantic import BaseModel, ValidationError
+
+from infra.embedded.database import check_reachable, with_driver
+from infra.embedded.environment import prefect_api_url, prefect_auth_file
+from infra.embedded.programs import answers, reachable_host
+from infra.settings import Settings
+from peft_studio.errors import Conflict, ResourceUnavailable
+from peft_studio.run_dir import write_whole
+
+
+class RunningStudio(BaseModel):
+    """``studio.json``: how to reach the studio that runs on a data directory."""
+
+    pid: int
+    api_url: str
+    prefect_api_url: str
+    prefect_auth_file: Path
+    host: str
+    port: int
+    prefect_port: int
+
+
+def api_url(settings: Settings) -> str:
+    """Return the address of the API."""
+    host = reachable_host(settings.host)
+    return f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
+
+
+def check(settings: Settings) -> None:
+    """Raise the error of whatever would keep a studio from starting."""
+    if settings.port == settings.prefect_port:
+        raise Conflict(f"API and Prefect server cannot share port {settings.port}: choose another with --port.")
+    _check_port(settings.host, settings.port, "--port")
+    _check_port("127.0.0.1", settings.prefect_port, "--prefect-port")
+    if settings.database_url is not None:
+        check_reachable(with_driver(settings.database_url.get_secret_value()))
+
+
+def _check_port(host: str, port: int, option: str) -> None:
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise Conflict(
+                f"Port {port} is in use: choose another with {option}, or stop what listens there."
+            ) from None
+        reason = error.strerror or str(error)
+        raise ResourceUnavailable(
+            f"Cannot listen on {host}:{port} ({reason}): choose another --host or port."
+        ) from None
+
+
+@contextmanager
+def occupied(data_dir: Path) -> Generator[None]:
+    """Make the data directory and hold it for this process; raises ``Conflict`` where another studio has it."""
+    try:
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # The lock ends with this process, however it ends: children do not inherit the descriptor.
+        file = os.open(data_dir / "studio.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise ResourceUnavailable(
+            f"Cannot write to {data_dir} ({error.strerror}): choose another directory with --data-dir."
+        ) from None
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        pid = os.read(file, 20).decode() or "unknown"
+        os.close(file)
+        raise Conflict(
+            f"A studio runs on {data_dir} already (process {pid}): stop it, or choose another --data-dir."
+        ) from None
+    try:
+        os.truncate(file, 0)
+        os.write(file, str(os.getpid()).encode())
+        yield
+    finally:
+        _studio_json(data_dir).unlink(missing_ok=True)
+        os.close(file)
+
+
+def announce(settings: Settings) -> None:
+    """Write down how this studio is reached, for clients on this machine."""
+    running = RunningStudio(
+        pid=os.getpid(),
+        api_url=api_url(settings),
+        prefect_api_url=prefect_api_url(settings),
+        prefect_auth_file=prefect_auth_file(settings),
+        host=settings.host,
+        port=settings.port,
+        prefect_port=settings.prefect_port,
+    )
+    text = running.model_dump_json(indent=2)
+    write_whole(
+        _studio_json(settings.data_dir), lambda temporary: (temporary.touch(mode=0o600), temporary.write_text(text))
+    )
+
+
+def settings_of_running(settings: Settings) -> Settings:
+    """Return the settings of the studio that runs on a data directory; raises ``ResourceUnavailable`` without one."""
+    try:
+        running = RunningStudio.model_validate_json(_studio_json(settings.data_dir).read_bytes())
+    except (OSError, ValidationError):
+        running = None
+    # The file outlives a studio that was killed.
+    if running is None or not answers("127.0.0.1", running.prefect_port, "/api/health")():
+        raise ResourceUnavailable(
+            f"No studio runs on {settings.data_dir}: start it with `peft-studio up`, or name another --data-dir."
+        ) from None
+    return settings.model_copy(update=running.model_dump(include={"host", "port", "prefect_port"}))
+
+
+def _studio_json(data_dir: Path) -> Path:
+    return data_dir / "studio.json"
