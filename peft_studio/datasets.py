@@ -5,7 +5,7 @@ import json
 import os
 import random
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, cast
@@ -152,8 +152,9 @@ def _file_facts(path: str, version: _Version | None) -> DatasetFacts:
         digest = hashlib.file_digest(cast(Any, file), "sha256").hexdigest()
         size = file.tell()
         file.seek(0)
-        location = path if "://" in path else os.path.abspath(path)
-        return _count(location, _examples(read_rows(file, path)), lambda: (digest, size))
+        rows, characters, layout = _count(read_rows(file, path))
+    location = path if "://" in path else os.path.abspath(path)
+    return DatasetFacts(path=location, sha256=digest, format=layout, rows=rows, bytes=size, characters=characters)
 
 
 def _hub_facts(path: str) -> DatasetFacts:
@@ -167,16 +168,17 @@ def _hub_facts(path: str) -> DatasetFacts:
             size += len(line)
             yield number, row
 
-    return _count(path, _examples(hashed()), lambda: (digest.hexdigest(), size))
-
-
-def _count(path: str, found: Iterable[Example], digest: Callable[[], tuple[str, int]]) -> DatasetFacts:
-    rows = characters = 0
-    layout = RowFormat.TEXT
-    for example in found:
-        rows, characters, layout = example.number, characters + example.characters, example.format
-    sha256, size = digest()
+    rows, characters, layout = _count(hashed())
+    sha256 = digest.hexdigest()
     return DatasetFacts(path=path, sha256=sha256, format=layout, rows=rows, bytes=size, characters=characters)
+
+
+def _count(rows: Iterable[tuple[int, Row]]) -> tuple[int, int, RowFormat]:
+    count = characters = 0
+    layout = RowFormat.TEXT
+    for example in _examples(rows):
+        count, characters, layout = example.number, characters + example.characters, example.format
+    return count, characters, layout
 
 
 def _example(number: int, layout: RowFormat, row: Row) -> Example:
