@@ -1,0 +1,111 @@
+"""
+Measure a stored adapter: its loss on the held-out rows, and one answer, beside the base model's.
+
+    python -m peft_studio.trainer.evaluate RUN_DIR ADAPTER_DIR [--tied-to-stdin]
+
+Loads the adapter the way any user of it would, with stock PEFT, and writes evaluation.json.
+"""
+
+import argparse
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from peft_studio.errors import InvalidConfig
+from peft_studio.jobs import Answer, Evaluation, HeldOut
+from peft_studio.run_dir import RunDir
+from peft_studio.trainer.command import command_line, start
+from peft_studio.trainer.data import Row, encode, read_examples
+from peft_studio.trainer.loss import mean_loss
+from peft_studio.trainer.model import Base, device, load_adapter, load_base, read_base, require_quantization
+from peft_studio.trainer.outcome import attempt
+from peft_studio.trainer.program import read_job
+from peft_studio.trainer.render import Renderer
+from peft_studio.trainer.stop import StopSignal
+
+MAX_NEW_TOKENS = 96
+
+
+def run(run: RunDir, adapter: Path, stop: StopSignal | None = None) -> int:
+    """Evaluate an adapter with the run directory's job; return the exit code (see ``outcome``)."""
+    stop = stop or StopSignal()
+    return attempt(run, stop, lambda: evaluate(run, adapter, stop))
+
+
+def evaluate(run: RunDir, adapter: Path, stop: StopSignal) -> None:
+    """Leave evaluation.json in the run directory; raises what ``outcome`` knows."""
+    config, plan = read_job(run)
+    if not (adapter / "adapter_config.json").is_file():
+        raise InvalidConfig(f"There is no adapter in {adapter}.", field="adapter", issue="Give its folder.")
+    require_quantization(config, device())
+    base = read_base(config, plan)
+    train, held_out = read_examples(config, plan)
+    renderer = Renderer(base.tokenizer, train[0].format)
+    rows = encode(held_out, base, renderer, base.longest(config.max_length)).rows
+    text, question = renderer.prompt(config.test_prompt or (held_out or train)[0])
+    stop.check()
+
+    model = load_adapter(load_base(base, config), adapter)
+    with model.disable_adapter():
+        loss_of_base = measure(model, rows, config.batch_size, stop)
+        answer_of_base = answer(model, base, renderer, text)
+    stop.check()
+    run.write(
+        "evaluation.json",
+        Evaluation(
+            held_out_rows=len(rows),
+            base=loss_of_base,
+            adapter=measure(model, rows, config.batch_size, stop),
+            answer=Answer(prompt=question, base=answer_of_base, adapter=answer(model, base, renderer, text)),
+        ),
+    )
+
+
+def measure(model: Any, rows: list[Row], batch_size: int, stop: StopSignal) -> HeldOut | None:
+    """Return mean loss and perplexity over the rows' answers; None where there are no rows."""
+    if not rows:
+        return None
+    loss = mean_loss(model, rows, batch_size, stop)
+    return HeldOut(loss=loss, perplexity=math.exp(min(loss, 700.0)), tokens=sum(row.supervised for row in rows))
+
+
+def answer(model: Any, base: Base, renderer: Renderer, text: str) -> str:
+    """Go on greedily from a text that is laid out already, up to the end of the turn."""
+    tokens = base.tokenizer(text, add_special_tokens=renderer.literal)["input_ids"]
+    tokens = tokens[-max(1, base.longest(sys.maxsize) - MAX_NEW_TOKENS) :]
+    prompt = torch.tensor([tokens], device=model.device)
+    with torch.no_grad():
+        output = model.generate(
+            input_ids=prompt,
+            attention_mask=torch.ones_like(prompt),
+            max_new_tokens=MAX_NEW_TOKENS,
+            do_sample=False,
+            temperature=None,
+            top_p=None,
+            top_k=None,
+            eos_token_id=stop_tokens(model, base, renderer),
+            pad_token_id=base.end,
+        )
+    return base.tokenizer.decode(output[0, len(tokens) :], skip_special_tokens=True).strip()
+
+
+def stop_tokens(model: Any, base: Base, renderer: Renderer) -> list[int]:
+    """Every token that may end an answer: the model's own, and the one that ends a turn in the chat template."""
+    known = model.generation_config.eos_token_id
+    tokens = {base.end, *(known if isinstance(known, list) else [] if known is None else [known])}
+    if (special := renderer.end_of_turn()) is not None:
+        tokens.add(base.tokenizer.convert_tokens_to_ids(special))
+    return sorted(tokens)
+
+
+def _work(run_dir: RunDir, arguments: argparse.Namespace, stop: StopSignal) -> int:
+    return run(run_dir, arguments.adapter, stop)
+
+
+if __name__ == "__main__":
+    parser = command_line("peft_studio.trainer.evaluate", "Measure a stored adapter.")
+    parser.add_argument("adapter", type=Path, help="the adapter's folder")
+    start(parser, _work)

@@ -1,0 +1,217 @@
+"""The seam to transformers, bitsandbytes and PEFT: tokenizer, base model and adapter as a configuration asks for."""
+
+import logging
+import os
+import warnings
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel, TaskType, get_peft_model, inject_adapter_in_model
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+from transformers.utils import logging as transformers_logging
+
+from peft_studio.config import Algorithm, Precision, Quantization, TrainingConfig
+from peft_studio.errors import InvalidConfig
+from peft_studio.plan import Plan
+
+MISSING = {"RepositoryNotFoundError", "RevisionNotFoundError", "EntryNotFoundError", "GatedRepoError"}
+
+
+@dataclass(frozen=True)
+class Base:
+    """Where a base model is read from, and what its small files say."""
+
+    source: str
+    revision: str | None
+    config: Any
+    tokenizer: Any
+
+    @property
+    def end(self) -> int:
+        """The token that ends a text."""
+        for holder in (self.tokenizer, self.config):
+            token = getattr(holder, "eos_token_id", None)
+            if token is not None:
+                return token[0] if isinstance(token, list) else token
+        raise InvalidConfig(
+            "The base model has no end-of-text token, so no answer would ever end.",
+            field="base_model",
+            issue="Set eos_token in the model's tokenizer_config.json.",
+        )
+
+    def longest(self, wanted: int) -> int:
+        """The longest row, in tokens, that was asked for and that the model has positions for."""
+        return min(wanted, getattr(self.config.get_text_config(), "max_position_embeddings", None) or wanted)
+
+
+def device() -> torch.device:
+    """The device to train on."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def dtype_of(precision: Precision, on: torch.device) -> torch.dtype:
+    """Return the base model's number format: by itself bfloat16 on a GPU, float32 elsewhere."""
+    if precision is Precision.AUTO:
+        return torch.bfloat16 if on.type == "cuda" else torch.float32
+    return torch.float32 if precision is Precision.FLOAT32 else torch.bfloat16
+
+
+def read_base(config: TrainingConfig, plan: Plan | None) -> Base:
+    """Read everything of the base model but its weights."""
+    transformers_logging.disable_progress_bar()
+    local = plan.model.path if plan and plan.model.path else None
+    source = local or config.base_model
+    revision = None if Path(source).is_dir() else (plan.model.revision if plan else None) or config.model_revision
+    if os.sep in source and source.startswith((os.sep, ".", "~")) and not Path(source).is_dir():
+        raise InvalidConfig(f"There is no folder {source}.", field="base_model", issue="Give a model's folder or id.")
+    try:
+        settings = AutoConfig.from_pretrained(source, revision=revision)
+        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
+    except (OSError, ValueError) as error:
+        raise _refusal(config, error) from error
+    if not tokenizer.is_fast:
+        raise InvalidConfig(
+            "The base model's tokenizer cannot tell which characters a token stands for.",
+            field="base_model",
+            issue="Use a version of the model that has a tokenizer.json.",
+        )
+    return Base(source, revision, settings, tokenizer)
+
+
+def load_base(base: Base, config: TrainingConfig) -> Any:
+    """Load the base model's weights in the number format that is asked for, quantized on the way."""
+    on = device()
+    dtype = dtype_of(config.precision, on)
+    quantization = config.effective_quantization
+    extra: dict[str, Any] = {} if on.type == "cpu" else {"device_map": {"": str(on)}}
+    if quantization is not Quantization.NONE:
+        extra["quantization_config"] = _bitsandbytes(quantization, dtype)
+    try:
+        model: Any = AutoModelForCausalLM.from_pretrained(base.source, revision=base.revision, dtype=dtype, **extra)
+    except (OSError, ValueError) as error:
+        raise _refusal(config, error) from error
+    tokens, known = len(base.tokenizer), model.get_input_embeddings().num_embeddings
+    if tokens > known:
+        raise InvalidConfig(
+            f"The tokenizer has {tokens} tokens, the model knows {known}.",
+            field="base_model",
+            issue="Use the tokenizer that belongs to the model.",
+        )
+    return model
+
+
+def add_adapter(model: Any, base: Base, config: TrainingConfig) -> PeftModel:
+    """Freeze the base model and put a new adapter on it, drawn from the configuration's seed."""
+    if config.target_modules is not None:
+        require_modules(model, config.target_modules)
+    lora = LoraConfig(
+        task_type=TaskType.CAUSAL_LM,
+        r=config.rank,
+        lora_alpha=_whole(config.alpha),  # pyright: ignore[reportArgumentType]  # it is only ever divided by r
+        lora_dropout=config.dropout,
+        target_modules=config.target_modules or "all-linear",
+        use_dora=config.algorithm is Algorithm.DORA,
+    )
+    torch.manual_seed(config.seed)
+    try:
+        with _quiet():
+            adapted = get_peft_model(model, lora, revision=base.revision)
+    except ValueError as error:
+        raise InvalidConfig(str(error).splitlines()[0], field="target_modules", issue="See the message.") from error
+    adapted.train()
+    return adapted
+
+
+def load_adapter(model: Any, folder: Path) -> PeftModel:
+    """Put a stored adapter on a base model, the way any user of the adapter would."""
+    with _quiet():
+        adapted = PeftModel.from_pretrained(model, str(folder))
+    adapted.eval()
+    return adapted
+
+
+@contextmanager
+def _quiet() -> Generator[None]:
+    # PEFT still asks transformers by a name that is about to go; nobody who trains here can do anything about it.
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+        yield
+
+
+def require_modules(model: nn.Module, names: list[str]) -> None:
+    """Refuse names of layers that the model does not have; PEFT itself minds only where none of them exists."""
+    modules = [name for name, _ in model.named_modules()]
+    missing = [name for name in names if not any(m == name or m.endswith(f".{name}") for m in modules)]
+    if missing:
+        linear = sorted({name.rsplit(".", 1)[-1] for name, m in model.named_modules() if isinstance(m, nn.Linear)})
+        raise InvalidConfig(
+            f"The base model has no layer {', '.join(map(repr, missing))}.",
+            field="target_modules",
+            issue=f"Choose among {', '.join(linear)}, or leave the field out.",
+        )
+
+
+def require_quantization(config: TrainingConfig, on: torch.device) -> None:
+    """Refuse what bitsandbytes and PEFT cannot do here, which two steps of a small layer show before a large model."""
+    quantization = config.effective_quantization
+    if quantization is Quantization.NONE:
+        return
+    try:
+        _try_out(quantization, config.algorithm, on)
+    except (ImportError, RuntimeError, NotImplementedError, AttributeError, ValueError, OSError) as error:
+        raise InvalidConfig(
+            f"This machine cannot train a {config.algorithm} adapter on a base model in {quantization} "
+            f"({str(error).splitlines()[0]}).",
+            field="quantization",
+            issue="Choose another quantization, or a machine with an NVIDIA GPU.",
+        ) from error
+
+
+def _try_out(quantization: Quantization, algorithm: Algorithm, on: torch.device) -> None:
+    from bitsandbytes.nn.modules import Linear4bit, Linear8bitLt
+
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # on a CPU it warns at every product of matrices
+    four = quantization is Quantization.INT4
+    layer = Linear4bit(64, 64, quant_type="nf4") if four else Linear8bitLt(64, 64, has_fp16_weights=False)
+    model: Any = nn.Sequential(layer).to(on)
+    model.is_loaded_in_4bit, model.is_loaded_in_8bit = four, not four
+    inject_adapter_in_model(LoraConfig(r=1, target_modules=["0"], use_dora=algorithm is Algorithm.DORA), model)
+    for _ in range(2):
+        model(torch.ones(1, 64, device=on, requires_grad=True)).sum().backward()
+
+
+def _bitsandbytes(quantization: Quantization, dtype: torch.dtype) -> BitsAndBytesConfig:
+    if quantization is Quantization.INT8:
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+    )
+
+
+def _refusal(config: TrainingConfig, error: Exception) -> Exception:
+    """Turn what will not change by itself into ``InvalidConfig``; a hub that does not answer may tomorrow."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if type(cause).__name__ in MISSING or isinstance(cause, ValueError):
+            break
+        cause = cause.__cause__
+    if cause is None and not Path(config.base_model).is_dir():
+        return error
+    return InvalidConfig(
+        f"The base model {config.base_model} cannot be loaded: {str(error).strip().splitlines()[0]}",
+        field="base_model",
+        issue="Check the name, the revision and whether you have access to it.",
+    )
+
+
+def _whole(number: float) -> float:
+    # Written as 16 rather than 16.0, for readers of adapter_config.json that insist on an integer.
+    return int(number) if number == int(number) else number

@@ -1,0 +1,100 @@
+"""How an attempt ends: the exit codes, and the failure that is left behind for whoever started it."""
+
+import fcntl
+import sys
+import time
+import traceback
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+
+from peft_studio.errors import Conflict, InternalError, StudioError, TrainingFailed
+from peft_studio.events import Failure
+from peft_studio.run_dir import RunDir
+from peft_studio.trainer.report import Reporter
+from peft_studio.trainer.stop import Stopped, StopSignal
+
+DONE = 0
+FAILED = 64  # a StudioError: the same input would fail again
+CRASHED = 70  # anything else: another attempt may go better
+BUSY = 73  # another trainer holds the run directory
+STOPPED = 75  # a stop was asked for: start again to go on
+
+LOCK_PATIENCE = 30.0  # seconds in which a predecessor that was told to stop should have stopped
+
+
+class Busy(Conflict):
+    """Another trainer is at work in this run directory."""
+
+
+def attempt(run: RunDir, stop: StopSignal, work: Callable[[], None]) -> int:
+    """Do the work as the run directory's only trainer, and return the exit code that says how it ended."""
+    try:
+        with _alone(run, stop):
+            (run.path / "failure.json").unlink(missing_ok=True)
+            work()
+            return DONE
+    except Stopped as stopped:
+        print(f"Stopped: {stopped}", file=sys.stderr)
+        return STOPPED
+    except Busy as error:
+        return _fail(run, error, BUSY)
+    except StudioError as error:
+        return _fail(run, error, FAILED)
+    except Exception as error:
+        if _is_out_of_memory(error):
+            return _fail(run, TrainingFailed("Out of memory", issue=_memory_advice(error)), FAILED)
+        traceback.print_exc()
+        line = (str(error).strip() or "no message").splitlines()[0]
+        return _fail(run, InternalError(f"{type(error).__name__}: {line}", issue="See the trainer's log."), CRASHED)
+
+
+@contextmanager
+def _alone(run: RunDir, stop: StopSignal) -> Generator[None]:
+    deadline = time.monotonic() + LOCK_PATIENCE
+    with (run.path / "trainer.lock").open("a") as lock:
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                stop.check()
+                if time.monotonic() > deadline:
+                    raise Busy(issue="Wait until it has finished, or stop it.") from None
+                time.sleep(0.1)
+        yield
+
+
+def _fail(run: RunDir, error: StudioError, code: int) -> int:
+    failure = Failure(job_id=run.job_id, error=error.message, details=describe(error), code=error.code)
+    print(f"{error.message} {failure.details}".strip(), file=sys.stderr)
+    try:
+        run.write("failure.json", failure)
+        Reporter(run).failure(failure)
+    except OSError:
+        traceback.print_exc()  # the exit code still tells
+    return code
+
+
+def describe(error: StudioError) -> str:
+    """Say an error's details as one line: the field, then what is wrong with it or what to do."""
+    details = dict(error.details)
+    parts = [str(details.pop("field"))] if "field" in details else []
+    parts += [str(details.pop("issue"))] if "issue" in details else []
+    return ": ".join(parts + [f"{name} {value}" for name, value in details.items()])
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    # torch.OutOfMemoryError by name: an attempt that failed before torch was loaded need not load it now.
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or "DefaultCPUAllocator" in str(error)
+    )
+
+
+def _memory_advice(error: Exception) -> str:
+    where = "Memory" if isinstance(error, MemoryError) or "CPUAllocator" in str(error) else "GPU memory"
+    return (
+        f"{where} exceeded: lower batch_size (and raise gradient_accumulation_steps as much) or max_length, "
+        "or hold the base model in int4."
+    )

@@ -1,0 +1,74 @@
+"""
+The trainer's page: configuration, data, model, adapter, fit, save.
+
+``run`` is the whole program without a command line, for processes that have torch loaded already.
+"""
+
+import hashlib
+import os
+
+import torch
+from pydantic import ValidationError
+
+from peft_studio.config import TrainingConfig
+from peft_studio.errors import InvalidConfig
+from peft_studio.plan import Plan
+from peft_studio.run_dir import RunDir
+from peft_studio.trainer.checkpoint import Checkpoints
+from peft_studio.trainer.data import Encoded, prepare
+from peft_studio.trainer.fit import Training
+from peft_studio.trainer.model import add_adapter, device, load_base, read_base, require_quantization
+from peft_studio.trainer.outcome import attempt
+from peft_studio.trainer.report import Reporter
+from peft_studio.trainer.save import save_adapter, summarize
+from peft_studio.trainer.stop import StopSignal
+
+
+def run(run: RunDir, stop: StopSignal) -> int:
+    """Train the run directory's adapter, or go on with it; return the exit code (see ``outcome``)."""
+    return attempt(run, stop, lambda: train(run, stop))
+
+
+def train(run: RunDir, stop: StopSignal) -> None:
+    """Leave adapter/ and summary.json in the run directory; raises what ``outcome`` knows."""
+    if run.adapter.is_dir() and run.read_summary() is not None:
+        return
+    report = Reporter(run)
+    report.log("Starting training...")
+    if threads := os.environ.get("PEFT_STUDIO_THREADS"):
+        torch.set_num_threads(int(threads))
+    config, plan = read_job(run)
+    require_quantization(config, device())
+
+    base = read_base(config, plan)
+    rows, held_out = prepare(config, plan, base, report)
+    stop.check()
+    model = add_adapter(load_base(base, config), base, config)
+    stop.check()
+
+    checkpoints = Checkpoints(run.checkpoints, purpose(config, rows), report)
+    training = Training(model, rows.rows, held_out.rows, config, checkpoints, report, stop)
+    progress = training.run()
+
+    save_adapter(run, model, base.tokenizer)
+    run.write("summary.json", summarize(progress, model, rows, held_out, training.epochs))
+    report.log(f"Training finished: {progress.step} steps, loss {progress.loss:.3f}")
+
+
+def read_job(run: RunDir) -> tuple[TrainingConfig, Plan | None]:
+    """Read what is to be done; raises ``InvalidConfig`` where it cannot be understood."""
+    try:
+        return run.read_config(), run.read("plan.json", Plan)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise InvalidConfig(
+            "The run directory's config.json or plan.json cannot be understood.",
+            field=".".join(map(str, first["loc"])),
+            issue=first["msg"],
+        ) from error
+
+
+def purpose(config: TrainingConfig, rows: Encoded) -> str:
+    """What a checkpoint has to be made for to be of use: this configuration and these tokens."""
+    # Defaults left out, so that a field that a new version adds makes no difference.
+    return hashlib.sha256((config.model_dump_json(exclude_defaults=True) + rows.fingerprint()).encode()).hexdigest()

@@ -1,0 +1,151 @@
+"""Examples as text: the chat template or a plain layout, and which characters of it the model is to learn."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from jinja2 import TemplateError
+
+from peft_studio.datasets import Example, Message
+from peft_studio.errors import InvalidConfig
+from peft_studio.plan import RowFormat
+
+Span = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """A row as text; ``answers`` are the character ranges that carry loss."""
+
+    text: str
+    answers: list[Span]
+
+
+class Renderer:
+    """
+    Lays out examples for one tokenizer, in training and at the prompt alike.
+
+    Conversations and, where there is a chat template, instructions go through the template; everything else is
+    taken as it stands, and ``literal`` is true: the tokenizer adds its special tokens and the row ends with its
+    end-of-text token. What belongs to an answer is found by rendering the conversation up to the answer and up to
+    its end, so that templates need no generation block.
+    """
+
+    def __init__(self, tokenizer: Any, format: RowFormat):
+        has_template = tokenizer.chat_template is not None
+        if format is RowFormat.MESSAGES and not has_template:
+            raise InvalidConfig(
+                "The base model has no chat template, so it cannot be trained on rows of messages.",
+                field="base_model",
+                issue="Choose a chat (instruct) model, or rows with prompt and completion.",
+            )
+        self.format = format
+        self.literal = not has_template or format not in (RowFormat.MESSAGES, RowFormat.INSTRUCTION)
+        self._tokenizer = tokenizer
+        added = tokenizer.added_tokens_decoder.values()
+        self._special = tuple({*tokenizer.all_special_tokens, *(str(token) for token in added if token.special)})
+
+    def row(self, example: Example) -> Rendered:
+        """Lay out a training row."""
+        try:
+            if not self.literal:
+                return self._conversation(_turns(example))
+            before = self._literal_prompt(example)
+            text = before + (example.text or example.completion)
+            return Rendered(text, [(len(before), len(text))])
+        except (TemplateError, ValueError) as error:
+            reason = str(error).strip().splitlines()[-1]
+            raise InvalidConfig(
+                f"Row {example.number} does not go through the base model's chat template: {reason}",
+                field="dataset_path",
+                issue=reason,
+                row=example.number,
+            ) from error
+
+    def prompt(self, prompt: str | Example) -> tuple[str, str]:
+        """Lay out what the model is asked, a question or a row's own; also return it as people read it."""
+        if isinstance(prompt, str):
+            example = Example(number=0, format=self.format, messages=(Message("user", prompt),), prompt=prompt)
+            asked = prompt
+        else:
+            example, asked = prompt, _question(prompt)
+        if not self.literal:
+            turns = _turns(example)
+            first = next((i for i, turn in enumerate(turns) if turn["role"] == "assistant"), len(turns))
+            return self._render(turns[:first], ask=True), asked
+        if self.format is RowFormat.TEXT:
+            return asked, asked
+        return self._literal_prompt(example), asked
+
+    def end_of_turn(self) -> str | None:
+        """The special token with which the template ends an answer, if it does."""
+        if self.literal:
+            return None
+        conversation = self._conversation([_turn("user", "?"), _turn("assistant", "!")])
+        start, end = conversation.answers[-1]
+        answer = conversation.text[start:end]
+        return next((token for token in self._special if answer.endswith(token)), None)
+
+    def _literal_prompt(self, example: Example) -> str:
+        if self.format is not RowFormat.INSTRUCTION:
+            return example.prompt
+        parts = [f"### Instruction:\n{example.prompt}"]
+        parts += [f"### Input:\n{example.input}"] if example.input else []
+        return "\n\n".join([*parts, "### Response:\n"])
+
+    def _conversation(self, turns: list[dict[str, str]]) -> Rendered:
+        text = self._render(turns)
+        answers: list[Span] = []
+        for i, turn in enumerate(turns):
+            if turn["role"] == "assistant":
+                before = self._render(turns[:i], ask=True) if i else ""
+                if not text.startswith(before):
+                    raise ValueError(_NOT_INCREMENTAL)
+                answers.append(self._answer(text, len(before), turns[: i + 1]))
+        return Rendered(text, answers)
+
+    def _answer(self, text: str, start: int, turns: list[dict[str, str]]) -> Span:
+        upto = self._render(turns)
+        if text.startswith(upto):
+            answer = upto[start:]
+        else:
+            # Some templates write the last answer differently, with its reasoning for example. The words and what
+            # closes them are the same in the middle of the conversation, and that is what has to stand there.
+            words = turns[-1]["content"].strip()
+            answer = upto[upto.rindex(words) :] if words in upto else ""
+            if not answer or not text.startswith(answer, start):
+                raise ValueError(_NOT_INCREMENTAL)
+        if answer.rstrip().endswith(self._special):
+            answer = answer.rstrip()  # the line break behind the end of a turn is never generated
+        return start, start + len(answer)
+
+    def _render(self, turns: list[dict[str, str]], ask: bool = False) -> str:
+        return self._tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=ask)
+
+
+_NOT_INCREMENTAL = (
+    "it writes the beginning of a conversation differently once more is said, so the answers cannot be told from the "
+    "rest; use rows with one answer each, or prompt and completion"
+)
+
+
+def _turn(role: str, content: str) -> dict[str, str]:
+    return {"role": role, "content": content}
+
+
+def _turns(example: Example) -> list[dict[str, str]]:
+    if example.format is RowFormat.MESSAGES:
+        return [_turn(message.role, message.content) for message in example.messages]
+    return [_turn("user", _question(example)), _turn("assistant", example.completion)]
+
+
+def _question(example: Example) -> str:
+    """What a row asks, as people read it; of plain text its beginning."""
+    match example.format:
+        case RowFormat.MESSAGES:
+            return next((message.content for message in example.messages if message.role == "user"), "")
+        case RowFormat.INSTRUCTION:
+            return f"{example.prompt}\n\n{example.input}" if example.input else example.prompt
+        case RowFormat.PROMPT_COMPLETION:
+            return example.prompt
+        case RowFormat.TEXT:
+            return example.text[: min(200, len(example.text) // 2)] or example.prompt

@@ -1,0 +1,53 @@
+"""What a finished run leaves: the adapter, moved into place whole, and the summary."""
+
+import os
+import platform
+import shutil
+from importlib.metadata import version
+from typing import Any
+
+from peft_studio.jobs import TrainingSummary
+from peft_studio.run_dir import RunDir
+from peft_studio.trainer.checkpoint import Progress, sync_folder
+from peft_studio.trainer.data import Encoded
+
+REPORTED = ("torch", "transformers", "peft", "bitsandbytes", "tokenizers")
+
+
+def save_adapter(run: RunDir, model: Any, tokenizer: Any) -> None:
+    """Write the adapter with tokenizer and chat template beside its place, make it durable, and move it there."""
+    temporary = run.path / ".adapter"
+    shutil.rmtree(temporary, ignore_errors=True)
+    # Left to itself PEFT asks the hub about the base model's vocabulary; nothing here ever changes that.
+    model.save_pretrained(str(temporary), save_embedding_layers=False)
+    tokenizer.save_pretrained(str(temporary))
+    for path in temporary.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+    sync_folder(temporary)
+    shutil.rmtree(run.adapter, ignore_errors=True)  # of an attempt that died before its summary
+    temporary.rename(run.adapter)
+    sync_folder(run.path)
+
+
+def summarize(progress: Progress, model: Any, train: Encoded, held_out: Encoded, epochs: float) -> TrainingSummary:
+    """Say what training did."""
+    return TrainingSummary(
+        total_steps=progress.step,
+        epochs=epochs,
+        final_loss=progress.loss,
+        best_loss=progress.loss if progress.best_loss is None else progress.best_loss,
+        eval_loss=progress.eval_loss,
+        train_rows=len(train.rows),
+        held_out_rows=len(held_out.rows),
+        tokens=progress.tokens,
+        supervised_tokens=progress.supervised_tokens,
+        truncated_rows=train.truncated + held_out.truncated,
+        tokens_per_second=progress.tokens / progress.seconds if progress.seconds else 0.0,
+        seconds=progress.seconds,
+        peak_memory_mb=progress.peak_memory_mb,
+        trainable_parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
+        resumed_at=progress.resumed_at,
+        versions={"python": platform.python_version(), **{name: version(name) for name in REPORTED}},
+    )
