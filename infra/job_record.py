@@ -94,7 +94,7 @@ class JobRecord:
         if picture := loss_curve(event.metrics for _, event in self.run.events() if isinstance(event, Metrics)):
             create_image_artifact(picture, key=f"{self.key}-loss", description="Loss by optimizer step")
         create_markdown_artifact(_summary(result), key=f"{self.key}-summary", description="What came of the job")
-        Artifact(type=RESULT, key=f"{self.key}-result", data=result.model_dump_json()).create()
+        Artifact(type=RESULT, key=f"{self.key}-result", data=result.model_dump(mode="json")).create()
 
     def _show_metrics(self, metrics: dict[str, float]) -> None:
         step, steps = metrics.get("step", 0), metrics.get("total_steps", 0)

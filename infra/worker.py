@@ -23,6 +23,7 @@ from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.deployments.runner import RunnerDeployment
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
+from prefect.schedules import Cron
 from prefect.workers.process import ProcessWorker
 
 from infra import capabilities, warm
@@ -86,7 +87,10 @@ def _deployment(entry: dict[str, Any], version: str) -> RunnerDeployment:
         description=entry["description"],
         version=version,
         parameters=entry.get("parameters"),
-        schedules=entry.get("schedules"),
+        schedules=[
+            Cron(schedule["cron"], timezone=schedule["timezone"], active=schedule["active"])
+            for schedule in entry.get("schedules", [])
+        ],
         work_pool_name=pool["name"],
         work_queue_name=pool["work_queue_name"],
         job_variables=pool["job_variables"],
