@@ -50,7 +50,7 @@ async def create(name: str, role: Role = "admin") -> tuple[ApiKey, str]:
         raise Conflict(f"There is a key named {name!r} already; revoke it first or choose another name.", field="name")
     secret = PREFIX + secrets.token_urlsafe(32)
     record = KeyRecord(
-        id=secrets.token_hex(6), name=name, role=role, created_at=datetime.now(UTC), sha256=_hash(secret)
+        id=secrets.token_hex(6), name=name, role=role, created_at=datetime.now(UTC), sha256=digest(secret)
     )
     async with get_client() as client:
         await client.create_variable(
@@ -122,10 +122,10 @@ class KeyRing:
         now = time.monotonic()
         await self._refresh(since=now - self._max_age)
         # Only hashes are compared: how long that takes says nothing about the secret.
-        key = self._keys.get(_hash(secret))
+        key = self._keys.get(digest(secret))
         if key is None and secret.startswith(PREFIX):
             await self._refresh(since=now)
-            key = self._keys.get(_hash(secret))
+            key = self._keys.get(digest(secret))
             if key is None and not self._is_current:
                 raise ResourceUnavailable("API keys cannot be checked at the moment; try again in some seconds.")
         return key
@@ -153,7 +153,8 @@ def _public(record: KeyRecord) -> ApiKey:
     return ApiKey.model_validate(record.model_dump(exclude={"sha256"}))
 
 
-def _hash(secret: str) -> str:
+def digest(secret: str) -> str:
+    """Return what is stored in the secret's place: it is 256 random bits, so a plain SHA-256 cannot be guessed back."""
     return hashlib.sha256(secret.encode()).hexdigest()
 
 

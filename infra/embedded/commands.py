@@ -45,6 +45,7 @@ def up(
     """Start the studio: PostgreSQL, Prefect, a worker and the API. Ctrl-C stops all of it."""
     started = time.monotonic()
     settings = _settings(data_dir=data_dir, port=port, prefect_port=prefect_port, host=host, database_url=database_url)
+    os.umask(0o077)  # jobs, adapters and logs are nobody else's business
     with occupied(settings.data_dir):
         check(settings)
         _log_to(settings.logs)

@@ -2,12 +2,12 @@
 
 import asyncio
 import contextlib
+import logging
 import os
 import pwd
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from importlib import metadata
@@ -22,6 +22,8 @@ from infra.embedded.environment import database_password
 from infra.embedded.supervisor import Program
 from infra.settings import Settings
 from peft_studio.errors import InvalidConfig, ResourceUnavailable
+
+log = logging.getLogger(__name__)
 
 USER = "studio"
 _MAX_SOCKET_PATH = 100  # the kernel takes 107 bytes, macOS 103
@@ -85,7 +87,7 @@ class EmbeddedPostgres:
     def _prepare(self) -> None:
         """See to it that there is a cluster, and that no process of an earlier server is about."""
         if self._user is not None:
-            _let_pass(self._cluster, _binaries())
+            _let_pass(self._cluster, self._password_file, _binaries())
             os.chown(self._password_file, self._user, self._user)
         if not self._cluster.exists():
             self._create()
@@ -194,7 +196,7 @@ def _let_pass(*paths: Path) -> None:
     for folder in {parent for path in paths for parent in path.parents}:
         if folder.exists() and not (mode := folder.stat().st_mode) & 0o001:
             folder.chmod(mode | 0o001)
-            print(f"Let PostgreSQL's user pass through {folder} (chmod o+x)", file=sys.stderr)
+            log.info("Let PostgreSQL's user pass through %s (chmod o+x)", folder)
 
 
 def _processes_in(folder: Path) -> list[psutil.Process]:

@@ -100,6 +100,6 @@ def _secret(path: Path, make: Callable[[], str]) -> str:
     try:
         return path.read_text()
     except FileNotFoundError:
-        path.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_whole(path, lambda temporary: (temporary.touch(mode=0o600), temporary.write_text(make())))
         return path.read_text()
