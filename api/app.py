@@ -16,13 +16,17 @@ from api.errors import read_body, respond
 from api.limits import OpenSockets, RateLimit
 from api.openapi import openapi_config, openapi_document
 from api.wire import Wire
+from infra.api_keys import KeyRing
+from infra.flow_runs import FlowRuns
 from infra.settings import Settings
 from infra.settings import settings as settings_of_process
 
 
-def create_app(jobs: Jobs, keys: Keys, settings: Settings | None = None) -> Litestar:
+def create_app(jobs: Jobs | None = None, keys: Keys | None = None, settings: Settings | None = None) -> Litestar:
     """Put the API together; what is not given is the real thing, set up from the environment."""
     settings = settings or settings_of_process()
+    jobs = jobs or FlowRuns(settings)
+    keys = keys or KeyRing()
     return Litestar(
         [
             *_sections(routes.AT_ROOT),

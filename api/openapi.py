@@ -34,13 +34,17 @@ Otherwise the socket is closed with 4000 + the status that a request would get: 
 
 def documented(model: type[BaseModel], example: dict[str, Any], *errors: int, status: int = 200) -> dict[int, Any]:
     """Describe a route's answers: the good one, the errors of its own, and those that every route has."""
-    answers: dict[int, Any] = {status: _answer(status, model, example)}
-    for code in sorted({*errors, 401, 429, 500, 503}):
-        answers[code] = _answer(code, ErrorBody, ERRORS[code])
-    return answers
+    every = {*errors, 400, 401, 429, 500, 503}
+    return {status: answer(status, model, example)} | {code: error_answer(code) for code in sorted(every)}
 
 
-def _answer(status: int, model: type[BaseModel], example: dict[str, Any]) -> ResponseSpec:
+def error_answer(status: int) -> ResponseSpec:
+    """Describe the error with this status."""
+    return answer(status, ErrorBody, ERRORS[status])
+
+
+def answer(status: int, model: type[BaseModel], example: dict[str, Any]) -> ResponseSpec:
+    """Describe one answer."""
     return ResponseSpec(
         data_container=model,
         description=HTTPStatus(status).phrase,

@@ -6,11 +6,17 @@ from litestar.params import SkipValidation
 
 from api.auth import PUBLIC
 from api.dependencies import Jobs
-from api.openapi import documented
+from api.openapi import answer, error_answer
 from api.wire import Health
 
 
-@get("/healthz", summary="Is the API alive?", opt=PUBLIC, security=[{}])
+@get(
+    "/healthz",
+    summary="Is the API alive?",
+    opt=PUBLIC,
+    security=[{}],
+    responses={200: answer(200, Health, {"status": "ok"})},
+)
 async def healthz() -> Health:
     """Answer, and nothing else."""
     return Health(status="ok")
@@ -21,7 +27,7 @@ async def healthz() -> Health:
     summary="Could a job run now?",
     opt=PUBLIC,
     security=[{}],
-    responses=documented(Health, {"status": "ready"}),
+    responses={200: answer(200, Health, {"status": "ready"}), 503: error_answer(503)},
 )
 async def readyz(jobs: NamedDependency[SkipValidation[Jobs]]) -> Health:
     """Answer 503 while Prefect cannot be reached or no worker takes jobs."""

@@ -19,7 +19,7 @@ TheJobs = NamedDependency[SkipValidation[Jobs]]
 @post(
     "/jobs",
     summary="Create a training job",
-    responses=documented(JobCreated, examples.CREATED, 400, 402, 403, 409, 413, 415, status=201),
+    responses=documented(JobCreated, examples.CREATED, 402, 403, 409, 413, 415, status=201),
 )
 async def create_job(
     data: Annotated[CreateJob, Body(examples=[Example(value={"config": examples.CONFIG})])],
@@ -39,7 +39,7 @@ async def create_job(
     return JobCreated.of(await jobs.submit(data.config, idempotency_key=idempotency_key))
 
 
-@get("/jobs", summary="List jobs", responses=documented(JobList, {"jobs": [examples.RUNNING], "total": 10}, 400))
+@get("/jobs", summary="List jobs", responses=documented(JobList, {"jobs": [examples.RUNNING], "total": 10}))
 async def list_jobs(
     jobs: TheJobs,
     status: Annotated[JobStatus | None, QueryParameter(description="Only jobs in this state.")] = None,
@@ -70,7 +70,7 @@ async def cancel_job(jobs: TheJobs, job_id: FromPath[str]) -> JobCancelled:
     return JobCancelled(job_id=job.job_id, status=job.status)
 
 
-@get("/jobs/{job_id:str}/logs", summary="Get a job's log", responses=documented(JobLogs, examples.LOGS, 400, 404))
+@get("/jobs/{job_id:str}/logs", summary="Get a job's log", responses=documented(JobLogs, examples.LOGS, 404))
 async def get_job_logs(
     jobs: TheJobs,
     job_id: FromPath[str],

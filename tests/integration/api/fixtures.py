@@ -1,0 +1,46 @@
+"""The API with a studio in memory behind it, for whoever tests what goes over the wire."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any, Protocol
+
+import pytest
+from litestar import Litestar
+from litestar.testing import TestClient
+
+from api.app import create_app
+from infra.settings import Settings
+from tests.integration.api.studio_in_memory import JobsInMemory, KeysInMemory
+
+Client = TestClient[Litestar]
+
+
+class Connect(Protocol):
+    """Open a client with the key ``writes``, another one or none; more settings as keywords."""
+
+    def __call__(self, key: str | None = "writes", **settings: Any) -> Client: ...
+
+
+@pytest.fixture
+def jobs() -> JobsInMemory:
+    return JobsInMemory()
+
+
+@pytest.fixture
+def connect(jobs: JobsInMemory) -> Iterator[Connect]:
+    with ExitStack() as stack:
+
+        def opened(key: str | None = "writes", **settings: Any) -> Client:
+            app = create_app(jobs, KeysInMemory(), Settings(**{"requests_per_minute": 1000, **settings}))
+            # Errors inside the API are answered like everywhere else, and not raised into the test.
+            client = stack.enter_context(TestClient(app, raise_server_exceptions=False))
+            if key:
+                client.headers["Authorization"] = f"Bearer {key}"
+            return client
+
+        yield opened
+
+
+@pytest.fixture
+def client(connect: Connect) -> Client:
+    return connect()

@@ -1,0 +1,155 @@
+"""A studio in memory, to stand behind the real API: jobs that happen when a test says so, and three keys."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+from uuid import uuid4
+
+from api.dependencies import Role
+from peft_studio.config import TrainingConfig
+from peft_studio.errors import Conflict, JobNotFound
+from peft_studio.events import Event, Log, Status
+from peft_studio.jobs import Job, JobStatus, Phase, job_id_of
+from peft_studio.plan import DatasetFacts, ModelFacts, Plan, RowFormat
+
+START = datetime(2024, 1, 15, 10, 30, tzinfo=UTC)
+CONFIG = {"base_model": "org/model", "dataset_path": "/data/rows.jsonl"}
+
+
+@dataclass
+class Submitted:
+    job: Job
+    plan: Plan
+
+
+@dataclass
+class JobPage:
+    jobs: list[Job]
+    total: int
+
+
+@dataclass
+class Key:
+    id: str
+    role: Role
+
+
+class KeysInMemory:
+    """Secrets and whose they are."""
+
+    known = {  # noqa: RUF012
+        "reads": Key("key-1", "read"),
+        "writes": Key("key-2", "write"),
+        "rules": Key("key-3", "admin"),
+    }
+
+    async def authenticate(self, secret: str) -> Key | None:
+        return self.known.get(secret)
+
+
+@dataclass
+class JobsInMemory:
+    """Jobs that are what tests make of them; ``trouble`` is raised by whatever is asked next."""
+
+    jobs: dict[str, Job] = field(default_factory=dict)
+    events: dict[str, list[Event]] = field(default_factory=dict)
+    keys: dict[str, str] = field(default_factory=dict)
+    trouble: Exception | None = None
+    followers: int = 0
+    closed: bool = False
+
+    def add(self, **changes: Any) -> Job:
+        config = changes.pop("config", TrainingConfig.model_validate(CONFIG))
+        job = Job(
+            job_id=job_id_of(uuid4()),
+            config=config,
+            status=JobStatus.PENDING,
+            phase=Phase.QUEUED,
+            progress=0.0,
+            created_at=START,
+        ).model_copy(update=changes)
+        self.jobs[job.job_id] = job
+        self.events[job.job_id] = []
+        return job
+
+    def say(self, event: Event) -> None:
+        self.events[event.job_id].append(event)
+        if isinstance(event, Status):
+            self.jobs[event.job_id] = self.jobs[event.job_id].model_copy(update={"status": event.status})
+
+    async def submit(self, config: TrainingConfig, *, idempotency_key: str | None = None) -> Submitted:
+        self._stumble()
+        job = self.jobs[self.keys[idempotency_key]] if idempotency_key in self.keys else self.add(config=config)
+        if idempotency_key:
+            self.keys[idempotency_key] = job.job_id
+        return Submitted(job, plan_of(config))
+
+    async def get(self, job_id: str) -> Job:
+        self._stumble()
+        if job_id not in self.jobs:
+            raise JobNotFound(f"There is no job {job_id!r}.", job_id=job_id)
+        return self.jobs[job_id]
+
+    async def list(
+        self, *, status: JobStatus | None = None, provider: str | None = None, limit: int = 20, offset: int = 0
+    ) -> JobPage:
+        self._stumble()
+        found = [
+            job
+            for job in reversed(self.jobs.values())
+            if status in (None, job.status) and provider in (None, job.config.provider)
+        ]
+        return JobPage(found[offset : offset + limit], len(found))
+
+    async def cancel(self, job_id: str) -> Job:
+        job = await self.get(job_id)
+        if job.status.is_final:
+            raise Conflict(f"The job has already ended: it is {job.status}.", status=job.status)
+        self.say(Status(job_id=job_id, status=JobStatus.CANCELLED))
+        return self.jobs[job_id]
+
+    async def logs(self, job_id: str, lines: int) -> Sequence[Log]:
+        await self.get(job_id)
+        return [event for event in self.events[job_id] if isinstance(event, Log)][-lines:]
+
+    async def follow(self, job_id: str, after: str | None = None) -> AsyncIterator[tuple[str, Event]]:
+        await self.get(job_id)
+        self.followers += 1
+        try:
+            seq = int(after or 0)
+            while True:
+                ended = self.jobs[job_id].status.is_final
+                while seq < len(self.events[job_id]):
+                    seq += 1
+                    yield str(seq), self.events[job_id][seq - 1]
+                if ended:
+                    return
+                await asyncio.sleep(0.005)
+        finally:
+            self.followers -= 1
+
+    async def ready(self) -> None:
+        self._stumble()
+
+    async def close(self) -> None:
+        self.closed = True
+
+    def _stumble(self) -> None:
+        if self.trouble:
+            raise self.trouble
+
+
+def plan_of(config: TrainingConfig) -> Plan:
+    return Plan(
+        config=config,
+        model=ModelFacts(id=config.base_model, architecture="Llama", parameters=1000, linear_modules=["q_proj"]),
+        dataset=DatasetFacts(
+            path=config.dataset_path, sha256="0" * 64, format=RowFormat.TEXT, rows=1, bytes=1, characters=1
+        ),
+        cache_key="0" * 64,
+        total_steps=1,
+        estimated_cost=2.5,
+        estimated_duration_minutes=45,
+    )

@@ -1,0 +1,71 @@
+"""The API's description of itself."""
+
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from tests.integration.api.fixtures import Connect
+
+
+@pytest.fixture
+def document(connect: Connect) -> dict[str, Any]:
+    return connect(None).get("/api/v1/openapi.json").json()
+
+
+def operations(document: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    paths = document["paths"].items()
+    return [(f"{method} {path}", operation) for path, item in paths for method, operation in item.items()]
+
+
+def test_every_route_is_described(document: dict[str, Any]) -> None:
+    names = {name for name, _ in operations(document)}
+    assert names >= {
+        "post /api/v1/jobs",
+        "get /api/v1/jobs",
+        "get /api/v1/jobs/{job_id}",
+        "post /api/v1/jobs/{job_id}/cancel",
+        "get /api/v1/jobs/{job_id}/logs",
+        "get /healthz",
+        "get /readyz",
+    }
+    for name, operation in operations(document):
+        assert operation["summary"] and operation["description"] and operation["tags"], name
+
+
+def test_every_route_of_the_api_shows_an_answer_and_its_errors(document: dict[str, Any]) -> None:
+    for name, operation in operations(document):
+        if "/api/v1/" not in name:
+            continue
+        assert {"401", "429", "500", "503"} <= operation["responses"].keys(), name
+        for status, answer in operation["responses"].items():
+            content = answer["content"]["application/json"]
+            assert content["examples"], (name, status)
+            if int(status) >= 400:
+                assert content["schema"] == {"$ref": "#/components/schemas/ErrorBody"}
+
+
+def test_a_request_is_shown_with_an_example(document: dict[str, Any]) -> None:
+    body = document["paths"]["/api/v1/jobs"]["post"]["requestBody"]["content"]["application/json"]
+    assert body["schema"]["examples"][0]["config"]["algorithm"] == "lora"
+
+
+def test_keys_are_asked_for_everywhere_but_by_probes(document: dict[str, Any]) -> None:
+    assert document["components"]["securitySchemes"]["bearer"]["scheme"] == "bearer"
+    assert document["security"] == [{"bearer": []}]
+    for name, operation in operations(document):
+        assert operation.get("security", document["security"]) == ([{}] if "z" in name else [{"bearer": []}])
+
+
+def test_the_page_is_served(connect: Connect) -> None:
+    page = connect(None).get("/docs")
+    assert page.headers["Content-Type"].startswith("text/html")
+    assert "/api/v1/jobs" in page.text
+
+
+def test_the_api_starts_without_what_trains() -> None:
+    heavy = "{'torch', 'transformers', 'peft', 'datasets', 'matplotlib'}"
+    code = f"import sys, api.app; print(sorted({heavy} & sys.modules.keys()))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
