@@ -31,7 +31,7 @@ def connect(jobs: JobsInMemory) -> Iterator[Connect]:
     with ExitStack() as stack:
 
         def opened(key: str | None = "writes", **settings: Any) -> Client:
-            app = create_app(jobs, KeysInMemory(), Settings(**{"requests_per_minute": 1000, **settings}))
+            app = create_app(jobs, KeysInMemory(), Settings.model_validate({"requests_per_minute": 1000, **settings}))
             # Errors inside the API are answered like everywhere else, and not raised into the test.
             client = stack.enter_context(TestClient(app, raise_server_exceptions=False))
             if key:
