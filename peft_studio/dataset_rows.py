@@ -1,23 +1,13 @@
-"""Data sets as files: rows out of JSON, JSON Lines, CSV, Parquet or a hub, one at a time, each with its number."""
+"""Rows out of files: JSON, JSON Lines, CSV and Parquet, one at a time where the format allows, each with its number."""
 
 import csv
 import json
-import re
-import shutil
-import stat
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import BinaryIO, cast
 
-import fsspec
+from peft_studio.dataset_sources import COLUMNS, Row, hub_rows, is_hub_id, open_file, refuse
 
-from peft_studio.errors import InvalidConfig, ResourceUnavailable
-
-Row = dict[str, Any]
-
-# All that any layout looks at: other columns of a columnar file are not even read.
-COLUMNS = ("messages", "conversations", "prompt", "completion", "instruction", "input", "output", "text")
 MAX_ROW = 64 << 20
 MAX_JSON = 512 << 20
 BOM = b"\xef\xbb\xbf"
@@ -35,31 +25,16 @@ SIGNATURES = {
     b"\xff\xfe": "UTF-16 text, not UTF-8",
     b"\xfe\xff": "UTF-16 text, not UTF-8",
 }
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?", re.ASCII)
-_FILE_SUFFIX = re.compile(r"\.[A-Za-z][A-Za-z0-9]{0,7}")
 
 
 class _BadRow(ValueError):
     """The row that is being read is no row; the message is the end of a sentence."""
 
 
-def refuse(issue: str, row: int | None = None) -> InvalidConfig:
-    """Return the error that says what is wrong with the data set, and in which row."""
-    if row is None:
-        return InvalidConfig(f"dataset_path: {issue}", field="dataset_path", issue=issue)
-    issue = f"row {row} {issue}"
-    return InvalidConfig(f"dataset_path: {issue}", field="dataset_path", issue=issue, row=row)
-
-
-def is_hub_id(path: str) -> bool:
-    """Whether the path names a data set on a hub: nothing is there on disk, and it does not look like a file."""
-    return bool(_HUB_ID.fullmatch(path)) and not _FILE_SUFFIX.fullmatch(Path(path).suffix) and not Path(path).exists()
-
-
 def iter_rows(path: str) -> Iterator[tuple[int, Row]]:
     """Read a data set's rows in order, the first is number 1; at least one, or ``InvalidConfig``."""
     if is_hub_id(path):
-        yield from _numbered(_hub_rows(path))
+        yield from _numbered(hub_rows(path))
     else:
         with open_file(path) as file:
             yield from read_rows(file, Path(path).name)
@@ -82,51 +57,6 @@ def _numbered(rows: Iterator[object]) -> Iterator[tuple[int, Row]]:
         raise refuse(str(error), row=number) from None
     if number == 1:
         raise refuse("it has no rows; give at least one")
-
-
-def open_file(path: str) -> BinaryIO:
-    """
-    Open a file or an ``s3://`` object for reading, with seeking.
-
-    An object is first copied into a temporary file without a name: Parquet needs to seek, and inspection reads twice.
-    """
-    if path.startswith("s3://"):
-        return _fetch(path)
-    if "://" in path:
-        raise refuse("only local paths, s3:// addresses and hub data set ids can be read")
-    try:
-        status = Path(path).stat()
-        if stat.S_ISDIR(status.st_mode):
-            raise refuse(f"{path!r} is a directory; name one file in it")
-        if not stat.S_ISREG(status.st_mode):
-            raise refuse(f"{path!r} is not a regular file")
-        return Path(path).open("rb")
-    except FileNotFoundError:
-        raise refuse(f"there is no file {path!r} on the machine that runs the studio") from None
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not a path"
-        raise refuse(f"{path[:200]!r} cannot be opened: {reason}") from None
-
-
-def _fetch(path: str) -> BinaryIO:
-    copy = cast(BinaryIO, tempfile.TemporaryFile())  # noqa: SIM115 - the caller closes it
-    try:
-        # Not fsspec.open: it would follow chained addresses ("s3://a::file:///b") out of the object store.
-        with fsspec.filesystem("s3").open(path, "rb") as remote:
-            shutil.copyfileobj(remote, copy, 1 << 20)
-    except FileNotFoundError:
-        copy.close()
-        raise refuse(f"there is no object {path!r}") from None
-    except PermissionError:
-        copy.close()
-        raise refuse(f"the studio's S3 credentials do not allow reading {path!r}") from None
-    except Exception as error:
-        copy.close()
-        raise ResourceUnavailable(
-            f"dataset_path: {path!r} could not be fetched ({type(error).__name__}); try again", field="dataset_path"
-        ) from error
-    copy.seek(0)
-    return copy
 
 
 def _file_rows(file: BinaryIO, name: str) -> Iterator[object]:
@@ -233,30 +163,6 @@ def _parquet_rows(file: BinaryIO) -> Iterator[object]:
         raise _BadRow(
             f"or one soon after it cannot be decoded ({type(error).__name__}); write the file again"
         ) from None
-
-
-def _hub_rows(path: str) -> Iterator[object]:
-    import datasets
-    from datasets.exceptions import DatasetNotFoundError, DatasetsError
-
-    try:
-        table: Any = datasets.load_dataset(path, split="train")
-    except DatasetNotFoundError:
-        raise refuse(
-            f"there is no file {path!r} here and no data set of that name on the hub that this studio may read "
-            "(private and gated ones need HF_TOKEN)"
-        ) from None
-    except (ConnectionError, TimeoutError) as error:
-        raise ResourceUnavailable(
-            f"dataset_path: there is no file {path!r} here, and the hub cannot be reached to look for it there",
-            field="dataset_path",
-        ) from error
-    except (ValueError, DatasetsError) as error:
-        raise refuse(
-            f"the hub data set {path!r} has no plain 'train' split that can be read ({type(error).__name__})"
-        ) from None
-    names = [name for name in table.column_names if name in COLUMNS]
-    yield from table.select_columns(names) if names else table
 
 
 def _is_object(line: bytes) -> bool:

@@ -12,7 +12,8 @@ from typing import Any, cast
 
 import fsspec
 
-from peft_studio.dataset_rows import Row, is_hub_id, iter_rows, open_file, read_rows, refuse
+from peft_studio.dataset_rows import iter_rows, read_rows
+from peft_studio.dataset_sources import Row, is_hub_id, open_file, refuse
 from peft_studio.plan import DatasetFacts, RowFormat
 
 __all__ = ["Example", "Message", "detect_format", "examples", "inspect", "iter_rows", "split_rows"]

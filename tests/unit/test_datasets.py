@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from peft_studio import datasets
-from peft_studio.dataset_rows import is_hub_id
+from peft_studio.dataset_sources import is_hub_id
 from peft_studio.datasets import Message, detect_format, examples, inspect, iter_rows, split_rows
 from peft_studio.errors import InvalidConfig
 from peft_studio.plan import RowFormat
