@@ -15,6 +15,7 @@ An event's sequence number is its line number, starting at 1: readers resume fro
 agree with another on a counter. Lines are appended with one write each.
 """
 
+import errno
 import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -100,7 +101,8 @@ class RunDir:
             # A writer that was killed in the middle of a line must not swallow the next one.
             if (size := os.fstat(file).st_size) and os.pread(file, 1, size - 1) != b"\n":
                 line = b"\n" + line
-            os.write(file, line)
+            if os.write(file, line) < len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.events_path))
         finally:
             os.close(file)
 

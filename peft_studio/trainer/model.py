@@ -13,6 +13,7 @@ import torch
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model, inject_adapter_in_model
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging as transformers_logging
 
 from peft_studio.config import Algorithm, Precision, Quantization, TrainingConfig
@@ -114,7 +115,7 @@ def add_adapter(model: Any, base: Base, config: TrainingConfig) -> PeftModel:
         r=config.rank,
         lora_alpha=_whole(config.alpha),  # pyright: ignore[reportArgumentType]  # it is only ever divided by r
         lora_dropout=config.dropout,
-        target_modules=config.target_modules or "all-linear",
+        target_modules=config.target_modules or linear_layers(model),
         use_dora=config.algorithm is Algorithm.DORA,
     )
     torch.manual_seed(config.seed)
@@ -137,10 +138,21 @@ def load_adapter(model: Any, folder: Path) -> PeftModel:
 
 @contextmanager
 def _quiet() -> Generator[None]:
-    # PEFT still asks transformers by a name that is about to go; nobody who trains here can do anything about it.
+    # What PEFT says about names it uses itself, and about a transposed layer, which it then handles by itself.
     with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "fan_in_fan_out is set to", UserWarning)
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
         yield
+
+
+def linear_layers(model: Any) -> list[str]:
+    """Last components of the names of all linear layers but the output head; whole names where these would hit it."""
+    head = model.get_output_embeddings()
+    linear = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D)}
+    own = {name.rsplit(".", 1)[-1] for name, module in linear.items() if module is head}
+    whole = [name for name, module in linear.items() if module is not head]
+    short = {name.rsplit(".", 1)[-1] for name in whole}
+    return whole if short & own else sorted(short)
 
 
 def require_modules(model: nn.Module, names: list[str]) -> None:
@@ -148,11 +160,10 @@ def require_modules(model: nn.Module, names: list[str]) -> None:
     modules = [name for name, _ in model.named_modules()]
     missing = [name for name in names if not any(m == name or m.endswith(f".{name}") for m in modules)]
     if missing:
-        linear = sorted({name.rsplit(".", 1)[-1] for name, m in model.named_modules() if isinstance(m, nn.Linear)})
         raise InvalidConfig(
             f"The base model has no layer {', '.join(map(repr, missing))}.",
             field="target_modules",
-            issue=f"Choose among {', '.join(linear)}, or leave the field out.",
+            issue=f"Choose among {', '.join(linear_layers(model))}, or leave the field out.",
         )
 
 

@@ -26,10 +26,10 @@ class Busy(Conflict):
     """Another trainer is at work in this run directory."""
 
 
-def attempt(run: RunDir, stop: StopSignal, work: Callable[[], None]) -> int:
+def attempt(run: RunDir, stop: StopSignal, work: Callable[[], None], patience: float = LOCK_PATIENCE) -> int:
     """Do the work as the run directory's only trainer, and return the exit code that says how it ended."""
     try:
-        with _alone(run, stop):
+        with _alone(run, stop, patience):
             (run.path / "failure.json").unlink(missing_ok=True)
             work()
             return DONE
@@ -49,8 +49,8 @@ def attempt(run: RunDir, stop: StopSignal, work: Callable[[], None]) -> int:
 
 
 @contextmanager
-def _alone(run: RunDir, stop: StopSignal) -> Generator[None]:
-    deadline = time.monotonic() + LOCK_PATIENCE
+def _alone(run: RunDir, stop: StopSignal, patience: float) -> Generator[None]:
+    deadline = time.monotonic() + patience
     with (run.path / "trainer.lock").open("a") as lock:
         while True:
             try:
@@ -76,11 +76,11 @@ def _fail(run: RunDir, error: StudioError, code: int) -> int:
 
 
 def describe(error: StudioError) -> str:
-    """Say an error's details as one line: the field, then what is wrong with it or what to do."""
+    """Say an error's details as one line: the field, then what is wrong with it or what to do, then the rest."""
     details = dict(error.details)
-    parts = [str(details.pop("field"))] if "field" in details else []
-    parts += [str(details.pop("issue"))] if "issue" in details else []
-    return ": ".join(parts + [f"{name} {value}" for name, value in details.items()])
+    first = ": ".join(str(details.pop(name)) for name in ("field", "issue") if name in details)
+    rest = ", ".join(f"{name} {value}" for name, value in details.items())
+    return " ".join(filter(None, (first, f"({rest})" if rest else "")))
 
 
 def _is_out_of_memory(error: Exception) -> bool:

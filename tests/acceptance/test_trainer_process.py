@@ -1,0 +1,130 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from peft_studio.events import Failure, Log, Metrics
+from peft_studio.run_dir import RunDir
+from peft_studio.trainer.outcome import DONE, FAILED, STOPPED
+from peft_studio.trainer.program import run as train
+from peft_studio.trainer.stop import StopSignal
+from tests.tiny import conversations, make_run, tiny_model, write_rows
+
+pytestmark = pytest.mark.acceptance
+STEPS = 120
+Start = Callable[..., subprocess.Popen[bytes]]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
+    folder = tmp_path_factory.mktemp("job")
+    model, rows = tiny_model(folder / "model"), write_rows(folder / "rows.jsonl", conversations(40))
+    job = {"num_epochs": 100, "max_steps": STEPS, "dropout": 0.1, "checkpoint_steps": 10, "validation_split": 0.1}
+    run = make_run(folder / "run", model, rows, **job)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    assert train(run, StopSignal()) == DONE
+    torch.set_num_threads(threads)
+    return run
+
+
+@pytest.fixture
+def run(tmp_path: Path, uninterrupted: RunDir) -> RunDir:
+    """The same job, not begun."""
+    run = RunDir(tmp_path / "run")
+    run.write("config.json", uninterrupted.read_config())
+    return run
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    processes: list[subprocess.Popen[bytes]] = []
+
+    def start(run: RunDir, *options: str) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "peft_studio.trainer", str(run.path), *options]
+        environment = {**os.environ, "PEFT_STUDIO_THREADS": "1", "OMP_NUM_THREADS": "1"}
+        with run.log.open("ab") as log:
+            processes.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log, env=environment))
+        return processes[-1]
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.wait()
+        assert process.stdin is not None
+        process.stdin.close()
+
+
+def curve(run: RunDir) -> list[tuple[float | None, ...]]:
+    found = [event.metrics for _, event in run.events() if isinstance(event, Metrics)]
+    return [tuple(each.get(name) for name in ("step", "epoch", "loss", "learning_rate", "eval_loss")) for each in found]
+
+
+def wait_for_step(run: RunDir, step: int, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 90
+    while not any((reached or 0) >= step for reached, *_ in curve(run)):
+        assert process.poll() is None, run.log.read_text()
+        assert time.monotonic() < deadline, "the trainer does not get anywhere"
+        time.sleep(0.02)
+
+
+def assert_as_if_never_interrupted(run: RunDir, uninterrupted: RunDir) -> None:
+    assert curve(run) == curve(uninterrupted)
+    ours, theirs = (load_file(each.adapter / "adapter_model.safetensors") for each in (run, uninterrupted))
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_a_trainer_killed_in_the_middle_goes_on_without_gap_or_repetition(
+    run: RunDir, uninterrupted: RunDir, start: Start
+) -> None:
+    process = start(run)
+    wait_for_step(run, 34, process)
+    process.kill()
+    process.wait()
+    assert run.read_summary() is None
+    assert start(run).wait(90) == DONE, run.log.read_text()
+    assert_as_if_never_interrupted(run, uninterrupted)
+    summary = run.read_summary()
+    assert summary is not None
+    [resumed] = summary.resumed_at
+    assert resumed >= 30
+
+
+def test_a_trainer_that_is_terminated_saves_a_checkpoint_and_goes_on_later(
+    run: RunDir, uninterrupted: RunDir, start: Start
+) -> None:
+    process = start(run)
+    wait_for_step(run, 12, process)
+    process.send_signal(signal.SIGTERM)
+    asked = time.monotonic()
+    assert process.wait(30) == STOPPED, run.log.read_text()
+    assert time.monotonic() - asked < 10
+    stopped_at = max(int(step or 0) for step, *_ in curve(run))
+    assert (run.checkpoints / f"step-{stopped_at}" / "manifest.json").is_file()
+    last = [event for _, event in run.events() if isinstance(event, Log)][-1]
+    assert last.message == f"Stopped at step {stopped_at}: SIGTERM received"
+
+    tied = start(run, "--tied-to-stdin")
+    wait_for_step(run, stopped_at + 2, tied)
+    assert tied.stdin is not None
+    tied.stdin.close()  # as when the process that started it dies
+    assert tied.wait(30) == STOPPED, run.log.read_text()
+
+    assert start(run).wait(90) == DONE, run.log.read_text()
+    assert_as_if_never_interrupted(run, uninterrupted)
+
+
+def test_what_cannot_work_ends_with_its_own_exit_code_and_a_reason(run: RunDir, start: Start) -> None:
+    run.write("config.json", run.read_config().model_copy(update={"target_modules": ["nothing"]}))
+    assert start(run).wait(90) == FAILED
+    failure = run.read_failure()
+    assert failure is not None
+    assert failure.code == "INVALID_CONFIG"
+    assert [event for _, event in run.events() if isinstance(event, Failure)] == [failure]

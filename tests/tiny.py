@@ -1,0 +1,95 @@
+"""A language model small enough for tests: its own tokenizer, random weights, and rows to train it on."""
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from peft_studio.config import TrainingConfig
+from peft_studio.run_dir import RunDir
+
+WORDS = ["the", "a", "red", "blue", "cat", "dog", "house", "runs", "sleeps", "sees", "who", "what", "where", "is", "my"]
+TEMPLATE = (
+    "{{ bos_token }}{% for message in messages %}<|{{ message.role }}|>\n{{ message.content }}<|end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
+)
+
+
+def sentence(random_words: random.Random, longest: int = 12) -> str:
+    return " ".join(random_words.choices(WORDS, k=random_words.randint(1, longest)))
+
+
+def tiny_tokenizer(template: str | None = TEMPLATE) -> PreTrainedTokenizerFast:
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # pyright: ignore[reportAttributeAccessIssue]
+    tokenizer.decoder = decoders.ByteLevel()  # pyright: ignore[reportAttributeAccessIssue]
+    trainer = trainers.BpeTrainer(
+        vocab_size=400,
+        show_progress=False,
+        special_tokens=["<s>", "</s>", "<|end|>", "<|user|>", "<|assistant|>", "<|system|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+    )
+    tokenizer.train_from_iterator([" ".join(WORDS)] * 2, trainer)
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>")
+    fast.chat_template = template
+    return fast
+
+
+def tiny_model(folder: Path, template: str | None = TEMPLATE, **changes: Any) -> Path:
+    tokenizer = tiny_tokenizer(template)
+    torch.manual_seed(1)
+    settings: dict[str, Any] = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 128,
+        "bos_token_id": 0,
+        "eos_token_id": 1,
+        "initializer_range": 0.1,
+    }
+    model = LlamaForCausalLM(LlamaConfig(**{**settings, **changes}))
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def write_rows(path: Path, rows: list[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def conversations(count: int, seed: int = 0) -> list[dict[str, Any]]:
+    words = random.Random(seed)
+    return [
+        {
+            "messages": [
+                {"role": "user", "content": sentence(words)},
+                {"role": "assistant", "content": sentence(words)},
+            ]
+        }
+        for _ in range(count)
+    ]
+
+
+def make_run(folder: Path, model: Path, dataset: Path, **config: Any) -> RunDir:
+    settings: dict[str, Any] = {
+        "base_model": str(model),
+        "model_source": "local",
+        "dataset_path": str(dataset),
+        "learning_rate": 5e-3,
+        "batch_size": 2,
+        "gradient_accumulation_steps": 2,
+        "num_epochs": 2,
+        "validation_split": 0.0,
+        "checkpoint_steps": 3,
+    }
+    run = RunDir(folder)
+    run.write("config.json", TrainingConfig(**{**settings, **config}))
+    return run
