@@ -19,6 +19,7 @@ from peft_studio.model_files import (
     read_config,
     read_object,
     refuse_model,
+    require_tokenizer,
 )
 from peft_studio.plan import ModelFacts
 
@@ -129,7 +130,9 @@ def _ask(name: str, revision: str | None, hub: Hub) -> ModelFacts:
 def _remote(name: str, commit: str, files: frozenset[str], license: str | None, hub: Hub) -> ModelFacts:
     """Fetch a commit's small files and the headers of its weights; a commit never changes, so once is enough."""
     from huggingface_hub import HfApi, hf_hub_download
+    from huggingface_hub.utils import disable_progress_bars
 
+    disable_progress_bars()
     wanted = ("config.json", "adapter_config.json", "tokenizer_config.json")
     fetched = {
         file: Path(hf_hub_download(name, file, revision=commit, cache_dir=hub.cache_dir, endpoint=hub.url))
@@ -140,6 +143,7 @@ def _remote(name: str, commit: str, files: frozenset[str], license: str | None, 
     config = read_config(folder, name)
     if not files.intersection(("model.safetensors", "model.safetensors.index.json")):
         raise no_safetensors(name, any(file.endswith((".bin", ".pt", ".pth")) for file in files))
+    require_tokenizer(name, files)
     weights = HfApi(endpoint=hub.url).get_safetensors_metadata(name, revision=commit, timeout=hub.timeout_seconds)
     shapes: Shapes = {
         tensor: entry.shape for file in weights.files_metadata.values() for tensor, entry in file.tensors.items()

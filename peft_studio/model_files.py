@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, cast
 
@@ -92,6 +93,7 @@ def folder_facts(name: str, folder: Path, revision: str | None = None) -> ModelF
     """Read a folder in the Hugging Face layout; without a given revision, its files' hash serves as one."""
     config = read_config(folder, name)
     weights = _weights(folder, name)
+    require_tokenizer(name, {file.name for file in folder.iterdir()})
     shapes: Shapes = {}
     for file in weights:
         shapes |= read_shapes(file)
@@ -125,14 +127,20 @@ def has_template(folder: Path) -> bool:
     return bool((read_object(folder / "tokenizer_config.json") or {}).get("chat_template"))
 
 
+def require_tokenizer(name: str, files: Iterable[str]) -> None:
+    """Raise ``InvalidConfig`` if none of a model's files is a tokenizer's vocabulary."""
+    if not set(TOKENIZERS).intersection(files):
+        raise refuse_model(f"{name!r} has no tokenizer; put its tokenizer.json beside config.json")
+
+
 def is_whole(folder: Path) -> bool:
     """Whether everything is there to load model and tokenizer from this folder."""
     try:
-        weights = _weights(folder, folder.name)
+        _weights(folder, folder.name)
+        require_tokenizer(folder.name, {file.name for file in folder.iterdir()})
     except InvalidConfig:
         return False
-    tokenizer = any((folder / file).is_file() for file in TOKENIZERS)
-    return bool(weights) and tokenizer and (folder / "config.json").is_file()
+    return (folder / "config.json").is_file()
 
 
 def read_object(path: Path) -> Json | None:

@@ -145,7 +145,7 @@ def inspect_apart(home: Path, endpoint: str, *names: str, **environment: str) ->
 def test_a_hub_data_set_is_read_online_and_then_from_the_cache(tmp_path: Path) -> None:
     (tmp_path / "private.json").write_text(json.dumps([{"text": "not to be found by the name of a loader"}]))
     server = ThreadingHTTPServer(("127.0.0.1", 0), DataHub)
-    Thread(target=server.serve_forever, daemon=True).start()
+    Thread(target=server.serve_forever, args=[0.02], daemon=True).start()
     endpoint = f"http://127.0.0.1:{server.server_port}"
     facts, missing, loader = inspect_apart(tmp_path, endpoint, "org/rows", "org/missing", "json")
     server.shutdown()
