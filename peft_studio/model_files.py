@@ -38,7 +38,8 @@ NOT_WRITERS = (
     "ForCTC",
 )
 # What a two-dimensional weight can be other than a linear layer inside the model.
-_LOOKUPS = ("embed", "wte", "wpe", "shared", "relative_attention_bias")
+_LOOKUPS = ("embed", "wte", "wpe", "relative_attention_bias")
+_NOT_LAYERS = ("shared", "gate")  # T5's embedding; the router of a mixture of experts
 _HEADS = ("lm_head", "score", "classifier", "embed_out", "output_projection")
 
 
@@ -81,10 +82,11 @@ def linear_modules(shapes: Shapes) -> list[str]:
     """Leaf names of the linear layers, in the order of the weights, without embeddings and output heads."""
     leaves: dict[str, None] = {}
     for name, shape in shapes.items():
-        *path, leaf, kind = ["", "", *name.split(".")][-3:]
-        if kind != "weight" or len(shape) != 2 or leaf.startswith(_HEADS):
+        *path, leaf, kind = ["", *name.split(".")][-4:]
+        if kind != "weight" or len(shape) != 2 or leaf.startswith(_HEADS) or leaf in _NOT_LAYERS:
             continue
-        if not any(word in leaf for word in _LOOKUPS) and not any("embed" in part for part in path):
+        # Experts lie in one tensor once the model is loaded, whatever the file has: there is no layer to adapt.
+        if not any(word in part for part in (*path, leaf) for word in (*_LOOKUPS, "experts")):
             leaves[leaf] = None
     return list(leaves)
 

@@ -1,0 +1,308 @@
+"""Plans: what is refused before anything runs, what a job stands on, how many steps it takes."""
+
+import json
+import os
+import socket
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infra import capabilities
+from infra.planning import PLATFORMS, TRACKERS, cache_key, estimate_seconds, make_plan, total_steps
+from infra.settings import Settings
+from peft_studio.config import DeployConfig, ModelSource, Precision, Quantization, TrainingConfig
+from peft_studio.errors import InvalidConfig, PlatformNotConnected, ResourceUnavailable, StudioError
+from peft_studio.machine import Capabilities, Gpu
+from peft_studio.plan import DatasetFacts, ModelFacts, RowFormat
+from tests.model_folders import write_model
+
+MACHINE = Capabilities(
+    host=socket.gethostname(),
+    torch=version("torch"),
+    bitsandbytes=version("bitsandbytes"),
+    cpu_cores=2,
+    ram_gb=8,
+    matmul_gflops=100,
+    bf16_gflops=None,
+    quantizations={Quantization.NONE: None, Quantization.INT8: None, Quantization.INT4: "no kernel for this CPU"},
+)
+MODEL = ModelFacts(id="m", revision="r", architecture="A", parameters=1_000_000, linear_modules=["q_proj"])
+DATASET = DatasetFacts(path="d", sha256="0" * 64, format=RowFormat.TEXT, rows=100, bytes=5, characters=40_000)
+
+
+def write_rows(path: Path, count: int) -> Path:
+    path.write_text("".join(json.dumps({"prompt": f"Question {n}", "completion": "Yes"}) + "\n" for n in range(count)))
+    return path
+
+
+@pytest.fixture
+def basics(tmp_path: Path) -> dict[str, Any]:
+    return {
+        "base_model": str(write_model(tmp_path / "model")),
+        "model_source": "local",
+        "dataset_path": str(write_rows(tmp_path / "rows.jsonl", 20)),
+    }
+
+
+@pytest.fixture
+def measured(studio_settings: Settings) -> Settings:
+    studio_settings.data_dir.mkdir(parents=True)
+    (studio_settings.data_dir / "machine.json").write_text(MACHINE.model_dump_json())
+    return studio_settings
+
+
+def refusal(settings: Settings, kind: type[StudioError] = InvalidConfig, **config: Any) -> StudioError:
+    with pytest.raises(kind) as caught:
+        make_plan(TrainingConfig(**config), settings)
+    error = caught.value
+    assert error.details["field"] in error.message
+    if isinstance(error, InvalidConfig):
+        assert error.details["issue"] in error.message
+    return error
+
+
+def test_a_plan_says_what_the_job_stands_on(measured: Settings, basics: dict[str, Any]) -> None:
+    config = TrainingConfig(**basics)
+    plan = make_plan(config, measured)
+    assert plan.config == config
+    assert plan.model.linear_modules == ["q_proj", "v_proj", "down_proj"]
+    assert (plan.dataset.rows, plan.dataset.format) == (20, RowFormat.PROMPT_COMPLETION)
+    assert plan.total_steps == 6  # 18 rows are 5 batches of 4, hence 2 steps of 4 batches, three times
+    assert plan.estimated_cost == 0
+    assert plan.estimated_duration_minutes == pytest.approx(0.17, abs=0.01)
+    assert plan.model_validate_json(plan.model_dump_json()) == plan
+
+
+def test_without_measurements_the_duration_is_unknown(studio_settings: Settings, basics: dict[str, Any]) -> None:
+    assert make_plan(TrainingConfig(**basics, algorithm="qlora"), studio_settings).estimated_duration_minutes is None
+
+
+def test_a_single_row_is_enough(studio_settings: Settings, basics: dict[str, Any], tmp_path: Path) -> None:
+    basics["dataset_path"] = str(write_rows(tmp_path / "one.jsonl", 1))
+    assert make_plan(TrainingConfig(**basics, validation_split=0.5, num_epochs=2), studio_settings).total_steps == 2
+
+
+@pytest.mark.parametrize("name", sorted(PLATFORMS))
+def test_platforms_of_the_contract_must_be_connected_first(studio_settings: Settings, name: str) -> None:
+    error = refusal(studio_settings, PlatformNotConnected, base_model="m", dataset_path="d", provider=name)
+    assert error.details["platform"] == name
+    assert name in error.message
+
+
+@pytest.mark.parametrize("name", sorted(TRACKERS))
+def test_trackers_must_be_connected_first(studio_settings: Settings, name: str) -> None:
+    error = refusal(studio_settings, PlatformNotConnected, base_model="m", dataset_path="d", experiment_tracker=name)
+    assert error.details["platform"] == name
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("provider", "mars"), ("experiment_tracker", "notebook"), ("resource_id", "gpu-rtx4090")]
+)
+def test_unknown_names_are_refused(studio_settings: Settings, field: str, value: str) -> None:
+    error = refusal(studio_settings, base_model="m", dataset_path="d", **{field: value})
+    assert error.details["field"] == field
+    assert value in error.message
+
+
+@pytest.mark.parametrize(
+    "given", [{"resource_id": "auto"}, {"resource_id": "local"}, {"experiment_tracker": "local"}, {"provider": "local"}]
+)
+def test_names_of_this_machine_are_accepted(
+    studio_settings: Settings, basics: dict[str, Any], given: dict[str, Any]
+) -> None:
+    make_plan(TrainingConfig(**basics, **given), studio_settings)
+
+
+@pytest.mark.parametrize(
+    "output_dir",
+    [
+        "/tmp/elsewhere",
+        "../out",
+        "a/../../b",
+        "a/../b",
+        ".",
+        "runs",
+        "runs/job_1",
+        "results",
+        ".hidden",
+        "link",
+        "a\0b",
+    ],
+)
+def test_an_output_directory_elsewhere_is_refused(measured: Settings, tmp_path: Path, output_dir: str) -> None:
+    (measured.data_dir / "link").symlink_to(tmp_path)
+    error = refusal(measured, base_model="m", dataset_path="d", output_dir=output_dir)
+    assert error.details["field"] == "output_dir"
+
+
+def test_an_output_directory_below_a_file_is_refused(measured: Settings) -> None:
+    (measured.data_dir / "file").touch()
+    error = refusal(measured, base_model="m", dataset_path="d", output_dir="file/below")
+    assert "through a file" in error.message
+
+
+@pytest.mark.parametrize("output_dir", ["output", "./output", "a/b", "adapters"])
+def test_an_output_directory_inside_the_data_directory_is_accepted(
+    measured: Settings, basics: dict[str, Any], output_dir: str
+) -> None:
+    make_plan(TrainingConfig(**basics, output_dir=output_dir), measured)
+    make_plan(TrainingConfig(**basics, output_dir=str(measured.data_dir / output_dir)), measured)
+
+
+def test_what_this_machine_cannot_do_is_refused_with_the_reason(measured: Settings, basics: dict[str, Any]) -> None:
+    error = refusal(measured, **basics, algorithm="qlora")
+    assert error.details["field"] == "quantization"
+    assert "no kernel for this CPU" in error.message
+    assert refusal(measured, **basics, precision="bfloat16").details["field"] == "precision"
+    make_plan(TrainingConfig(**basics, quantization="int8"), measured)
+
+
+def test_faults_of_model_and_data_come_out_of_the_plan(measured: Settings, basics: dict[str, Any]) -> None:
+    def field(**change: Any) -> str:
+        return refusal(measured, **(basics | change)).details["field"]
+
+    assert field(base_model="/nowhere") == "base_model"
+    assert field(model_revision="main") == "model_revision"
+    assert field(model_source="ollama") == "model_source"
+    assert field(dataset_path="/nowhere.jsonl") == "dataset_path"
+    assert field(target_modules=["query"]) == "target_modules"
+    assert field(max_length=129) == "max_length"
+
+
+def test_the_default_length_gives_way_to_a_small_model(measured: Settings, basics: dict[str, Any]) -> None:
+    assert make_plan(TrainingConfig(**basics), measured).config.max_length > 128
+    make_plan(TrainingConfig(**basics, max_length=128), measured)
+
+
+@pytest.mark.parametrize(
+    ("rows", "batch", "accumulation", "epochs", "limit", "steps"),
+    [
+        (1, 1, 1, 1, None, 1),
+        (1, 64, 64, 3, None, 3),
+        (16, 4, 4, 1, None, 1),
+        (17, 4, 4, 1, None, 2),
+        (100, 4, 4, 3, None, 21),
+        (100, 4, 4, 3, 5, 5),
+        (100, 4, 4, 3, 500, 21),
+    ],
+)
+def test_steps_are_counted_with_the_smaller_last_ones(
+    rows: int, batch: int, accumulation: int, epochs: int, limit: int | None, steps: int
+) -> None:
+    config = TrainingConfig(
+        base_model="m",
+        dataset_path="d",
+        batch_size=batch,
+        gradient_accumulation_steps=accumulation,
+        num_epochs=epochs,
+        max_steps=limit,
+    )
+    assert total_steps(config, rows) == steps
+
+
+def key(model: ModelFacts = MODEL, dataset: DatasetFacts = DATASET, **config: Any) -> str:
+    return cache_key(TrainingConfig(**{"base_model": "m", "dataset_path": "d"} | config), model, dataset)
+
+
+INDIFFERENT: list[dict[str, Any]] = [
+    {"model_source": ModelSource.LOCAL},
+    {"model_revision": "main"},
+    {"dataset_path": "elsewhere"},
+    {"provider": "runpod"},
+    {"resource_id": "auto"},
+    {"experiment_tracker": "wandb"},
+    {"project_name": "p"},
+    {"output_dir": "o"},
+    {"deploy": DeployConfig()},
+    {"test_prompt": "Hi"},
+    {"force": True},
+    {"checkpoint_steps": 5},
+]
+DECISIVE: list[dict[str, Any]] = [
+    {"base_model": "n"},
+    {"algorithm": "dora"},
+    {"rank": 9},
+    {"alpha": 17},
+    {"dropout": 0.1},
+    {"target_modules": ["q_proj"]},
+    {"quantization": "int8"},
+    {"precision": "bfloat16"},
+    {"learning_rate": 1e-3},
+    {"batch_size": 5},
+    {"gradient_accumulation_steps": 5},
+    {"num_epochs": 5},
+    {"max_steps": 5},
+    {"warmup_steps": 5},
+    {"validation_split": 0.2},
+    {"max_length": 64},
+    {"seed": 5},
+]
+
+
+@pytest.mark.parametrize("change", INDIFFERENT)
+def test_what_does_not_change_the_adapter_does_not_change_its_key(change: dict[str, Any]) -> None:
+    assert key(**change) == key()
+
+
+@pytest.mark.parametrize("change", DECISIVE)
+def test_what_changes_the_adapter_changes_its_key(change: dict[str, Any]) -> None:
+    assert key(**change) != key()
+
+
+def test_it_is_known_of_every_setting_whether_it_changes_the_adapter() -> None:
+    assert {name for change in INDIFFERENT + DECISIVE for name in change} == set(TrainingConfig.model_fields)
+
+
+def test_the_key_follows_the_content_of_model_and_data() -> None:
+    assert key(model=MODEL.model_copy(update={"revision": "s"})) != key()
+    assert key(dataset=DATASET.model_copy(update={"sha256": "1" * 64})) != key()
+    assert key(model=MODEL.model_copy(update={"path": "/here"})) == key()
+    assert key(dataset=DATASET.model_copy(update={"path": "/here"})) == key()
+    assert key(quantization="none") == key()
+    assert key(target_modules=["a", "b"]) == key(target_modules=["b", "a", "a"])
+
+
+def test_the_estimate_follows_its_formula() -> None:
+    config = TrainingConfig(base_model="m", dataset_path="d")
+    # 10,000 tokens, twice, times four FLOPs times a million parameters, at half of 1 GFLOP/s
+    assert estimate_seconds(config, MODEL, DATASET, epochs=2, rate=1) == pytest.approx(10 + 160)
+    short = TrainingConfig(base_model="m", dataset_path="d", max_length=10)
+    assert estimate_seconds(short, MODEL, DATASET, epochs=2, rate=1) == pytest.approx(10 + 16)
+
+
+def test_the_rate_is_that_of_the_number_format() -> None:
+    gpu = MACHINE.model_copy(update={"gpus": [Gpu(name="H100", vram_gb=80)], "bf16_gflops": 900})
+    assert MACHINE.gflops(Precision.BFLOAT16) == MACHINE.gflops(Precision.AUTO) == 100
+    assert gpu.gflops(Precision.AUTO) == gpu.gflops(Precision.BFLOAT16) == 900
+    assert gpu.gflops(Precision.FLOAT32) == 100
+
+
+@pytest.mark.parametrize("changed", [{"host": "another"}, {"torch": "1.0"}, {"bitsandbytes": None}])
+def test_measurements_of_another_machine_do_not_count(measured: Settings, changed: dict[str, Any]) -> None:
+    assert capabilities.load(measured) == MACHINE
+    (measured.data_dir / "machine.json").write_text(MACHINE.model_copy(update=changed).model_dump_json())
+    assert capabilities.load(measured) is None
+
+
+def test_broken_measurements_do_not_count(measured: Settings) -> None:
+    (measured.data_dir / "machine.json").write_text("{")
+    assert capabilities.load(measured) is None
+
+
+def test_this_machine_is_measured_once(studio_settings: Settings) -> None:
+    assert capabilities.load(studio_settings) is None
+    found = capabilities.probe(studio_settings)
+    assert found.cpu_cores == len(os.sched_getaffinity(0))
+    assert found.ram_gb > 0.1
+    assert found.matmul_gflops > 0.1
+    assert found.quantizations.keys() == set(Quantization)
+    assert found.quantizations[Quantization.NONE] is None
+    assert capabilities.load(studio_settings) == capabilities.probe(studio_settings) == found
+
+
+def test_a_machine_that_cannot_be_measured_says_why(studio_settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONHOME", "/nowhere")
+    with pytest.raises(ResourceUnavailable, match="could not be measured"):
+        capabilities.probe(studio_settings)
