@@ -9,9 +9,10 @@ from typing import Any
 from prefect import flow
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.runtime import flow_run as current_flow_run
+from prefect.states import Cancelled
 from tasks.deploy import deploy
 
-from infra.flow_runs import tag_current_run
+from infra.flow_runs import CANCELLED, is_cancelled, tag_current_run
 from infra.job_record import JobRecord
 from infra.settings import settings
 from peft_studio.config import TrainingConfig
@@ -53,8 +54,10 @@ def tell_why(flow: Any, flow_run: FlowRun, state: State[Any]) -> None:
     on_cancellation=[free_machine],
     on_crashed=[free_machine],
 )
-def finetune(config: TrainingConfig) -> JobResult:
+def finetune(config: TrainingConfig) -> JobResult | State:
     """Run one fine-tuning job, from its configuration to an evaluated adapter."""
+    if is_cancelled():
+        return Cancelled(message=CANCELLED)
     record = JobRecord.current()
     tag_current_run(config)
     with record.heartbeat():

@@ -43,6 +43,7 @@ from peft_studio.plan import Plan
 from peft_studio.run_dir import EventReader
 
 RESULT = "peft-studio.result"  # type of the artifact that holds a JobResult
+CANCELLED = "Cancelled on request."
 FLOW = DEPLOYMENT.partition("/")[0]
 STATES = {
     # Crashed is a passing state: infra/recovery.py takes such a run up again, or fails it with a reason.
@@ -124,7 +125,11 @@ class FlowRuns:
         )
         found, total = await asyncio.gather(
             client.read_flow_runs(
-                flow_filter=flows, flow_run_filter=runs, sort=FlowRunSort.EXPECTED_START_TIME_DESC, limit=limit, offset=offset
+                flow_filter=flows,
+                flow_run_filter=runs,
+                sort=FlowRunSort.EXPECTED_START_TIME_DESC,
+                limit=limit,
+                offset=offset,
             ),
             client.count_flow_runs(flow_filter=flows, flow_run_filter=runs),
         )
@@ -139,10 +144,10 @@ class FlowRuns:
         if status.is_final:
             raise Conflict(f"The job has already ended: it is {status}.", job_id=job_id, status=status)
         client = await self._prefect()
-        if status is JobStatus.PENDING:
-            await client.set_flow_run_state(flow_run.id, Cancelled(message="Cancelled before it ran."), force=True)
-        else:
-            await client.set_flow_run_state(flow_run.id, Cancelling(message="Cancelled on request."))
+        # A run that a worker has taken must be stopped by it; one that waits has nothing to stop.
+        at_work = flow_run.state_type in (StateType.PENDING, StateType.RUNNING, StateType.CANCELLING)
+        state = Cancelling(message=CANCELLED) if at_work else Cancelled(message=CANCELLED)
+        await client.set_flow_run_state(flow_run.id, state, force=True)
         deadline = time.monotonic() + _CANCEL_SECONDS
         while not (job := await self.get(job_id)).status.is_final and time.monotonic() < deadline:
             await asyncio.sleep(0.2)
@@ -307,3 +312,10 @@ def tag_current_run(config: TrainingConfig) -> None:
     if missing := set(tags_of(config)) - set(current_flow_run.tags):
         with get_client(sync_client=True) as client:
             client.update_flow_run(UUID(current_flow_run.id), tags=[*current_flow_run.tags, *sorted(missing)])
+
+
+def is_cancelled() -> bool:
+    """Tell whether the current flow run was cancelled between a worker's taking it and its first line."""
+    with get_client(sync_client=True) as client:
+        states = client.read_flow_run_states(UUID(current_flow_run.id))
+    return any(state.is_cancelled() or state.is_cancelling() for state in states)

@@ -24,7 +24,7 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.states import AwaitingRetry, Cancelled, Failed
 
-from infra.flow_runs import FLOW
+from infra.flow_runs import CANCELLED, FLOW
 from infra.job_record import HEARTBEAT, HEARTBEAT_SECONDS, JobRecord
 from infra.settings import Settings
 from peft_studio.jobs import Phase, job_id_of
@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 CHECK_SECONDS = 2.0
 SILENCE_SECONDS = 8 * HEARTBEAT_SECONDS
 PENDING_SECONDS = 45.0  # a run that a worker took and never started
+_TAKEN_UP = "Its process was gone; it is taken up again."
 _LIVE = [StateType.CRASHED, StateType.RUNNING, StateType.PENDING, StateType.CANCELLING]
 
 
@@ -84,16 +85,17 @@ class Recovery:
         """Schedule a dead run again, end one that was being cancelled, give up on one that died too often."""
         record = JobRecord(job_id_of(run.id), self._settings)
         self._silent_since.pop(record.job_id, None)
+        deaths = 1 + sum(past.message == _TAKEN_UP for past in await client.read_flow_run_states(run.id))
         if state.is_cancelling():
-            await client.set_flow_run_state(run.id, Cancelled(message="Cancelled on request."), force=True)
-        elif run.run_count > self._settings.max_recoveries:
-            reason = f"The job's process died {run.run_count} times; the last time: {state.message or 'without a word'}"
+            await client.set_flow_run_state(run.id, Cancelled(message=CANCELLED), force=True)
+        elif deaths > self._settings.max_recoveries:
+            reason = f"The job's process died {deaths} times; the last time: {state.message or 'without a word'}"
             record.fail("The job's process died too often.", reason, "INTERNAL_ERROR")
             await client.set_flow_run_state(run.id, Failed(message=reason), force=True)
         else:
             record.say("The job's process is gone; the job is taken up again.", "WARNING")
             record.enter(Phase.RECOVERING)
             await client.set_flow_run_state(
-                run.id, AwaitingRetry(message="Its process was gone.", scheduled_time=datetime.now(UTC)), force=True
+                run.id, AwaitingRetry(message=_TAKEN_UP, scheduled_time=datetime.now(UTC)), force=True
             )
-        log.warning("Recovered %s from %s (run %d)", record.job_id, state.name, run.run_count)
+        log.warning("Recovered %s from %s (death %d)", record.job_id, state.name, deaths)

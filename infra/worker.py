@@ -12,6 +12,7 @@ import contextlib
 import hashlib
 import logging
 import os
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -20,7 +21,7 @@ from typing import Any
 
 import yaml
 from prefect.client.orchestration import PrefectClient, get_client
-from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
 from prefect.deployments.runner import RunnerDeployment
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from prefect.schedules import Cron
@@ -35,7 +36,7 @@ log = logging.getLogger(__name__)
 PRELOADED = ["prefect.engine", "prefect.flow_engine", "torch", "transformers", "peft", "flows.finetune"]
 PREFECT_YAML = Path(__file__).parent.parent / "prefect.yaml"
 READY = "worker.ready"  # a file in the data directory, there while this worker takes jobs
-_WARM_COMMAND = "python -m infra.warm run prefect.engine"
+_WARM_COMMAND = shlex.join([sys.executable, "-m", "infra.warm", "run", "prefect.engine"])
 
 
 async def work(settings: Settings) -> None:
@@ -56,9 +57,13 @@ async def work(settings: Settings) -> None:
 async def _create_pool(client: PrefectClient, settings: Settings) -> None:
     """Create the work pool and its queue of local jobs, or bring them up to date."""
     template = ProcessWorker.get_default_base_job_template()
-    template["variables"]["properties"]["command"]["default"] = _WARM_COMMAND
-    with contextlib.suppress(ObjectAlreadyExists):
+    variables = template["variables"]["properties"]
+    variables["command"]["default"] = _WARM_COMMAND
+    variables["working_dir"]["default"] = str(Path.cwd())  # relative paths mean the same to API, flow and trainer
+    try:
         await client.create_work_pool(WorkPoolCreate(name=WORK_POOL, type="process", base_job_template=template))
+    except ObjectAlreadyExists:
+        await client.update_work_pool(WORK_POOL, WorkPoolUpdate(base_job_template=template))
     try:
         queue = await client.read_work_queue_by_name("local", work_pool_name=WORK_POOL)
     except ObjectNotFound:
