@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, cast
 
 import fsspec
@@ -153,7 +154,7 @@ def _file_facts(path: str, version: _Version | None) -> DatasetFacts:
         digest = hashlib.file_digest(cast(Any, file), "sha256").hexdigest()
         size = file.tell()
         file.seek(0)
-        rows, characters, layout = _count(read_rows(file, path))
+        rows, characters, layout = _count(read_rows(file, Path(path).name))
     location = path if "://" in path else os.path.abspath(path)
     return DatasetFacts(path=location, sha256=digest, format=layout, rows=rows, bytes=size, characters=characters)
 
@@ -224,7 +225,8 @@ def _message(number: int, place: int, turn: object) -> Message:
     if not isinstance(turn, dict):
         raise refuse(f"has a turn {place} that is not an object with role and content", number)
     fields = cast(Row, turn)
-    said, content = fields.get("role", fields.get("from")), "content" if "content" in fields else "value"
+    # Columnar files give every turn every field that any turn has, empty where it has none.
+    said, content = fields.get("role") or fields.get("from"), "value" if fields.get("content") is None else "content"
     role = ROLES.get(said) if isinstance(said, str) else None
     if role is None:
         raise refuse(f"has a turn {place} with an unknown role; the roles are system, user and assistant", number)

@@ -106,6 +106,13 @@ def test_messages_come_out_of_parquet_as_they_went_in(tmp_path: Path) -> None:
     assert [len(example.messages) for example in examples(str(tmp_path / "a.parquet"))] == [2, 2]
 
 
+def test_turns_of_two_kinds_in_one_parquet_file_are_told_apart(tmp_path: Path) -> None:
+    said = [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}]
+    pq.write_table(pa.Table.from_pylist([CHAT, {"messages": said}]), tmp_path / "a.parquet")
+    first, second = examples(str(tmp_path / "a.parquet"))
+    assert first.messages == second.messages
+
+
 @pytest.mark.parametrize("suffix", ["json", "jsonl", "csv"])
 def test_a_byte_order_mark_is_accepted(tmp_path: Path, suffix: str) -> None:
     content = {"json": json.dumps([PAIR]), "jsonl": json.dumps(PAIR), "csv": "prompt,completion\nHello,World\n"}
