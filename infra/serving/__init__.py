@@ -1,0 +1,1 @@
+"""Adapters put to use: the local endpoint, and the deployments on it."""
