@@ -8,6 +8,7 @@ import pwd
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from importlib import metadata
@@ -41,6 +42,8 @@ _OPTIONS = {
     "max_parallel_workers_per_gather": "0",
     "io_method": "sync",
     "jit": "off",
+    # After a crash all files are made durable first: one call instead of one for each of a thousand files.
+    **({"recovery_init_sync_method": "syncfs"} if sys.platform == "linux" else {}),
 }
 
 
@@ -145,26 +148,27 @@ class EmbeddedPostgres:
             time.sleep(0.05)
 
 
-def with_driver(database_url: str) -> str:
-    """Return a database's address as Prefect wants it: with the name of the driver."""
+def with_driver(url: str) -> str:
+    """Return a database's usual address as Prefect wants it: with the driver's name, and its word for ``sslmode``."""
     for scheme in ("postgresql://", "postgres://"):
-        if database_url.startswith(scheme):
-            return "postgresql+asyncpg://" + database_url.removeprefix(scheme)
-    return database_url
+        if url.startswith(scheme):
+            url = "postgresql+asyncpg://" + url.removeprefix(scheme)
+    return url.replace("?sslmode=", "?ssl=").replace("&sslmode=", "&ssl=")
 
 
 def check_reachable(url: str) -> None:
-    """Connect once to an external database; raises ``ResourceUnavailable`` where that fails."""
+    """Connect once to an external database, named as Prefect wants it; raises where that fails."""
+    if not url.startswith("postgresql+asyncpg://"):
+        raise InvalidConfig("The database's address must look like postgresql://USER:PASSWORD@HOST:PORT/NAME.")
     address = urlsplit(url)
-    where = f"{address.hostname}:{address.port or 5432}{address.path}"
-    if not url.startswith("postgresql"):
-        raise InvalidConfig("The database's address must look like postgresql+asyncpg://USER:PASSWORD@HOST:PORT/NAME.")
+    usual = url.replace("+asyncpg", "", 1).replace("?ssl=", "?sslmode=").replace("&ssl=", "&sslmode=")
     try:
-        asyncio.run(_connect(url.replace("+asyncpg", "", 1)))
+        asyncio.run(_connect(usual))
     except (OSError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         reason = str(error) or type(error).__name__
         raise ResourceUnavailable(
-            f"The database {where} cannot be reached ({reason}); check --database-url and that it is running."
+            f"The database {address.hostname or 'localhost'}{address.path} cannot be reached ({reason});"
+            " check --database-url and that it is running."
         ) from None
 
 

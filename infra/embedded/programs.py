@@ -22,11 +22,12 @@ def programs(settings: Settings) -> list[Program]:
         url = with_driver(settings.database_url.get_secret_value())
         first = []
     common = {**environment, **child_environment(settings)}
+    database = [program.name for program in first]
     return [
         *first,
-        _prefect(settings, {**environment, **server_environment(settings, url)}, [program.name for program in first]),
+        _prefect(settings, {**environment, **server_environment(settings, url)}, database),
         _worker(settings, common),
-        _api(settings, common),
+        _api(settings, common, database),  # beside the Prefect server: it imports while that one does
     ]
 
 
@@ -57,7 +58,7 @@ def _worker(settings: Settings, environment: dict[str, str]) -> Program:
     )
 
 
-def _api(settings: Settings, environment: dict[str, str]) -> Program:
+def _api(settings: Settings, environment: dict[str, str], after: Sequence[str]) -> Program:
     return Program(
         name="api",
         command=[
@@ -68,7 +69,7 @@ def _api(settings: Settings, environment: dict[str, str]) -> Program:
         ],
         environment=environment,
         is_ready=answers(reachable_host(settings.host), settings.port, "/readyz"),
-        after=["prefect"],
+        after=after,
     )
 
 

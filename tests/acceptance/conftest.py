@@ -1,6 +1,7 @@
 """A real studio, started the way users start it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic, sleep
 
@@ -9,10 +10,19 @@ import pytest
 from benchmarks.studio import Studio, running_studio
 
 
+@contextmanager
+def a_studio(data_dir: Path) -> Generator[Studio]:
+    """A studio on a directory, stopped in the end."""
+    with running_studio(data_dir) as started:
+        yield started
+        assert started.process.stdout
+        started.process.stdout.close()
+
+
 @pytest.fixture(scope="session")
 def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
     """One studio for all tests; what a test stops or kills in it must be back when the test ends."""
-    with running_studio(tmp_path_factory.mktemp("studio")) as started:
+    with a_studio(tmp_path_factory.mktemp("studio")) as started:
         yield started
 
 

@@ -4,7 +4,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -37,7 +37,7 @@ WAIT = "time.sleep(600)"
 
 
 @contextmanager
-def supervised(folder: Path, **programs: dict[str, object]) -> Iterator["subprocess.Popen[str]"]:
+def supervised(folder: Path, **programs: dict[str, object]) -> Generator["subprocess.Popen[str]"]:
     """Run a supervisor over stand-ins, each a few lines of Python; stop it in the end."""
     supervisor = subprocess.Popen(
         [sys.executable, "-c", SUPERVISE, str(folder), json.dumps(programs)],

@@ -79,6 +79,6 @@ def test_an_unreachable_database_is_named_without_its_password(tmp_path: Path) -
     ports = ("--port", str(free_port()), "--prefect-port", str(free_port()))
     tried = peft_studio("up", "--data-dir", str(tmp_path), *ports, PEFT_STUDIO_DATABASE_URL=url)
     assert tried.returncode == 2
-    assert "The database 127.0.0.1:1/studio cannot be reached" in tried.stderr
+    assert "The database 127.0.0.1/studio cannot be reached" in tried.stderr
     assert "opensesame" not in tried.stderr
     assert tried.stderr.count("\n") == 1
