@@ -19,7 +19,7 @@ from rich.table import Table
 
 from infra.embedded.environment import child_environment, prefect_auth_file
 from infra.embedded.programs import programs
-from infra.embedded.studio import announce, api_url, check, occupied, settings_of_running
+from infra.embedded.studio import announce, api_url, check, occupied, scratch_folder, settings_of_running
 from infra.embedded.supervisor import Supervisor
 from infra.settings import Settings
 from peft_studio.errors import InvalidConfig
@@ -46,7 +46,7 @@ def up(
     started = time.monotonic()
     settings = _settings(data_dir=data_dir, port=port, prefect_port=prefect_port, host=host, database_url=database_url)
     os.umask(0o077)  # jobs, adapters and logs are nobody else's business
-    with occupied(settings.data_dir):
+    with occupied(settings.data_dir), scratch_folder(settings.data_dir) as scratch:
         check(settings)
         _log_to(settings.logs)
 
@@ -59,7 +59,7 @@ def up(
             print("Make an API key with: peft-studio keys create NAME. Ctrl-C stops the studio.", flush=True)
 
         print(f"Starting PEFT Studio in {settings.data_dir} …", file=sys.stderr, flush=True)
-        Supervisor(programs(settings), settings.logs).run(on_ready)
+        Supervisor(programs(settings, scratch), settings.logs).run(on_ready)
         print("PEFT Studio has stopped.", file=sys.stderr)
 
 

@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from importlib import metadata
 from importlib.util import find_spec
@@ -27,7 +26,6 @@ from peft_studio.errors import InvalidConfig, ResourceUnavailable
 log = logging.getLogger(__name__)
 
 USER = "studio"
-_MAX_SOCKET_PATH = 100  # the kernel takes 107 bytes, macOS 103
 _LEFTOVER_SECONDS = 5.0
 
 # For a laptop: little memory, few processes. What is committed stays committed, even if the power fails.
@@ -48,15 +46,12 @@ _OPTIONS = {
 
 
 class EmbeddedPostgres:
-    """PostgreSQL from the wheel, in ``data_dir/postgres``, reached through a socket there, with a random password."""
+    """PostgreSQL from the wheel, in ``data_dir/postgres``, reached through a socket, with a random password."""
 
-    def __init__(self, settings: Settings):
+    def __init__(self, settings: Settings, scratch: Path):
         self._cluster = settings.data_dir / "postgres"
+        self._socket_folder = scratch / "postgres"  # a socket's path must be short, a data directory's need not be
         self._user = _unprivileged_user()
-        self._socket_folder = self._cluster
-        if len(os.fsencode(self._cluster / ".s.PGSQL.5432")) > _MAX_SOCKET_PATH:
-            self._short_lived = tempfile.TemporaryDirectory(prefix="peft-studio-")  # goes when this object goes
-            self._socket_folder = Path(self._short_lived.name)
         self._password_file, password = database_password(settings)
         self.url = f"postgresql+asyncpg://{USER}:{password}@/postgres?host={quote(str(self._socket_folder), safe='/')}"
 
@@ -89,8 +84,10 @@ class EmbeddedPostgres:
 
     def _prepare(self) -> None:
         """See to it that there is a cluster, and that no process of an earlier server is about."""
+        self._socket_folder.mkdir(mode=0o700, exist_ok=True)
         if self._user is not None:
-            _let_pass(self._cluster, self._password_file, _binaries())
+            os.chown(self._socket_folder, self._user, self._user)
+            _let_pass(self._cluster, self._password_file, self._socket_folder, _binaries())
             os.chown(self._password_file, self._user, self._user)
         if not self._cluster.exists():
             self._create()
@@ -98,8 +95,6 @@ class EmbeddedPostgres:
         self._end_leftovers()
         # None is left, so whatever process now has the number in this file is not the server: it would not start.
         (self._cluster / "postmaster.pid").unlink(missing_ok=True)
-        if self._user is not None:
-            os.chown(self._socket_folder, self._user, self._user)
 
     def _create(self) -> None:
         """Make the cluster aside and move it in place, so that there is a whole one or none."""

@@ -3,6 +3,7 @@
 import http.client
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from infra.embedded.database import EmbeddedPostgres, with_driver
 from infra.embedded.environment import child_environment, inherited_environment, server_environment
@@ -12,11 +13,12 @@ from infra.settings import Settings
 _PROBE_SECONDS = 2.0
 
 
-def programs(settings: Settings) -> list[Program]:
-    """Return what a studio consists of, in the order of starting."""
-    environment = inherited_environment()
+def programs(settings: Settings, scratch: Path) -> list[Program]:
+    """Return what a studio consists of, in the order of starting; ``scratch`` is a folder for what need not last."""
+    # Prefect's workers share a folder under TMPDIR, which must not be another user's.
+    environment = {**inherited_environment(), "TMPDIR": str(scratch)}
     if settings.database_url is None:
-        postgres = EmbeddedPostgres(settings)
+        postgres = EmbeddedPostgres(settings, scratch)
         first, url = [postgres.program()], postgres.url
     else:
         url = with_driver(settings.database_url.get_secret_value())

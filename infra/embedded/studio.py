@@ -3,7 +3,9 @@
 import errno
 import fcntl
 import os
+import shutil
 import socket
+import tempfile
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -89,6 +91,21 @@ def occupied(data_dir: Path) -> Generator[None]:
     finally:
         _studio_json(data_dir).unlink(missing_ok=True)
         os.close(file)
+
+
+@contextmanager
+def scratch_folder(data_dir: Path) -> Generator[Path]:
+    """Make a folder with a short path for sockets and the like; it goes when the studio, or the next one, does."""
+    link = data_dir / "tmp"
+    if link.is_symlink():
+        shutil.rmtree(link.readlink(), ignore_errors=True)
+        link.unlink()
+    with tempfile.TemporaryDirectory(prefix="peft-studio-", ignore_cleanup_errors=True) as folder:
+        link.symlink_to(folder)
+        try:
+            yield Path(folder)
+        finally:
+            link.unlink(missing_ok=True)
 
 
 def announce(settings: Settings) -> None:

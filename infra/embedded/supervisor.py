@@ -123,7 +123,10 @@ class Supervisor:
         now = time.monotonic()
         if child.process is None:
             if now >= child.start_at and self._may_start(child.program):
-                child.start()
+                try:
+                    child.start()
+                except OSError as error:
+                    raise InternalError(f"{child.program.name} cannot be started: {error}") from None
         elif (code := child.process.poll()) is not None:
             self._bury(child, code)
         elif not child.is_ready and child.program.is_ready():
