@@ -11,7 +11,6 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from typing import Any
 from uuid import UUID
 
 import httpx
@@ -33,27 +32,19 @@ from prefect.exceptions import ObjectNotFound
 from prefect.runtime import flow_run as current_flow_run
 from prefect.states import Cancelled, Cancelling
 
+from infra.flow_run_jobs import STATES, job_of, status_of, tags_of
 from infra.planning import make_plan
 from infra.settings import DEPLOYMENT, WORK_POOL, Settings
 from peft_studio.config import TrainingConfig
 from peft_studio.errors import Conflict, JobNotFound, ResourceUnavailable
 from peft_studio.events import Event, Log, Status, now
-from peft_studio.jobs import Job, JobResult, JobStatus, Phase, flow_run_id_of, job_id_of
+from peft_studio.jobs import Job, JobResult, JobStatus, Phase, flow_run_id_of
 from peft_studio.plan import Plan
 from peft_studio.run_dir import EventReader
 
 RESULT = "peft-studio.result"  # type of the artifact that holds a JobResult
 CANCELLED = "Cancelled on request."
 FLOW = DEPLOYMENT.partition("/")[0]
-STATES = {
-    # Crashed is a passing state: infra/recovery.py takes such a run up again, or fails it with a reason.
-    JobStatus.PENDING: [StateType.SCHEDULED, StateType.PENDING, StateType.PAUSED, StateType.CRASHED],
-    JobStatus.RUNNING: [StateType.RUNNING, StateType.CANCELLING],
-    JobStatus.COMPLETED: [StateType.COMPLETED],
-    JobStatus.FAILED: [StateType.FAILED],
-    JobStatus.CANCELLED: [StateType.CANCELLED],
-}
-_status_of = {state: status for status, states in STATES.items() for state in states}
 _EVENT_SECONDS = 0.1  # how often a follower looks for new events
 _STATE_SECONDS = 0.5  # how often Prefect is asked for a followed job's state, however many follow
 _CANCEL_SECONDS = 10.0
@@ -98,7 +89,7 @@ class FlowRuns:
             tags=tags_of(config),
             idempotency_key=idempotency_key,
         )
-        job = self._job(flow_run, None)
+        job = job_of(flow_run, None, self._settings)
         if job.config != config:
             raise Conflict(
                 "This Idempotency-Key was used before, with another configuration.",
@@ -111,7 +102,7 @@ class FlowRuns:
         """Return one job as it is now."""
         flow_run = await self._read(job_id)
         results = await self._results_of([flow_run])
-        return await asyncio.to_thread(self._job, flow_run, results.get(flow_run.id))
+        return await asyncio.to_thread(job_of, flow_run, results.get(flow_run.id), self._settings)
 
     async def list(
         self, *, status: JobStatus | None = None, provider: str | None = None, limit: int = 20, offset: int = 0
@@ -134,13 +125,13 @@ class FlowRuns:
             client.count_flow_runs(flow_filter=flows, flow_run_filter=runs),
         )
         results = await self._results_of(found)
-        jobs = await asyncio.to_thread(lambda: [self._job(run, results.get(run.id)) for run in found])
+        jobs = await asyncio.to_thread(lambda: [job_of(run, results.get(run.id), self._settings) for run in found])
         return JobPage(jobs, total)
 
     async def cancel(self, job_id: str) -> Job:
         """Stop a job; return it when it has ended, or as it is after ten seconds."""
         flow_run = await self._read(job_id)
-        status = _status(flow_run)
+        status = status_of(flow_run)
         if status.is_final:
             raise Conflict(f"The job has already ended: it is {status}.", job_id=job_id, status=status)
         client = await self._prefect()
@@ -180,12 +171,12 @@ class FlowRuns:
             # The state is read before the events: once it is final, all events are there to be read.
             for seq, event in await asyncio.to_thread(lambda: list(reader.read())):
                 yield str(seq), event
-            if flow_run is not None and _status(flow_run).is_final:
+            if flow_run is not None and status_of(flow_run).is_final:
                 break
             await asyncio.sleep(_EVENT_SECONDS)
         self._followed.pop(flow_run_id, None)
         ended = flow_run.end_time or now()
-        status = _status(flow_run)
+        status = status_of(flow_run)
         yield str(seq), Status(job_id=job_id, status=status, phase=Phase.DONE, timestamp=ended)
 
     async def ready(self) -> None:
@@ -245,66 +236,6 @@ class FlowRuns:
         while len(self._results) > _REMEMBERED_RESULTS:
             self._results.popitem(last=False)
         return {run: self._results[run] for run in completed if run in self._results}
-
-    def _job(self, flow_run: FlowRun, result: JobResult | None) -> Job:
-        """Read a flow run as a job; looks into the run directory for what is not final yet."""
-        job = Job(
-            job_id=job_id_of(flow_run.id),
-            config=TrainingConfig.model_validate(flow_run.parameters["config"]),
-            status=_status(flow_run),
-            phase=Phase.QUEUED,
-            progress=0.0,
-            created_at=flow_run.created or now(),
-            started_at=flow_run.start_time,
-            attempts=flow_run.run_count,
-        )
-        changes = _outcome(flow_run, result) if result else self._so_far(job, flow_run)
-        if job.status.is_final and flow_run.end_time and flow_run.start_time:
-            changes["duration_seconds"] = (flow_run.end_time - flow_run.start_time).total_seconds()
-            changes["completed_at"] = flow_run.end_time
-        return job.model_copy(update=changes)
-
-    def _so_far(self, job: Job, flow_run: FlowRun) -> dict[str, Any]:
-        latest = self._settings.run_dir(job.job_id).latest()
-        changes: dict[str, Any] = {"phase": latest.phase or Phase.QUEUED, "metrics": latest.metrics}
-        if total := latest.metrics.get("total_steps"):
-            changes["progress"] = min(latest.metrics.get("step", 0) / total, 1.0)
-        if job.status is JobStatus.PENDING and flow_run.run_count:
-            changes["phase"] = Phase.RECOVERING
-        if job.status.is_final:
-            changes["phase"] = Phase.DONE
-            changes["cost"] = 0.0 if job.config.provider == "local" else None
-        if job.status is JobStatus.FAILED:
-            changes["error"] = latest.failure or {"error": flow_run.state.message if flow_run.state else None}
-        return changes
-
-
-def _status(flow_run: FlowRun) -> JobStatus:
-    return _status_of[flow_run.state_type or StateType.SCHEDULED]
-
-
-def _outcome(flow_run: FlowRun, result: JobResult) -> dict[str, Any]:
-    """What a completed job shows of its result."""
-    training = result.training
-    metrics = training.model_dump(include={"final_loss", "best_loss", "total_steps", "tokens_per_second"})
-    if training.eval_loss is not None:
-        metrics["eval_loss"] = training.eval_loss
-    return {
-        "phase": Phase.DONE,
-        "progress": 1.0,
-        "cost": result.cost,
-        "metrics": metrics,
-        **{
-            name: getattr(result, name)
-            for name in ("artifact", "evaluation", "reused_from", "endpoint", "step_seconds")
-        },
-    }
-
-
-def tags_of(config: TrainingConfig) -> list[str]:
-    """Return the tags by which a job is found in Prefect's UI and lists."""
-    tags = [f"provider:{config.provider}", f"algorithm:{config.algorithm}", f"model:{config.base_model}"]
-    return [*tags, f"project:{config.project_name}"] if config.project_name else tags
 
 
 def tag_current_run(config: TrainingConfig) -> None:

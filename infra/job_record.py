@@ -6,6 +6,7 @@ lines, a progress artifact, events named ``peft-studio.…``, and at the end the
 """
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Generator
@@ -120,9 +121,10 @@ class JobRecord:
 
     @contextmanager
     def heartbeat(self) -> Generator[None]:
-        """Touch the heartbeat file until the block ends; a process that dies stops touching it."""
+        """Touch the heartbeat file, which names this process, until the block ends; a dead process touches nothing."""
         path = self.run.path / HEARTBEAT
         self.run.path.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{os.getpid()}\n")
         ended = threading.Event()
 
         def beat() -> None:

@@ -28,7 +28,7 @@ TRACKERS = frozenset(
     )
 )
 # The studio's own folders of the data directory, where no adapter may be put.
-RESERVED = frozenset(("runs", "results", "logs", "postgres", "prefect"))
+RESERVED = frozenset(("runs", "results", "logs", "postgres", "prefect", "secrets"))
 # What does not change the adapter that is trained; model and data set stand in the key by their content.
 NOT_IN_KEY = {
     "model_source",

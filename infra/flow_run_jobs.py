@@ -1,0 +1,94 @@
+"""A flow run, read as a job: states, fields and tags, one way and back."""
+
+from typing import Any
+
+from prefect.client.schemas.objects import FlowRun, StateType
+from pydantic import ValidationError
+
+from infra.settings import Settings
+from peft_studio.config import TrainingConfig
+from peft_studio.events import now
+from peft_studio.jobs import Job, JobResult, JobStatus, Phase, job_id_of
+
+STATES = {
+    # Crashed is a passing state: infra/recovery.py takes such a run up again, or fails it with a reason.
+    JobStatus.PENDING: [StateType.SCHEDULED, StateType.PENDING, StateType.PAUSED, StateType.CRASHED],
+    JobStatus.RUNNING: [StateType.RUNNING, StateType.CANCELLING],
+    JobStatus.COMPLETED: [StateType.COMPLETED],
+    JobStatus.FAILED: [StateType.FAILED],
+    JobStatus.CANCELLED: [StateType.CANCELLED],
+}
+_status_of = {state: status for status, states in STATES.items() for state in states}
+
+
+def status_of(flow_run: FlowRun) -> JobStatus:
+    """Return the job's status for the flow run's state."""
+    return _status_of[flow_run.state_type or StateType.SCHEDULED]
+
+
+def tags_of(config: TrainingConfig) -> list[str]:
+    """Return the tags by which a job is found in Prefect's UI and lists."""
+    tags = [f"provider:{config.provider}", f"algorithm:{config.algorithm}", f"model:{config.base_model}"]
+    return [*tags, f"project:{config.project_name}"] if config.project_name else tags
+
+
+def job_of(flow_run: FlowRun, result: JobResult | None, settings: Settings) -> Job:
+    """Read a flow run as a job; looks into the run directory for what is not final yet."""
+    job = Job(
+        job_id=job_id_of(flow_run.id),
+        config=_config_of(flow_run),
+        status=status_of(flow_run),
+        phase=Phase.QUEUED,
+        progress=0.0,
+        created_at=flow_run.created or now(),
+        started_at=flow_run.start_time,
+        attempts=flow_run.run_count,
+    )
+    changes = _outcome(flow_run, result) if result else _so_far(job, flow_run, settings)
+    if job.status.is_final and flow_run.end_time and flow_run.start_time:
+        changes["duration_seconds"] = (flow_run.end_time - flow_run.start_time).total_seconds()
+        changes["completed_at"] = flow_run.end_time
+    return job.model_copy(update=changes)
+
+
+def _config_of(flow_run: FlowRun) -> TrainingConfig:
+    """Return the run's configuration; one that Prefect took and we would not is shown as it is."""
+    raw = flow_run.parameters.get("config", {})
+    try:
+        return TrainingConfig.model_validate(raw)
+    except ValidationError:
+        return TrainingConfig.model_construct(**({"base_model": "", "dataset_path": ""} | raw))
+
+
+def _so_far(job: Job, flow_run: FlowRun, settings: Settings) -> dict[str, Any]:
+    """What a job that has no result shows: where its record says it is."""
+    latest = settings.run_dir(job.job_id).latest()
+    changes: dict[str, Any] = {"phase": latest.phase or Phase.QUEUED, "metrics": latest.metrics}
+    if total := latest.metrics.get("total_steps"):
+        changes["progress"] = min(latest.metrics.get("step", 0) / total, 1.0)
+    if job.status is JobStatus.PENDING and flow_run.run_count:
+        changes["phase"] = Phase.RECOVERING
+    if job.status.is_final:
+        changes["phase"] = Phase.DONE
+        changes["cost"] = 0.0 if job.config.provider == "local" else None
+    if job.status is JobStatus.FAILED:
+        changes["error"] = latest.failure or {"error": flow_run.state.message if flow_run.state else None}
+    return changes
+
+
+def _outcome(flow_run: FlowRun, result: JobResult) -> dict[str, Any]:
+    """What a completed job shows of its result."""
+    training = result.training
+    metrics = training.model_dump(include={"final_loss", "best_loss", "total_steps", "tokens_per_second"})
+    if training.eval_loss is not None:
+        metrics["eval_loss"] = training.eval_loss
+    return {
+        "phase": Phase.DONE,
+        "progress": 1.0,
+        "cost": result.cost,
+        "metrics": metrics,
+        **{
+            name: getattr(result, name)
+            for name in ("artifact", "evaluation", "reused_from", "endpoint", "step_seconds")
+        },
+    }

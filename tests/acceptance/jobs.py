@@ -1,0 +1,78 @@
+"""What the acceptance tests ask a studio for, in one line each."""
+
+from typing import Any
+
+import psutil
+
+from benchmarks.studio import Studio, demo_job
+from infra.job_record import HEARTBEAT
+from peft_studio.events import Event, Metrics
+from peft_studio.jobs import Job
+from peft_studio.run_dir import RunDir
+from tests.acceptance.conftest import eventually
+
+STEPS = 60
+
+
+def short_job(**changes: Any) -> dict[str, Any]:
+    """The demonstration's job, a fraction of it, really trained however often it was trained before."""
+    return demo_job(**{"max_steps": STEPS, "checkpoint_steps": 10, "force": True, "test_prompt": None} | changes)
+
+
+def submit(studio: Studio, **changes: Any) -> str:
+    with studio.client() as client:
+        return client.create_job(short_job(**changes))["job_id"]
+
+
+def follow(studio: Studio, job_id: str) -> list[Event]:
+    """Every message of the job's WebSocket, to its end."""
+    with studio.client() as client:
+        return list(client.follow(job_id))
+
+
+def job(studio: Studio, job_id: str) -> Job:
+    with studio.client() as client:
+        return client.get_job(job_id)
+
+
+def run_dir(studio: Studio, job_id: str) -> RunDir:
+    return RunDir(studio.data_dir / "runs" / job_id)
+
+
+def losses(events: list[Event]) -> list[tuple[float, float]]:
+    """The loss curve: (step, loss) in the order of arrival."""
+    curve = [event.metrics for event in events if isinstance(event, Metrics) and "loss" in event.metrics]
+    return [(point["step"], point["loss"]) for point in curve]
+
+
+def wait_for_step(studio: Studio, job_id: str, step: int, seconds: float = 60) -> None:
+    """Wait until the trainer has reported a step."""
+    run = run_dir(studio, job_id)
+    assert eventually(lambda: run.latest().metrics.get("step", 0) >= step, seconds), f"never got to step {step}"
+
+
+def trainers(studio: Studio, job_id: str) -> list[psutil.Process]:
+    """The processes that train a job: not the one that only stands in for them."""
+    where = str(run_dir(studio, job_id).path)
+    return [process for process in processes(where) if "infra.warm" not in process.cmdline()]
+
+
+def flow_process(studio: Studio, job_id: str) -> psutil.Process:
+    """The process that runs the job's flow."""
+    return psutil.Process(int((run_dir(studio, job_id).path / HEARTBEAT).read_text()))
+
+
+def part(studio: Studio, words: str) -> psutil.Process:
+    """One of the studio's own processes, by its command line."""
+    supervisor = psutil.Process(studio.process.pid)
+    return next(child for child in supervisor.children() if words in " ".join(child.cmdline()))
+
+
+def processes(words: str) -> list[psutil.Process]:
+    """Every living process whose command line has these words."""
+    found: list[psutil.Process] = []
+    for process in psutil.process_iter(["cmdline", "status"]):
+        gone = process.info["status"] == psutil.STATUS_ZOMBIE
+        if not gone and words in " ".join(process.info["cmdline"] or []):
+            found.append(process)
+    return found

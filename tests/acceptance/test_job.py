@@ -1,0 +1,149 @@
+"""A job from POST to an evaluated adapter, on a real studio."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+
+from benchmarks.studio import ROOT, Studio
+from peft_studio.errors import Conflict, InvalidConfig, StudioError
+from peft_studio.events import Status
+from peft_studio.jobs import Job, JobStatus, Phase
+from tests.acceptance.conftest import eventually
+from tests.acceptance.jobs import STEPS, follow, job, losses, run_dir, short_job, submit, trainers, wait_for_step
+
+pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(300)]
+
+
+@pytest.fixture(scope="module")
+def finished(studio: Studio) -> Job:
+    job_id = submit(studio, test_prompt="My pod does not start.", force=False)
+    follow(studio, job_id)
+    return job(studio, job_id)
+
+
+def test_a_job_ends_with_an_adapter_that_is_better_than_its_base(finished: Job) -> None:
+    assert finished.status is JobStatus.COMPLETED
+    assert finished.progress == 1.0
+    assert finished.evaluation and finished.evaluation.base and finished.evaluation.adapter
+    assert finished.evaluation.adapter.perplexity < 0.7 * finished.evaluation.base.perplexity
+    assert finished.evaluation.answer and finished.evaluation.answer.base != finished.evaluation.answer.adapter
+    assert finished.metrics["total_steps"] == STEPS
+    assert finished.cost == 0.0
+
+
+def test_the_adapter_loads_in_stock_peft(finished: Job) -> None:
+    assert finished.artifact is not None
+    weights = Path(finished.artifact.path)
+    assert weights.stat().st_size == finished.artifact.size_bytes
+    model = AutoModelForCausalLM.from_pretrained(ROOT / "demo" / "model")
+    assert PeftModel.from_pretrained(model, str(weights.parent)).peft_config["default"].r == 8
+
+
+def test_the_websocket_tells_every_phase_and_every_step_in_order(studio: Studio, finished: Job) -> None:
+    events = follow(studio, finished.job_id)
+    phases = [event.phase for event in events if isinstance(event, Status)]
+    steps = ["queued", "validating", "provisioning", "training", "releasing", "uploading", "evaluating", "done"]
+    assert phases == [Phase(step) for step in steps]
+    assert [step for step, _ in losses(events)] == list(range(1, STEPS + 1))
+
+
+def test_the_same_job_submitted_again_trains_nothing_and_says_so(studio: Studio, finished: Job) -> None:
+    again = submit(studio, test_prompt="My pod does not start.", force=False)
+    assert losses(follow(studio, again)) == []
+    reused = job(studio, again)
+    assert reused.reused_from == finished.job_id
+    assert reused.artifact and finished.artifact and reused.artifact.hash == finished.artifact.hash
+    with studio.client() as client:
+        assert any(finished.job_id in line["message"] for line in client.get_logs(again))
+
+
+def test_the_same_idempotency_key_gives_the_same_job_and_refuses_another_one(studio: Studio) -> None:
+    body = short_job(max_steps=1)
+    with studio.client() as client:
+        first, second = (client.create_job(body, idempotency_key="once") for _ in range(2))
+        assert first["job_id"] == second["job_id"]
+        with pytest.raises(Conflict):
+            client.create_job(body | {"rank": 4}, idempotency_key="once")
+        follow(studio, first["job_id"])
+
+
+def test_cancelling_ends_the_trainer_and_keeps_the_last_checkpoint(studio: Studio) -> None:
+    job_id = submit(studio, max_steps=5000, num_epochs=100)
+    wait_for_step(studio, job_id, 12)
+    with studio.client() as client:
+        assert client.cancel_job(job_id) == {"success": True, "job_id": job_id, "status": "cancelled"}
+    assert eventually(lambda: not trainers(studio, job_id), 10)
+    assert job(studio, job_id).status is JobStatus.CANCELLED
+    assert list(run_dir(studio, job_id).checkpoints.glob("step-*/manifest.json"))
+    last = follow(studio, job_id)[-1]
+    assert isinstance(last, Status) and last.status is JobStatus.CANCELLED
+    with studio.client() as client, pytest.raises(Conflict):
+        client.cancel_job(job_id)
+
+
+def test_a_job_that_waits_for_another_can_be_cancelled_and_never_runs(studio: Studio) -> None:
+    first, waiting = submit(studio, max_steps=3), submit(studio, max_steps=3, rank=2)
+    with studio.client() as client:
+        assert client.cancel_job(waiting)["status"] == "cancelled"
+    follow(studio, first)
+    assert losses(follow(studio, waiting)) == []
+    assert job(studio, waiting).status is JobStatus.CANCELLED
+
+
+def test_prefects_own_command_line_starts_a_job_too(studio: Studio) -> None:
+    cli = [sys.executable, "-m", "peft_studio.cli"]
+    exports = subprocess.run(
+        [*cli, "env", "--data-dir", str(studio.data_dir)], capture_output=True, text=True, check=True
+    )
+    settings = dict(line.removeprefix("export ").split("=", 1) for line in exports.stdout.splitlines())
+    environment = os.environ | {name: value.strip("'") for name, value in settings.items()}
+    parameter = "config=" + json.dumps(short_job(max_steps=2, project_name="by-hand"))
+    command = [sys.executable, "-m", "prefect", "deployment", "run", "finetune/default", "--param", parameter]
+    subprocess.run([*command, "--watch"], env=environment, check=True, capture_output=True, timeout=120)
+    with studio.client() as client:
+        newest = client.list_jobs(limit=1)["jobs"][0]
+    assert newest["config"]["project_name"] == "by-hand"
+    assert newest["status"] == "completed"
+
+
+BAD = "\n".join(json.dumps({"prompt": "q", "completion": "a" if row != 37 else ""}) for row in range(1, 41))
+
+
+@pytest.mark.parametrize(
+    ("changes", "file", "field", "row"),
+    [
+        ({"surprise": 1}, None, "surprise", None),
+        ({"rank": 0}, None, "rank", None),
+        ({"learning_rate": 5.0}, None, "learning_rate", None),
+        ({"algorithm": "magic"}, None, "algorithm", None),
+        ({"dataset_path": "/nowhere/rows.jsonl"}, None, "dataset_path", None),
+        ({}, b"", "dataset_path", None),
+        ({}, BAD.encode(), "dataset_path", 37),
+        ({}, b"\x89PNG\r\n\x1a\n0000", "dataset_path", None),
+        ({}, b'{"text": "fine"}\n{"text": "\xff\xfe"}\n', "dataset_path", 2),
+        ({"base_model": "/nowhere/model"}, None, "base_model", None),
+        ({"target_modules": ["no_such_proj"]}, None, "target_modules", None),
+        ({"output_dir": "../elsewhere"}, None, "output_dir", None),
+        ({"output_dir": "/tmp/elsewhere"}, None, "output_dir", None),
+    ],
+)
+def test_bad_input_is_refused_before_anything_starts(
+    studio: Studio, tmp_path: Path, changes: dict[str, object], file: bytes | None, field: str, row: int | None
+) -> None:
+    if file is not None:
+        (tmp_path / "rows.jsonl").write_bytes(file)
+        changes = {"dataset_path": str(tmp_path / "rows.jsonl")}
+    with studio.client() as client:
+        before = client.list_jobs()["total"]
+        with pytest.raises(StudioError) as refused:
+            client.create_job(short_job(**changes))
+        assert client.list_jobs()["total"] == before
+    assert isinstance(refused.value, InvalidConfig)
+    assert refused.value.details["field"] == field
+    assert refused.value.details.get("row") == row

@@ -1,0 +1,122 @@
+"""What a job stands: every process it depends on is killed, and the loss curve shows nothing of it."""
+
+import os
+import signal
+from pathlib import Path
+
+import psutil
+import pytest
+
+from benchmarks.studio import Studio, running_studio
+from peft_studio.events import Status
+from peft_studio.jobs import JobStatus, Phase
+from tests.acceptance.conftest import eventually
+from tests.acceptance.jobs import (
+    STEPS,
+    flow_process,
+    follow,
+    job,
+    losses,
+    part,
+    run_dir,
+    submit,
+    trainers,
+    wait_for_step,
+)
+
+pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(400)]
+Curve = list[tuple[float, float]]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(studio: Studio) -> Curve:
+    """The loss curve of the job when nothing happens to it."""
+    curve = losses(follow(studio, submit(studio)))
+    assert len(curve) == STEPS
+    return curve
+
+
+def kill_trainer(studio: Studio, job_id: str) -> None:
+    for process in trainers(studio, job_id):
+        process.kill()
+
+
+def kill_flow(studio: Studio, job_id: str) -> None:
+    flow_process(studio, job_id).kill()
+
+
+def kill_worker(studio: Studio, job_id: str) -> None:
+    part(studio, "infra.worker").kill()
+
+
+def kill_api(studio: Studio, job_id: str) -> None:
+    part(studio, "api.app").kill()
+
+
+def kill_prefect(studio: Studio, job_id: str) -> None:
+    part(studio, "prefect.server").kill()
+
+
+def kill_database(studio: Studio, job_id: str) -> None:
+    part(studio, "postgres").kill()
+
+
+@pytest.mark.parametrize("kill", [kill_trainer, kill_flow, kill_worker, kill_api, kill_prefect, kill_database])
+def test_a_killed_process_leaves_no_mark_on_the_job(studio: Studio, undisturbed: Curve, kill: object) -> None:
+    assert callable(kill)
+    job_id = submit(studio)
+    wait_for_step(studio, job_id, 14)
+    kill(studio, job_id)
+    events = follow(studio, job_id)
+    assert losses(events) == undisturbed
+    assert job(studio, job_id).status is JobStatus.COMPLETED
+    assert isinstance(events[-1], Status) and events[-1].status is JobStatus.COMPLETED
+
+
+def test_a_dead_flow_process_and_worker_are_noticed_within_a_minute(studio: Studio) -> None:
+    job_id = submit(studio, max_steps=5000, num_epochs=100)
+    wait_for_step(studio, job_id, 5)
+    victims = [flow_process(studio, job_id), part(studio, "infra.worker")]
+    for victim in victims:
+        victim.kill()
+
+    def taken_up() -> bool:
+        events = [event for _, event in run_dir(studio, job_id).events() if isinstance(event, Status)]
+        return any(event.phase is Phase.RECOVERING for event in events) and events[-1].phase is Phase.TRAINING
+
+    assert eventually(taken_up, 60)
+    with studio.client() as client:
+        client.cancel_job(job_id)
+
+
+def test_a_job_that_dies_again_and_again_fails_with_a_reason(studio: Studio) -> None:
+    job_id = submit(studio, max_steps=5000, num_epochs=100)
+    killed: set[int] = set()
+
+    def kill_whatever_runs() -> bool:
+        heartbeat = run_dir(studio, job_id).path / "heartbeat"
+        pid = int(heartbeat.read_text() or 0) if heartbeat.exists() else 0
+        if pid and pid not in killed and psutil.pid_exists(pid):
+            os.kill(pid, signal.SIGKILL)
+            killed.add(pid)
+        return job(studio, job_id).status is JobStatus.FAILED
+
+    assert eventually(kill_whatever_runs, 120)
+    failed = job(studio, job_id)
+    assert failed.error is not None and "died 4 times" in failed.error["details"]
+
+
+def test_after_a_power_cut_the_history_is_there_and_the_job_goes_on(undisturbed: Curve, tmp_path: Path) -> None:
+    with running_studio(tmp_path / "data") as studio:
+        first = submit(studio, max_steps=2)
+        follow(studio, first)
+        interrupted = submit(studio)
+        wait_for_step(studio, interrupted, 25)
+        supervisor = psutil.Process(studio.process.pid)
+        for process in [supervisor, *supervisor.children(recursive=True)]:
+            process.kill()
+        studio.process.wait()
+    with running_studio(tmp_path / "data") as studio:
+        assert losses(follow(studio, interrupted)) == undisturbed
+        assert job(studio, interrupted).status is JobStatus.COMPLETED
+        assert job(studio, first).status is JobStatus.COMPLETED
