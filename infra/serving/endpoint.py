@@ -18,6 +18,8 @@ from pathlib import Path
 import torch
 import uvicorn
 
+from infra.serving.endpoint_client import TOKEN_VARIABLE
+from infra.serving.endpoint_process import UNSERVABLE
 from infra.serving.engine import Engine
 from infra.serving.lora import AdaptedLayers
 from infra.serving.model import cache_tokens, load_base
@@ -26,9 +28,6 @@ from infra.serving.scheduler import Limits, Scheduler
 from infra.serving.served import Models
 from peft_studio.config import Precision
 from peft_studio.errors import InvalidConfig
-
-TOKEN_VARIABLE = "PEFT_STUDIO_ENDPOINT_TOKEN"
-UNSERVABLE = 2
 
 
 def prepare(

@@ -14,6 +14,8 @@ class TextStream:
         self._tokenizer = tokenizer
         # Decoded with the end of the prompt in front: some tokenizers drop a blank at the beginning of a text.
         self._tokens = list(prompt[-_CONTEXT:])
+        if self._decode(self._tokens).endswith(_TORN):
+            self._tokens = []
         self._start = 0
         self._read = len(self._tokens)
         self._stops = stops

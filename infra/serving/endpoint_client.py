@@ -1,0 +1,119 @@
+"""Talks to an endpoint: loads and unloads its adapters, and asks them."""
+
+import os
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+from pydantic import BaseModel
+
+from infra.serving.meter import Load
+from peft_studio.errors import InternalError, InvalidConfig, RateLimitExceeded, ResourceUnavailable, StudioError
+
+TOKEN_VARIABLE = "PEFT_STUDIO_ENDPOINT_TOKEN"
+_BRIEF_SECONDS = 5.0
+_LOAD_SECONDS = 120.0
+_ANSWER_SECONDS = 600.0
+
+
+class Answered(BaseModel):
+    """An answer, how long it took, and how many tokens it came to."""
+
+    text: str
+    latency_ms: float
+    tokens_generated: int
+
+
+class EndpointClient:
+    """
+    A connection to the endpoint at a ``…/v1`` address; one that does not answer raises ``ResourceUnavailable``.
+
+    The token, where the endpoint wants one, is read from the environment.
+    """
+
+    def __init__(self, url: str):
+        token = os.environ.get(TOKEN_VARIABLE)
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        # It is on this machine: no proxy of the environment has a say, and there is no certificate to check.
+        self._http = httpx.AsyncClient(
+            base_url=url, headers=headers, timeout=_BRIEF_SECONDS, trust_env=False, verify=False
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Let go of the connection."""
+        await self._http.aclose()
+
+    async def adapters(self) -> dict[str, str]:
+        """Return the folders of the adapters that are loaded, by name."""
+        models = (await self._request("GET", "/models", _BRIEF_SECONDS))["data"]
+        return {model["id"]: model["root"] for model in models if model["parent"]}
+
+    async def load(self, name: str, path: str) -> None:
+        """Load an adapter; raises ``InvalidConfig`` with the reason where it cannot be served."""
+        await self._request("POST", "/load_lora_adapter", _LOAD_SECONDS, {"lora_name": name, "lora_path": path})
+
+    async def unload(self, name: str) -> None:
+        """Unload an adapter."""
+        await self._request("POST", "/unload_lora_adapter", _BRIEF_SECONDS, {"lora_name": name})
+
+    async def ask(self, model: str, prompt: str, *, chat: bool, max_tokens: int, temperature: float) -> Answered:
+        """Have a model answer a prompt, through its chat template or as it stands."""
+        body: dict[str, Any] = {"model": model, "max_tokens": max_tokens, "temperature": temperature}
+        if chat:
+            path, body["messages"] = "/chat/completions", [{"role": "user", "content": prompt}]
+        else:
+            path, body["prompt"] = "/completions", prompt
+        started = time.monotonic()
+        answer = await self._request("POST", path, _ANSWER_SECONDS, body)
+        choice = answer["choices"][0]
+        return Answered(
+            text=choice["message"]["content"] if chat else choice["text"],
+            latency_ms=1e3 * (time.monotonic() - started),
+            tokens_generated=answer["usage"]["completion_tokens"],
+        )
+
+    async def load_of(self, model: str) -> Load:
+        """Return how busy a model is."""
+        metrics = await self._request("GET", "/../metrics.json", _BRIEF_SECONDS)
+        return Load.model_validate(metrics["models"].get(model, {"requests_per_minute": 0, "avg_latency_ms": None}))
+
+    async def _request(self, method: str, path: str, seconds: float, body: Mapping[str, Any] | None = None) -> Any:
+        try:
+            response = await self._http.request(method, path, json=body, timeout=seconds)
+        except httpx.TransportError as error:
+            raise ResourceUnavailable(
+                "The endpoint does not answer; it is started again if it ended, so try again in some seconds.",
+                issue=type(error).__name__,
+            ) from error
+        if response.is_error:
+            raise _error_of(response)
+        return response.json() if response.headers["content-type"].startswith("application/json") else response.text
+
+
+def _error_of(response: httpx.Response) -> StudioError:
+    """Turn an answer in OpenAI's error shape back into the error it came from."""
+    try:
+        error = response.json()["error"]
+        message, field = str(error["message"]), error["param"]
+    except (ValueError, KeyError, TypeError):
+        return InternalError(f"The endpoint answered {response.status_code}.")
+    details = {"field": "prompt" if field == "messages" else field} if field else {}
+    match response.status_code:
+        case 400 | 404 | 413:
+            return InvalidConfig(message, **details, issue=message)
+        case 429:
+            return RateLimitExceeded(message, retry_after_seconds=1)
+        case 401 | 503:
+            return ResourceUnavailable(message, **details)
+        case _:
+            return InternalError(message)

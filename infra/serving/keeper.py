@@ -1,0 +1,149 @@
+"""
+Makes what runs on this machine match the records of deployments: one endpoint a base model, with its adapters.
+
+It runs in the worker's process. Endpoints are its children, and die with it; the next one starts them again.
+"""
+
+import asyncio
+import logging
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+import httpx
+from prefect.client.orchestration import get_client
+
+from infra.serving.endpoint_process import UNSERVABLE, Base, EndpointProcess, free_port, is_free
+from infra.serving.records import Deployment, Deployments, DeploymentsInPrefect, DeploymentStatus
+from infra.settings import Settings
+from peft_studio.errors import NotFound, ResourceUnavailable, StudioError
+
+log = logging.getLogger(__name__)
+CHECK_SECONDS = 1.0
+_MOST_DEATHS = 5  # of an endpoint, one soon after the other, before its deployments are given up
+_STEADY_SECONDS = 60.0
+_PORT_SECONDS = 5.0  # that a port is waited for: the endpoint before this one may still be letting go of it
+
+
+@dataclass
+class _Kept:
+    """An endpoint that is wanted, running or not."""
+
+    since: float = field(default_factory=time.monotonic)
+    process: EndpointProcess | None = None
+    deaths: int = 0
+    not_before: float = 0.0
+
+
+async def keep(settings: Settings) -> None:
+    """Keep the deployments of the Prefect server, until cancelled; what goes wrong here stays here."""
+    async with get_client() as client:
+        keeper = Keeper(settings, DeploymentsInPrefect(client))
+        try:
+            while True:
+                try:
+                    await keeper.check()
+                except httpx.HTTPError:
+                    pass  # the Prefect server is away: what runs goes on running
+                except Exception:
+                    log.exception("Looking after the deployments failed.")
+                await asyncio.sleep(CHECK_SECONDS)
+        finally:
+            await keeper.close()
+
+
+class Keeper:
+    """Looks after the endpoints; ``check`` takes them one step further towards what is wanted."""
+
+    def __init__(self, settings: Settings, records: Deployments):
+        self._settings = settings
+        self._records = records
+        self._kept: dict[Base, _Kept] = {}
+
+    async def check(self) -> None:
+        """Compare records and endpoints once."""
+        wanted: dict[Base, list[Deployment]] = defaultdict(list)
+        for record in await self._records.all():
+            if record.platform == "local" and record.is_wanted:
+                wanted[Base(record.base_model, record.revision)].append(record)
+        for base in self._kept.keys() - wanted.keys():
+            if process := self._kept.pop(base).process:
+                await process.stop()
+        await asyncio.gather(*(self._tend(base, records) for base, records in wanted.items()))
+
+    async def close(self) -> None:
+        """Stop all endpoints."""
+        await asyncio.gather(*(kept.process.stop() for kept in self._kept.values() if kept.process))
+        self._kept.clear()
+
+    async def _tend(self, base: Base, records: Sequence[Deployment]) -> None:
+        kept = self._kept.setdefault(base, _Kept())
+        if kept.process is not None and kept.process.exit_code is not None:
+            await self._bury(base, kept, kept.process, records)
+        elif kept.process is None:
+            await self._start(base, kept, records)
+        else:
+            with suppress(ResourceUnavailable):  # it is still starting, or about to be found dead
+                await self._match(kept.process, records)
+
+    async def _start(self, base: Base, kept: _Kept, records: Sequence[Deployment]) -> None:
+        if time.monotonic() < kept.not_before:
+            return
+        port = next((port for port in map(_port, records) if port), None)
+        if port and not is_free(port):
+            if time.monotonic() < kept.since + _PORT_SECONDS:
+                return
+            port = None
+        kept.process = EndpointProcess(base, port or free_port(), self._settings.logs)
+        await kept.process.start()
+        log.info("Started the endpoint of %s at %s.", base.source, kept.process.url)
+
+    async def _bury(self, base: Base, kept: _Kept, process: EndpointProcess, records: Sequence[Deployment]) -> None:
+        """Clear away an endpoint that ended: start it again after a pause, or give its deployments up."""
+        kept.process, kept.since = None, time.monotonic()
+        kept.deaths = 1 if process.age_seconds > _STEADY_SECONDS else kept.deaths + 1
+        kept.not_before = time.monotonic() + (2 ** (kept.deaths - 1) - 1)  # at once, then 1, 3, 7 seconds
+        log.warning("The endpoint of %s ended with code %s: %s", base.source, process.exit_code, process.last_words())
+        await process.stop()
+        if process.exit_code == UNSERVABLE:
+            reason = process.last_words()
+        elif kept.deaths >= _MOST_DEATHS:
+            reason = f"its endpoint ended {kept.deaths} times, the last time saying: {process.last_words()}"
+        else:
+            await self._note(records, DeploymentStatus.DEPLOYING)
+            return
+        await self._note(records, DeploymentStatus.FAILED, error=reason)
+        del self._kept[base]
+
+    async def _match(self, process: EndpointProcess, records: Sequence[Deployment]) -> None:
+        """Load what is wanted and not there, unload what is there and not wanted."""
+        loaded = await process.client.adapters()
+        wanted = {record.deployment_id: record.adapter for record in records}
+        for name in [name for name, path in loaded.items() if wanted.get(name) != path]:
+            await process.client.unload(name)
+            del loaded[name]
+        for record in records:
+            try:
+                if record.deployment_id not in loaded:
+                    await process.client.load(record.deployment_id, record.adapter)
+            except ResourceUnavailable:
+                raise
+            except StudioError as error:
+                await self._note([record], DeploymentStatus.FAILED, error=error.message)
+            else:
+                await self._note([record], DeploymentStatus.RUNNING, endpoint=process.url)
+
+    async def _note(self, records: Iterable[Deployment], status: DeploymentStatus, **changes: str) -> None:
+        """Write down what became of deployments, unless they were stopped or removed meanwhile."""
+        for record in records:
+            changed = record.model_copy(update={"status": status, "error": None, **changes})
+            with suppress(NotFound):
+                if changed != record and await self._records.get(record.deployment_id) == record:
+                    await self._records.replace(changed)
+
+
+def _port(record: Deployment) -> int | None:
+    return urlsplit(record.endpoint).port if record.endpoint else None

@@ -1,0 +1,186 @@
+"""Deployments as they are recorded, and where the records are kept: behind one protocol, in memory or in Prefect."""
+
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
+from datetime import datetime
+from enum import StrEnum
+from typing import Protocol
+
+from prefect.client.orchestration import PrefectClient, get_client
+from prefect.client.schemas.actions import VariableCreate, VariableUpdate
+from prefect.client.schemas.objects import Variable
+from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
+from pydantic import BaseModel, ConfigDict, Field
+
+from peft_studio.errors import Conflict, NotFound
+from peft_studio.events import now
+
+PREFIX = "deploy_"
+TAG = "peft-studio-deployment"
+_VARIABLE = "deployment_"
+_PAGE = 200
+
+
+class DeploymentStatus(StrEnum):
+    """The contract's states of a deployment."""
+
+    DEPLOYING = "deploying"
+    RUNNING = "running"
+    FAILED = "failed"
+    STOPPED = "stopped"
+
+
+class Deployment(BaseModel):
+    """An adapter that is to be served; ``deployment_id`` is the model's name at its endpoint."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    deployment_id: str
+    adapter_id: str
+    adapter: str = Field(description="The adapter's folder.")
+    base_model: str = Field(description="The folder or hub id that its base model is loaded from.")
+    revision: str | None = None
+    platform: str = "local"
+    chat: bool = Field(description="Whether a prompt goes through the chat template.")
+    status: DeploymentStatus = DeploymentStatus.DEPLOYING
+    endpoint: str | None = Field(default=None, description="Stays the same over restarts where it can.")
+    error: str | None = None
+    created_at: datetime = Field(default_factory=now)
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether it is, or is to be, served."""
+        return self.status in (DeploymentStatus.DEPLOYING, DeploymentStatus.RUNNING)
+
+
+class Deployments(Protocol):
+    """The records of all deployments."""
+
+    async def all(self) -> Sequence[Deployment]:
+        """Read all, oldest first."""
+        ...
+
+    async def get(self, deployment_id: str) -> Deployment:
+        """Read one; raises ``NotFound``."""
+        ...
+
+    async def add(self, deployment: Deployment) -> None:
+        """Add a new one; raises ``Conflict`` where its id is taken."""
+        ...
+
+    async def replace(self, deployment: Deployment) -> None:
+        """Write a changed one; one that is gone meanwhile stays gone."""
+        ...
+
+    async def delete(self, deployment_id: str) -> None:
+        """Delete one, if it is there."""
+        ...
+
+
+class DeploymentsInMemory:
+    """Records that end with the process."""
+
+    def __init__(self) -> None:
+        self._records: dict[str, Deployment] = {}
+
+    async def all(self) -> Sequence[Deployment]:
+        """Read all, oldest first."""
+        return list(self._records.values())
+
+    async def get(self, deployment_id: str) -> Deployment:
+        """Read one; raises ``NotFound``."""
+        if deployment_id not in self._records:
+            raise _not_found(deployment_id)
+        return self._records[deployment_id]
+
+    async def add(self, deployment: Deployment) -> None:
+        """Add a new one; raises ``Conflict`` where its id is taken."""
+        if deployment.deployment_id in self._records:
+            raise _taken(deployment)
+        self._records[deployment.deployment_id] = deployment
+
+    async def replace(self, deployment: Deployment) -> None:
+        """Write a changed one; one that is gone meanwhile stays gone."""
+        if deployment.deployment_id in self._records:
+            self._records[deployment.deployment_id] = deployment
+
+    async def delete(self, deployment_id: str) -> None:
+        """Delete one, if it is there."""
+        self._records.pop(deployment_id, None)
+
+
+class DeploymentsInPrefect:
+    """Records as variables of the Prefect server; ``client``, where given, is used and left open."""
+
+    def __init__(self, client: PrefectClient | None = None):
+        self._client = client
+
+    async def all(self) -> Sequence[Deployment]:
+        """Read all, oldest first."""
+        records: list[Deployment] = []
+        async with self._prefect() as client:
+            while len(records) % _PAGE == 0:
+                query = {
+                    "variables": {"tags": {"all_": [TAG]}},
+                    "sort": "NAME_ASC",
+                    "limit": _PAGE,
+                    "offset": len(records),
+                }
+                response = await client.request("POST", "/variables/filter", json=query)
+                page = Variable.model_validate_list(response.json())
+                records += [Deployment.model_validate(variable.value) for variable in page]
+                if not page:
+                    break
+        return sorted(records, key=lambda record: record.created_at)
+
+    async def get(self, deployment_id: str) -> Deployment:
+        """Read one; raises ``NotFound``."""
+        async with self._prefect() as client:
+            variable = await client.read_variable_by_name(_variable(deployment_id))
+        if variable is None:
+            raise _not_found(deployment_id)
+        return Deployment.model_validate(variable.value)
+
+    async def add(self, deployment: Deployment) -> None:
+        """Add a new one; raises ``Conflict`` where its id is taken."""
+        name, value = _variable(deployment.deployment_id), deployment.model_dump(mode="json")
+        try:
+            async with self._prefect() as client:
+                await client.create_variable(VariableCreate(name=name, value=value, tags=[TAG]))
+        except ObjectAlreadyExists:
+            raise _taken(deployment) from None
+
+    async def replace(self, deployment: Deployment) -> None:
+        """Write a changed one; one that is gone meanwhile stays gone."""
+        name, value = _variable(deployment.deployment_id), deployment.model_dump(mode="json")
+        try:
+            async with self._prefect() as client:
+                await client.update_variable(VariableUpdate(name=name, value=value))
+        except ObjectNotFound:
+            return
+
+    async def delete(self, deployment_id: str) -> None:
+        """Delete one, if it is there."""
+        try:
+            async with self._prefect() as client:
+                await client.delete_variable_by_name(_variable(deployment_id))
+        except ObjectNotFound:
+            return
+
+    def _prefect(self) -> AbstractAsyncContextManager[PrefectClient]:
+        return nullcontext(self._client) if self._client else get_client()
+
+
+def _variable(deployment_id: str) -> str:
+    digits = deployment_id.removeprefix(PREFIX)
+    if digits == deployment_id or not digits.isalnum() or digits != digits.lower() or len(digits) > 64:
+        raise _not_found(deployment_id)  # nothing else may ever be read or changed by way of an id
+    return _VARIABLE + digits
+
+
+def _not_found(deployment_id: str) -> NotFound:
+    return NotFound(f"There is no deployment {deployment_id!r}.", deployment_id=deployment_id)
+
+
+def _taken(deployment: Deployment) -> Conflict:
+    return Conflict("There is such a deployment already.", deployment_id=deployment.deployment_id)

@@ -1,0 +1,60 @@
+"""Put the adapter behind an endpoint, and have it answer there."""
+
+import asyncio
+from pathlib import Path
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from infra.job_record import JobRecord
+from infra.serving.local import LocalDeployments
+from infra.serving.records import Deployment
+from peft_studio.errors import InvalidConfig, ResourceUnavailable, TrainingFailed
+from peft_studio.jobs import PREFIX, Phase
+from peft_studio.plan import Plan, RowFormat
+from tasks.retrying import retry_on
+from tasks.upload import Stored
+
+_READY_SECONDS = 1800.0  # a large base model takes its time to be downloaded and loaded
+_PROOF = "Hello"
+_PROOF_TOKENS = 16
+
+
+@task(
+    name="deploy",
+    cache_policy=NO_CACHE,
+    retries=2,
+    retry_delay_seconds=[1, 10],
+    retry_condition_fn=retry_on(ResourceUnavailable),
+    timeout_seconds=2 * _READY_SECONDS,
+)
+def deploy(stored: Stored, plan: Plan) -> str:
+    """Deploy the stored adapter, prompt it, and return its endpoint; done twice it is the same deployment."""
+    record = JobRecord.current()
+    record.enter(Phase.DEPLOYING)
+    try:
+        deployment, said = asyncio.run(_deployed(stored, plan, record.job_id.removeprefix(PREFIX)))
+    except InvalidConfig as error:
+        raise TrainingFailed(error.message, **error.details) from error
+    record.say(f"The adapter answers at {deployment.endpoint} as model {deployment.deployment_id} ({said}).")
+    return str(deployment.endpoint)
+
+
+async def _deployed(stored: Stored, plan: Plan, key: str) -> tuple[Deployment, str]:
+    deployments = LocalDeployments()
+    created = await deployments.create(
+        adapter_id=stored.adapter_id,
+        adapter=str(Path(stored.artifact.path).parent),
+        base_model=plan.model.path or plan.config.base_model,
+        revision=plan.model.revision,
+        # As the trainer laid out its rows: a conversation goes through the template, plain text does not.
+        chat=plan.model.has_chat_template and plan.dataset.format in (RowFormat.MESSAGES, RowFormat.INSTRUCTION),
+        key=key,
+    )
+    try:
+        deployment = await deployments.wait(created.deployment_id, _READY_SECONDS)
+        answer = await deployments.prompt(created.deployment_id, _PROOF, _PROOF_TOKENS, temperature=0)
+    except BaseException:
+        await deployments.stop(created.deployment_id)  # a job that did not deploy leaves nothing that runs
+        raise
+    return deployment, f"{answer.tokens_generated} tokens in {answer.latency_ms:.0f} ms"
