@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 from pydantic import BaseModel, ValidationError
 
@@ -68,29 +69,32 @@ def _check_port(host: str, port: int, option: str) -> None:
 @contextmanager
 def occupied(data_dir: Path) -> Generator[None]:
     """Make the data directory and hold it for this process; raises ``Conflict`` where another studio has it."""
+    with _lock(data_dir) as lock:
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        try:
+            yield
+        finally:
+            _studio_json(data_dir).unlink(missing_ok=True)
+
+
+def _lock(data_dir: Path) -> TextIO:
+    """Lock a directory until this process ends, however that happens: children do not inherit what is returned."""
+    path = data_dir / "studio.lock"
     try:
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # The lock ends with this process, however it ends: children do not inherit the descriptor.
-        file = os.open(data_dir / "studio.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        lock = path.open("a")
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise Conflict(
+            f"A studio runs on {data_dir} already (process {path.read_text()}): stop it, or choose another --data-dir."
+        ) from None
     except OSError as error:
         raise ResourceUnavailable(
             f"Cannot write to {data_dir} ({error.strerror}): choose another directory with --data-dir."
         ) from None
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        pid = os.read(file, 20).decode() or "unknown"
-        os.close(file)
-        raise Conflict(
-            f"A studio runs on {data_dir} already (process {pid}): stop it, or choose another --data-dir."
-        ) from None
-    try:
-        os.truncate(file, 0)
-        os.write(file, str(os.getpid()).encode())
-        yield
-    finally:
-        _studio_json(data_dir).unlink(missing_ok=True)
-        os.close(file)
+    return lock
 
 
 @contextmanager

@@ -98,7 +98,8 @@ class Supervisor:
         Raises ``InternalError`` when a program cannot be kept alive. Nothing that was started is left when this ends.
         """
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, self._stop)
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup wants it ignored
+                signal.signal(number, self._stop)
         if _prctl:  # processes that lost their parent become children of this one, and can be found
             _prctl(_PR_SET_CHILD_SUBREAPER, 1)
         for child in self._children:
