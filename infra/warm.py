@@ -35,6 +35,7 @@ _PR_SET_PDEATHSIG = 1
 def serve(path: Path, modules: list[str]) -> NoReturn:
     """Import ``modules``, listen on ``path`` and fork for every request, until killed."""
     die_with_parent(signal.SIGKILL)
+    setproctitle.getproctitle()  # finds its place now, while the environment is as it was when the process began
     for name in modules:
         importlib.import_module(name)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the children here: the kernel reaps them

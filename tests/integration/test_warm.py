@@ -114,6 +114,13 @@ def test_a_program_that_is_killed_is_reported_as_killed(program: Path, environme
     process.communicate()
 
 
+def test_a_program_is_listed_under_its_own_name(program: Path, environment: dict[str, str]) -> None:
+    process = start(program, environment, "sleep")
+    assert " ".join(child_of(process).cmdline()).strip().endswith("-m program sleep")
+    process.kill()
+    process.communicate()
+
+
 def test_a_program_ends_with_its_caller(program: Path, environment: dict[str, str]) -> None:
     process = start(program, environment, "sleep")
     child = child_of(process)
