@@ -89,7 +89,7 @@ def translate(error: Exception, connection: ASGIConnection[Any, Any, Any, Any]) 
     reference = uuid4().hex[:12]
     # Method and path only: headers carry keys, and bodies may carry credentials.
     scope = connection.scope
-    logger.error("%s: %s %s", reference, scope.get("method", "WS"), scope["path"], exc_info=error)
+    logger.error("%s: %s %r", reference, scope.get("method", "WS"), scope["path"], exc_info=error)
     return WireError(errors.InternalError("Something went wrong inside the studio.", reference=reference))
 
 
@@ -132,8 +132,7 @@ async def read_body(request: Request[Any, Any, Any]) -> None:
 def _told(error: Exception, connection: ASGIConnection[Any, Any, Any, Any]) -> StudioError | None:
     """Put Litestar's errors into our words; None where the fault is not the caller's."""
     match error:
-        case ValidationException():
-            found = error.extra if isinstance(error.extra, list) else []
+        case ValidationException(extra=[_, *_] as found):
             return invalid_parameters(found, connection.route_handler.parsed_fn_signature.parameters)
         case NotFoundException():
             return errors.NotFound()

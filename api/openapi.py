@@ -5,6 +5,7 @@ from importlib.metadata import version
 from typing import Any
 
 from litestar import Request, Router, get
+from litestar.config.response_cache import CACHE_FOREVER
 from litestar.enums import OpenAPIMediaType
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.datastructures import ResponseSpec
@@ -53,7 +54,18 @@ def answer(status: int, model: type[BaseModel], example: dict[str, Any]) -> Resp
     )
 
 
-@get("/openapi.json", media_type=OpenAPIMediaType.OPENAPI_JSON, include_in_schema=False, opt=PUBLIC)
+def _same_for_all(_: Request[Any, Any, Any]) -> str:
+    return "openapi.json"  # whatever the query, so that the cache holds one document
+
+
+@get(
+    "/openapi.json",
+    media_type=OpenAPIMediaType.OPENAPI_JSON,
+    include_in_schema=False,
+    opt=PUBLIC,
+    cache=CACHE_FOREVER,
+    cache_key_builder=_same_for_all,
+)
 async def openapi_document(request: Request[Any, Any, Any]) -> dict[str, Any]:
     """Return the OpenAPI document."""
     return request.app.openapi_schema.to_schema()

@@ -20,6 +20,8 @@ _SHOWN = {
     *("estimated_cost", "estimated_duration_minutes"),
     *("target_modules", "quantization", "resource_id", "experiment_tracker", "project_name", "output_dir"),
 }
+# Metrics are numbers of one kind inside; the contract shows these as whole ones.
+_COUNTS = {"step", "total_steps"}
 
 
 class CreateJob(BaseModel):
@@ -116,13 +118,14 @@ def from_wire(model: type[BaseModel], value: Any) -> BaseModel:
 
 
 def to_wire(model: BaseModel) -> Any:
-    """Turn a model into JSON types, without fields that have no value unless the contract shows them."""
-    return _without_absent(model.model_dump(mode="json"))
+    """Turn a model into JSON types: no fields without a value unless the contract shows them, counts whole."""
+    return _as_shown(model.model_dump(mode="json"))
 
 
-def _without_absent(value: Any) -> Any:
+def _as_shown(value: Any, name: str = "") -> Any:
     if isinstance(value, dict):
-        return {name: _without_absent(item) for name, item in value.items() if item is not None or name in _SHOWN}
+        items = value.items()
+        return {inner: _as_shown(item, inner) for inner, item in items if item is not None or inner in _SHOWN}
     if isinstance(value, list):
-        return [_without_absent(item) for item in value]
-    return value
+        return [_as_shown(item) for item in value]
+    return int(value) if name in _COUNTS and isinstance(value, float) and value.is_integer() else value

@@ -86,7 +86,7 @@ ANSWERS: list[tuple[str, str, dict[str, Any] | None, int, Shape]] = [
             "completed_at": TIME,
             "duration_seconds": NUMBER,
             "cost": NUMBER,
-            "metrics": {"final_loss": NUMBER, "best_loss": NUMBER, "total_steps": NUMBER},
+            "metrics": {"final_loss": NUMBER, "best_loss": NUMBER, "total_steps": INTEGER},
             "artifact": {"path": TEXT, "size_bytes": INTEGER, "hash": HASH},
         },
     ),
@@ -101,7 +101,7 @@ MESSAGES: list[tuple[Event, Shape]] = [
     ),
     (
         Metrics(job_id=JOB, metrics={"loss": 0.523, "learning_rate": 0.0002, "epoch": 1.5, "step": 150}),
-        {"type": "metrics", "job_id": JOB, "metrics": {**LOSSES, "step": NUMBER}, "timestamp": TIME},
+        {"type": "metrics", "job_id": JOB, "metrics": {**LOSSES, "step": INTEGER}, "timestamp": TIME},
     ),
     (
         Log(job_id=JOB, message="Epoch 1/3 completed"),
