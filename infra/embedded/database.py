@@ -71,7 +71,7 @@ class EmbeddedPostgres:
             folder=Path("/"),
             user=self._user,
             stop_signal=signal.SIGINT,  # "fast": closes connections, writes everything, ends
-            stop_seconds=3,
+            stop_seconds=2.5,
             orphan_signal=signal.SIGINT,
         )
 

@@ -56,7 +56,7 @@ def _worker(settings: Settings, environment: dict[str, str]) -> Program:
         is_ready=ready.exists,
         after=["prefect"],
         prepare=lambda: ready.unlink(missing_ok=True),
-        stop_seconds=4.0,
+        stop_seconds=3.5,
     )
 
 

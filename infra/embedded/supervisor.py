@@ -1,5 +1,6 @@
 """Keeps a list of programs running: starts them in order, brings back those that die, stops all of them."""
 
+import contextlib
 import ctypes
 import logging
 import os
@@ -185,7 +186,8 @@ class Supervisor:
         for process in processes:
             if _is_alive(process):
                 log.info("Killing %s", process)
-                process.kill()
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
 
 
 def _die_with(supervisor: int, number: signal.Signals) -> None:
