@@ -8,8 +8,8 @@ within a run is read from its run directory, which is where it is written first.
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -36,7 +36,7 @@ from infra.flow_run_jobs import STATES, job_of, status_of, tags_of
 from infra.planning import make_plan
 from infra.settings import DEPLOYMENT, WORK_POOL, Settings
 from peft_studio.config import TrainingConfig
-from peft_studio.errors import Conflict, JobNotFound, ResourceUnavailable
+from peft_studio.errors import Conflict, InvalidConfig, JobNotFound, ResourceUnavailable
 from peft_studio.events import Event, Log, Status, now
 from peft_studio.jobs import Job, JobResult, JobStatus, Phase, flow_run_id_of
 from peft_studio.plan import Plan
@@ -48,6 +48,8 @@ FLOW = DEPLOYMENT.partition("/")[0]
 _EVENT_SECONDS = 0.1  # how often a follower looks for new events
 _STATE_SECONDS = 0.5  # how often Prefect is asked for a followed job's state, however many follow
 _CANCEL_SECONDS = 10.0
+_PREFECT_SECONDS = 20.0  # Prefect's client tries again by itself; a restarting server is back long before
+_READY_SECONDS = 3.0
 _REMEMBERED_RESULTS = 10_000
 
 
@@ -67,6 +69,20 @@ class JobPage:
     total: int
 
 
+@asynccontextmanager
+async def answering(seconds: float = _PREFECT_SECONDS) -> AsyncGenerator[None]:
+    """Turn a Prefect server that is away, slow or failing into ``ResourceUnavailable``."""
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except (httpx.TransportError, TimeoutError) as error:
+        raise ResourceUnavailable("The Prefect server does not answer; try again in a moment.") from error
+    except httpx.HTTPStatusError as error:
+        if error.response.status_code < 500:
+            raise
+        raise ResourceUnavailable("The Prefect server is failing; see its log, then try again.") from error
+
+
 class FlowRuns:
     """Jobs, by way of Prefect's REST API; one instance serves a whole process."""
 
@@ -82,13 +98,13 @@ class FlowRuns:
     async def submit(self, config: TrainingConfig, *, idempotency_key: str | None = None) -> Submitted:
         """Validate a configuration and start a flow run for it; a repeated key gives the job of the first time."""
         plan = await asyncio.to_thread(make_plan, config, self._settings)
-        client = await self._prefect()
-        flow_run = await client.create_flow_run_from_deployment(
-            await self._deployment_id(),
-            parameters={"config": config.model_dump(mode="json", exclude_unset=True)},
-            tags=tags_of(config),
-            idempotency_key=idempotency_key,
-        )
+        async with answering():
+            flow_run = await (await self._prefect()).create_flow_run_from_deployment(
+                await self._deployment_id(),
+                parameters={"config": config.model_dump(mode="json", exclude_unset=True)},
+                tags=tags_of(config),
+                idempotency_key=idempotency_key,
+            )
         job = job_of(flow_run, None, self._settings)
         if job.config != config:
             raise Conflict(
@@ -100,45 +116,47 @@ class FlowRuns:
 
     async def get(self, job_id: str) -> Job:
         """Return one job as it is now."""
-        flow_run = await self._read(job_id)
-        results = await self._results_of([flow_run])
+        async with answering():
+            flow_run = await self._read(job_id)
+            results = await self._results_of([flow_run])
         return await asyncio.to_thread(job_of, flow_run, results.get(flow_run.id), self._settings)
 
     async def list(
         self, *, status: JobStatus | None = None, provider: str | None = None, limit: int = 20, offset: int = 0
     ) -> JobPage:
         """Return jobs, newest first."""
-        client = await self._prefect()
         flows = FlowFilter(name=FlowFilterName(any_=[FLOW]))
         runs = FlowRunFilter(
             state=FlowRunFilterState(type=FlowRunFilterStateType(any_=STATES[status])) if status else None,
             tags=FlowRunFilterTags(all_=[f"provider:{provider}"]) if provider else None,
         )
-        found, total = await asyncio.gather(
-            client.read_flow_runs(
-                flow_filter=flows,
-                flow_run_filter=runs,
-                sort=FlowRunSort.EXPECTED_START_TIME_DESC,
-                limit=limit,
-                offset=offset,
-            ),
-            client.count_flow_runs(flow_filter=flows, flow_run_filter=runs),
-        )
-        results = await self._results_of(found)
+        async with answering():
+            client = await self._prefect()
+            found, total = await asyncio.gather(
+                client.read_flow_runs(
+                    flow_filter=flows,
+                    flow_run_filter=runs,
+                    sort=FlowRunSort.EXPECTED_START_TIME_DESC,
+                    limit=limit,
+                    offset=offset,
+                ),
+                client.count_flow_runs(flow_filter=flows, flow_run_filter=runs),
+            )
+            results = await self._results_of(found)
         jobs = await asyncio.to_thread(lambda: [job_of(run, results.get(run.id), self._settings) for run in found])
         return JobPage(jobs, total)
 
     async def cancel(self, job_id: str) -> Job:
         """Stop a job; return it when it has ended, or as it is after ten seconds."""
-        flow_run = await self._read(job_id)
-        status = status_of(flow_run)
-        if status.is_final:
-            raise Conflict(f"The job has already ended: it is {status}.", job_id=job_id, status=status)
-        client = await self._prefect()
-        # A run that a worker has taken must be stopped by it; one that waits has nothing to stop.
-        at_work = flow_run.state_type in (StateType.PENDING, StateType.RUNNING, StateType.CANCELLING)
-        state = Cancelling(message=CANCELLED) if at_work else Cancelled(message=CANCELLED)
-        await client.set_flow_run_state(flow_run.id, state, force=True)
+        async with answering():
+            flow_run = await self._read(job_id)
+            status = status_of(flow_run)
+            if status.is_final:
+                raise Conflict(f"The job has already ended: it is {status}.", job_id=job_id, status=status)
+            # A run that a worker has taken must be stopped by it; one that waits has nothing to stop.
+            at_work = flow_run.state_type in (StateType.PENDING, StateType.RUNNING, StateType.CANCELLING)
+            state = Cancelling(message=CANCELLED) if at_work else Cancelled(message=CANCELLED)
+            await (await self._prefect()).set_flow_run_state(flow_run.id, state, force=True)
         deadline = time.monotonic() + _CANCEL_SECONDS
         while not (job := await self.get(job_id)).status.is_final and time.monotonic() < deadline:
             await asyncio.sleep(0.2)
@@ -146,7 +164,8 @@ class FlowRuns:
 
     async def logs(self, job_id: str, lines: int) -> Sequence[Log]:
         """Return the newest log lines, oldest first."""
-        await self._read(job_id)
+        async with answering():
+            await self._read(job_id)
         run = self._settings.run_dir(job_id)
         logs = await asyncio.to_thread(lambda: [event for _, event in run.events() if isinstance(event, Log)])
         return logs[-lines:]
@@ -157,6 +176,8 @@ class FlowRuns:
 
         ``after`` is the cursor of the last event seen. A Prefect server that is away delays the end, nothing else.
         """
+        if not (after or "0").isdecimal():
+            raise InvalidConfig("This is not a cursor of a job's events.", field="after", issue="Send one you received")
         job = await self.get(job_id)
         flow_run_id = flow_run_id_of(job_id)
         reader = EventReader(self._settings.run_dir(job_id), seq := int(after or 0))
@@ -165,8 +186,9 @@ class FlowRuns:
         flow_run: FlowRun | None = None
         while True:
             try:
-                flow_run = await self._followed_run(flow_run_id)
-            except (httpx.HTTPError, ResourceUnavailable):
+                async with answering():
+                    flow_run = await self._followed_run(flow_run_id)
+            except ResourceUnavailable:
                 flow_run = None
             # The state is read before the events: once it is final, all events are there to be read.
             for seq, event in await asyncio.to_thread(lambda: list(reader.read())):
@@ -182,9 +204,10 @@ class FlowRuns:
     async def ready(self) -> None:
         """Raise ``ResourceUnavailable`` unless Prefect answers and a worker polls."""
         try:
-            pool = await (await self._prefect()).read_work_pool(WORK_POOL)
-        except (httpx.HTTPError, ObjectNotFound) as error:
-            raise ResourceUnavailable("The Prefect server does not answer yet; try again in a moment.") from error
+            async with answering(_READY_SECONDS):
+                pool = await (await self._prefect()).read_work_pool(WORK_POOL)
+        except ObjectNotFound as error:
+            raise ResourceUnavailable("No worker has been there yet; start one, or wait for it.") from error
         if pool.status is not WorkPoolStatus.READY:
             raise ResourceUnavailable("No worker takes jobs at the moment; start one, or wait for it.")
 
