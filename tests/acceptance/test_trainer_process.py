@@ -10,9 +10,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from peft_studio.events import Failure, Log, Metrics
+from peft_studio.events import Log, Metrics
 from peft_studio.run_dir import RunDir
-from peft_studio.trainer.outcome import DONE, FAILED, STOPPED
+from peft_studio.trainer.outcome import DONE, STOPPED
 from peft_studio.trainer.program import run as train
 from peft_studio.trainer.stop import StopSignal
 from tests.tiny import conversations, make_run, tiny_model, write_rows
@@ -119,12 +119,3 @@ def test_a_trainer_that_is_terminated_saves_a_checkpoint_and_goes_on_later(
 
     assert start(run).wait(90) == DONE, run.log.read_text()
     assert_as_if_never_interrupted(run, uninterrupted)
-
-
-def test_what_cannot_work_ends_with_its_own_exit_code_and_a_reason(run: RunDir, start: Start) -> None:
-    run.write("config.json", run.read_config().model_copy(update={"target_modules": ["nothing"]}))
-    assert start(run).wait(90) == FAILED
-    failure = run.read_failure()
-    assert failure is not None
-    assert failure.code == "INVALID_CONFIG"
-    assert [event for _, event in run.events() if isinstance(event, Failure)] == [failure]

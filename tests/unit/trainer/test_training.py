@@ -9,9 +9,9 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, get_linear_schedule_with_warmup
 
 from peft_studio.config import TrainingConfig
-from peft_studio.datasets import examples, split_rows
+from peft_studio.datasets import examples, inspect, split_rows
 from peft_studio.events import Failure, Log, Metrics
-from peft_studio.plan import RowFormat
+from peft_studio.plan import ModelFacts, Plan, RowFormat
 from peft_studio.run_dir import RunDir
 from peft_studio.trainer.data import Row, encode, epoch_order
 from peft_studio.trainer.model import read_base
@@ -281,6 +281,44 @@ def test_rows_that_are_cut_or_left_out_are_counted(tmp_path: Path, model: Path) 
     summary = run.read_summary()
     assert summary is not None
     assert (summary.train_rows, summary.truncated_rows) == (4, 1)
+
+
+def plan_for(run: RunDir, **facts: Any) -> Plan:
+    config = run.read_config()
+    model = {"id": config.base_model, "architecture": "LlamaForCausalLM", "parameters": 1, "linear_modules": []}
+    return Plan(
+        config=config,
+        model=ModelFacts(**{**model, **facts}),
+        dataset=inspect(config.dataset_path),
+        cache_key="key",
+        total_steps=1,
+        estimated_cost=None,
+        estimated_duration_minutes=None,
+    )
+
+
+def test_what_validation_pinned_down_is_what_is_trained_on(tmp_path: Path, model: Path, rows: Path) -> None:
+    run = make_run(tmp_path / "run", Path("wherever/the-name-points"), rows, num_epochs=1)
+    run.write("plan.json", plan_for(run, path=str(model), revision="0123abc"))
+    trained(run)
+    settings = json.loads((run.adapter / "adapter_config.json").read_text())
+    assert settings["base_model_name_or_path"] == str(model)
+    assert settings["revision"] is None  # a folder has none that could be asked for
+
+
+def test_data_that_changed_since_validation_is_refused(tmp_path: Path, model: Path) -> None:
+    dataset = write_rows(tmp_path / "rows.jsonl", conversations(4))
+    run = make_run(tmp_path / "run", model, dataset)
+    run.write("plan.json", plan_for(run))
+    write_rows(dataset, conversations(4, seed=1))
+    assert train(run, StopSignal()) == FAILED
+    assert failure_of(run).details.startswith("dataset_path")
+
+
+def test_a_file_without_rows_is_refused(tmp_path: Path, model: Path) -> None:
+    run = make_run(tmp_path / "run", model, write_rows(tmp_path / "rows.jsonl", []))
+    assert train(run, StopSignal()) == FAILED
+    assert failure_of(run).code == "INVALID_CONFIG"
 
 
 def test_a_configuration_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
