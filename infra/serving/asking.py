@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from jinja2 import TemplateError
-
 from infra.serving.generation import Generation
 from infra.serving.sampling import Sampling
 from infra.serving.served import Models, Served
@@ -74,8 +72,8 @@ def _conversation(request: ChatRequest, served: Served, models: Models) -> list[
         text: str = models.base.tokenizer.apply_chat_template(
             messages, chat_template=served.chat_template, tokenize=False, add_generation_prompt=True
         )
-    except (TemplateError, ValueError, TypeError) as error:
-        reason = str(error).strip().splitlines()[-1]
+    except Exception as error:  # a template is a program, which may fail in any way
+        reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
         raise InvalidConfig(f"messages: the chat template does not take them: {reason}", field="messages") from error
     return _tokens(text, "messages", models, special=False)
 

@@ -109,6 +109,8 @@ def _error_of(response: httpx.Response) -> StudioError:
         return InternalError(f"The endpoint answered {response.status_code}.")
     details = {"field": "prompt" if field == "messages" else field} if field else {}
     match response.status_code:
+        case 404 if field == "model":
+            return ResourceUnavailable("The endpoint has just begun to load the adapter; try again in some seconds.")
         case 400 | 404 | 413:
             return InvalidConfig(message, **details, issue=message)
         case 429:

@@ -98,6 +98,7 @@ class Keeper:
                 return
             port = None
         kept.process = EndpointProcess(base, port or free_port(), self._settings.logs)
+        await self._note(records, DeploymentStatus.DEPLOYING)
         await kept.process.start()
         log.info("Started the endpoint of %s at %s.", base.source, kept.process.url)
 
@@ -113,8 +114,7 @@ class Keeper:
         elif kept.deaths >= _MOST_DEATHS:
             reason = f"its endpoint ended {kept.deaths} times, the last time saying: {process.last_words()}"
         else:
-            await self._note(records, DeploymentStatus.DEPLOYING)
-            return
+            return await self._note(records, DeploymentStatus.DEPLOYING)
         await self._note(records, DeploymentStatus.FAILED, error=reason)
         del self._kept[base]
 

@@ -62,7 +62,7 @@ class LocalDeployments:
         return [record for record in reversed(await self._records.all()) if status in (None, record.status)]
 
     async def wait(self, deployment_id: str, seconds: float) -> Deployment:
-        """Return a deployment once it runs; raises ``InvalidConfig`` where it failed, and gives up after ``seconds``."""
+        """Return a deployment once it runs; raises ``InvalidConfig`` where it failed; gives up in the end."""
         deadline = time.monotonic() + seconds
         while True:
             deployment = await self._records.get(deployment_id)

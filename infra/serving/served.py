@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from jinja2 import TemplateError
-
 from infra.serving.adapter_files import read_adapter
 from infra.serving.engine import Engine
 from infra.serving.lora import AdaptedLayers, Slot
@@ -98,6 +96,7 @@ def _end_of_turn(tokenizer: Any, template: str) -> int | None:
     tokenizer.chat_template = template
     try:
         token = Renderer(tokenizer, RowFormat.MESSAGES).end_of_turn()
-    except (InvalidConfig, TemplateError, ValueError):
-        return None  # a template that takes no such conversation: the model's own tokens have to do
+    except Exception:
+        # A template is a program, which may fail in any way at such a conversation: the model's own tokens have to do.
+        return None
     return tokenizer.convert_tokens_to_ids(token) if token else None
