@@ -1,0 +1,115 @@
+"""A job that deploys: its adapter answers at a local endpoint, whatever is killed."""
+
+import asyncio
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
+
+from benchmarks.studio import ROOT, Studio
+from infra.embedded.environment import child_environment
+from infra.serving.local import LocalDeployments
+from infra.serving.records import DeploymentStatus
+from infra.settings import Settings
+from peft_studio.errors import NotFound
+from peft_studio.jobs import JobStatus
+from tests.acceptance.conftest import eventually, logs
+from tests.acceptance.jobs import follow, job, part, processes, submit
+
+pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(300)]
+QUESTION = [{"role": "user", "content": "Hi, this is Grace. My pod in Tokyo does not start."}]
+
+
+class Deployed:
+    """A finished job's deployment: where it is, and what it says."""
+
+    def __init__(self, endpoint: str, name: str):
+        self.endpoint = endpoint
+        self.name = name
+
+    def says(self, model: str | None = None) -> str | None:
+        """The greedy answer to one question, None while there is no one to give it."""
+        body = {"model": model or self.name, "messages": QUESTION, "temperature": 0, "max_tokens": 24}
+        try:
+            answer = httpx.post(f"{self.endpoint}/chat/completions", json=body)
+        except httpx.TransportError:
+            return None
+        return answer.json()["choices"][0]["message"]["content"] if answer.is_success else None
+
+    def models(self) -> list[dict[str, Any]]:
+        return httpx.get(f"{self.endpoint}/models").json()["data"]
+
+    def processes(self) -> list[psutil.Process]:
+        """Who listens there, without those that only stand in for them."""
+        port = httpx.URL(self.endpoint).port
+        return [found for found in processes(f"--port {port}") if "infra.warm" not in found.cmdline()]
+
+
+@pytest.fixture(scope="module")
+def deployed(studio: Studio) -> Deployed:
+    job_id = submit(studio, deploy={"platform": "local"})
+    follow(studio, job_id)
+    finished = job(studio, job_id)
+    assert finished.status is JobStatus.COMPLETED, logs(studio.data_dir)
+    assert finished.endpoint and finished.step_seconds["deploying"] > 0
+    return Deployed(finished.endpoint, job_id.replace("job_", "deploy_"))
+
+
+@contextmanager
+def prefect_of(studio: Studio) -> Generator[None]:
+    """Speak to the studio's Prefect server in this process, as the studio's own processes do."""
+    command = part(studio, "prefect.server").cmdline()
+    port = int(command[command.index("--port") + 1])
+    environment = child_environment(Settings(data_dir=studio.data_dir, prefect_port=port))
+    where = {
+        PREFECT_API_URL: environment["PREFECT_API_URL"],
+        PREFECT_API_AUTH_STRING: environment["PREFECT_API_AUTH_STRING"],
+    }
+    with temporary_settings(where):
+        yield
+
+
+def test_the_adapter_of_a_job_answers_at_its_endpoint(deployed: Deployed) -> None:
+    base, adapter = deployed.models()
+    assert (base["id"], adapter["id"], adapter["parent"]) == (str(ROOT / "demo/model"), deployed.name, base["id"])
+    assert deployed.says() == deployed.says()
+    assert deployed.says() != deployed.says(base["id"])
+    assert Path(adapter["root"], "adapter_model.safetensors").is_file()
+
+
+def test_a_killed_endpoint_is_back_at_its_address_with_its_adapter(deployed: Deployed) -> None:
+    said = deployed.says()
+    (process,) = deployed.processes()
+    process.kill()
+    assert eventually(lambda: deployed.says() == said, 60)
+    assert process not in deployed.processes()
+
+
+def test_endpoints_end_with_their_worker_and_come_back_with_the_next(studio: Studio, deployed: Deployed) -> None:
+    said = deployed.says()
+    (process,) = deployed.processes()
+    part(studio, "infra.worker").kill()
+    assert eventually(lambda: not process.is_running(), 20)
+    assert eventually(lambda: deployed.says() == said, 90), logs(studio.data_dir)
+
+
+def test_a_deployment_is_a_record_in_prefect_until_it_is_removed(studio: Studio, deployed: Deployed) -> None:
+    async def remove() -> None:
+        deployments = LocalDeployments()
+        (record,) = await deployments.list(DeploymentStatus.RUNNING)
+        assert (record.deployment_id, record.endpoint) == (deployed.name, deployed.endpoint)
+        answer = await deployments.prompt(record.deployment_id, "Hello", 8, temperature=0)
+        assert 0 < answer.tokens_generated <= 8 and answer.latency_ms > 0
+        assert (await deployments.load(record.deployment_id)).requests_per_minute > 0
+        await deployments.remove(record.deployment_id)
+        with pytest.raises(NotFound):
+            await deployments.get(record.deployment_id)
+
+    with prefect_of(studio):
+        asyncio.run(remove())
+    assert eventually(lambda: not deployed.processes(), 20)
