@@ -74,7 +74,7 @@ def running_studio(data_dir: Path | None = None, **environment: str) -> Generato
             yield Studio(f"http://127.0.0.1:{port}", key, data_dir, process, seconds)
         finally:
             process.send_signal(signal.SIGTERM)
-            process.wait()
+            process.communicate()
 
 
 def demo_job(**changes: Any) -> dict[str, Any]:

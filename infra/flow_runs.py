@@ -9,7 +9,7 @@ import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -69,6 +69,15 @@ class JobPage:
     total: int
 
 
+@dataclass
+class _Followed:
+    """What is known of a run that somebody follows."""
+
+    last: FlowRun | None = None
+    asked: float = 0.0
+    reading: asyncio.Task[FlowRun] | None = None
+
+
 @asynccontextmanager
 async def answering(seconds: float = _PREFECT_SECONDS) -> AsyncGenerator[None]:
     """Turn a Prefect server that is away, slow or failing into ``ResourceUnavailable``."""
@@ -93,7 +102,7 @@ class FlowRuns:
         self._opening = asyncio.Lock()
         self._deployment: UUID | None = None
         self._results: OrderedDict[UUID, JobResult] = OrderedDict()
-        self._followed: dict[UUID, tuple[float, asyncio.Task[FlowRun]]] = {}
+        self._followed: dict[UUID, _Followed] = {}
 
     async def submit(self, config: TrainingConfig, *, idempotency_key: str | None = None) -> Submitted:
         """Validate a configuration and start a flow run for it; a repeated key gives the job of the first time."""
@@ -183,14 +192,9 @@ class FlowRuns:
         reader = EventReader(self._settings.run_dir(job_id), seq := int(after or 0))
         if seq == 0:
             yield "0", Status(job_id=job_id, status=JobStatus.PENDING, phase=Phase.QUEUED, timestamp=job.created_at)
-        flow_run: FlowRun | None = None
         while True:
-            try:
-                async with answering():
-                    flow_run = await self._followed_run(flow_run_id)
-            except ResourceUnavailable:
-                flow_run = None
-            # The state is read before the events: once it is final, all events are there to be read.
+            # The state is older than the events read next: once it is final, all events are there to be read.
+            flow_run = self._last_state(flow_run_id)
             for seq, event in await asyncio.to_thread(lambda: list(reader.read())):
                 yield str(seq), event
             if flow_run is not None and status_of(flow_run).is_final:
@@ -236,13 +240,21 @@ class FlowRuns:
         except ObjectNotFound:
             raise JobNotFound(f"There is no job {job_id!r}.", job_id=job_id) from None
 
-    async def _followed_run(self, flow_run_id: UUID) -> FlowRun:
-        """Read a run's state, at most twice a second for all its followers together."""
-        asked, reading = self._followed.get(flow_run_id, (0.0, None))
-        if reading is None or time.monotonic() - asked > _STATE_SECONDS:
-            reading = asyncio.create_task((await self._prefect()).read_flow_run(flow_run_id))
-            self._followed[flow_run_id] = time.monotonic(), reading
-        return await asyncio.shield(reading)
+    def _last_state(self, flow_run_id: UUID) -> FlowRun | None:
+        """Return a followed run as last read, without waiting; it is read twice a second for all followers together."""
+        followed = self._followed.setdefault(flow_run_id, _Followed())
+        if followed.reading is not None and followed.reading.done():
+            with suppress(ResourceUnavailable):
+                followed.last = followed.reading.result()
+            followed.reading = None
+        if followed.reading is None and time.monotonic() - followed.asked > _STATE_SECONDS:
+            followed.asked = time.monotonic()
+            followed.reading = asyncio.create_task(self._read_state(flow_run_id))
+        return followed.last
+
+    async def _read_state(self, flow_run_id: UUID) -> FlowRun:
+        async with answering():
+            return await (await self._prefect()).read_flow_run(flow_run_id)
 
     async def _results_of(self, flow_runs: Sequence[FlowRun]) -> dict[UUID, JobResult]:
         """Read the results of the completed ones among ``flow_runs``; a result never changes, so it is kept."""

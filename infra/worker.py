@@ -41,13 +41,17 @@ _WARM_COMMAND = shlex.join([sys.executable, "-m", "infra.warm", "run", "prefect.
 
 async def work(settings: Settings) -> None:
     """Serve until cancelled."""
-    async with get_client() as client:
-        await _create_pool(client, settings)
-        await _register_deployments(client)
-    await asyncio.to_thread(capabilities.probe, settings)
-    worker = ProcessWorker(work_pool_name=WORK_POOL, name="warm", prefetch_seconds=1, create_pool_if_not_found=False)
     async with asyncio.TaskGroup() as group:
-        group.create_task(_keep_warm_server(settings))
+        group.create_task(_keep_warm_server(settings))  # the slowest to start, and it needs nobody
+        async with get_client() as client:
+            while await client.api_healthcheck() is not None:
+                await asyncio.sleep(0.1)
+            await _create_pool(client, settings)
+            await _register_deployments(client)
+        await asyncio.to_thread(capabilities.probe, settings)
+        worker = ProcessWorker(
+            work_pool_name=WORK_POOL, name="warm", prefetch_seconds=1, create_pool_if_not_found=False
+        )
         group.create_task(Recovery(settings).keep())
         group.create_task(keep(settings))
         group.create_task(worker.start())

@@ -15,6 +15,7 @@ from urllib.parse import quote
 
 import httpx
 from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.frames import Close
 from websockets.sync.client import connect
 
 from peft_studio import errors
@@ -87,15 +88,10 @@ class Client:
                         yield event
                         if isinstance(event, Status) and event.status.is_final:
                             return
-            except InvalidStatus as refused:
-                if refused.response.status_code < 500:
-                    self.get_job(job_id)  # the same refusal in the REST answer says why
+            except (OSError, ConnectionClosed, InvalidStatus) as lost:
+                if _is_refusal(lost):
+                    self.get_job(job_id)  # the same refusal over REST says why
                     raise
-                _wait(deadline, refused)
-            except (OSError, ConnectionClosed) as lost:
-                if isinstance(lost, ConnectionClosed) and lost.rcvd and lost.rcvd.code >= 4000:
-                    self.get_job(job_id)
-                    raise StudioError(lost.rcvd.reason) from lost
                 _wait(deadline, lost)
 
     def _request(self, method: str, path: str, **arguments: Any) -> Any:
@@ -107,6 +103,17 @@ class Client:
 
 def _path(job_id: str) -> str:
     return f"/jobs/{quote(job_id, safe='')}"
+
+
+def _is_refusal(lost: Exception) -> bool:
+    """Tell a refusal, which would come again, from a server that is away for a moment."""
+    match lost:
+        case ConnectionClosed(rcvd=Close(code=code)):
+            return 4400 <= code < 4500
+        case InvalidStatus(response=response):
+            return response.status_code < 500
+        case _:
+            return False
 
 
 def _wait(deadline: float, error: Exception) -> None:

@@ -28,8 +28,9 @@ def programs(settings: Settings, scratch: Path) -> list[Program]:
     return [
         *first,
         _prefect(settings, {**environment, **server_environment(settings, url)}, database),
-        _worker(settings, common),
-        _api(settings, common, database),  # beside the Prefect server: it imports while that one does
+        # Beside the Prefect server: both import while it does, then wait for it.
+        _worker(settings, common, database),
+        _api(settings, common, database),
     ]
 
 
@@ -47,14 +48,14 @@ def _prefect(settings: Settings, environment: dict[str, str], after: Sequence[st
     )
 
 
-def _worker(settings: Settings, environment: dict[str, str]) -> Program:
+def _worker(settings: Settings, environment: dict[str, str], after: Sequence[str]) -> Program:
     ready = settings.data_dir / "worker.ready"
     return Program(
         name="worker",
         command=[sys.executable, "-P", "-m", "infra.worker"],
         environment=environment,
         is_ready=ready.exists,
-        after=["prefect"],
+        after=after,
         prepare=lambda: ready.unlink(missing_ok=True),
         stop_seconds=3.5,
     )

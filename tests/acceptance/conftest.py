@@ -1,7 +1,6 @@
 """A real studio, started the way users start it."""
 
-from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from time import monotonic, sleep
 
@@ -10,19 +9,10 @@ import pytest
 from benchmarks.studio import Studio, running_studio
 
 
-@contextmanager
-def a_studio(data_dir: Path) -> Generator[Studio]:
-    """A studio on a directory, stopped in the end."""
-    with running_studio(data_dir) as started:
-        yield started
-        assert started.process.stdout
-        started.process.stdout.close()
-
-
 @pytest.fixture(scope="session")
 def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
     """One studio for all tests; what a test stops or kills in it must be back when the test ends."""
-    with a_studio(tmp_path_factory.mktemp("studio")) as started:
+    with running_studio(tmp_path_factory.mktemp("studio")) as started:
         yield started
 
 

@@ -99,10 +99,12 @@ def test_a_job_that_dies_again_and_again_fails_with_a_reason(studio: Studio) -> 
         if pid and pid not in killed and psutil.pid_exists(pid):
             os.kill(pid, signal.SIGKILL)
             killed.add(pid)
-        return job(studio, job_id).status is JobStatus.FAILED
+        return run_dir(studio, job_id).latest().failure is not None
 
     assert eventually(kill_whatever_runs, 120)
+    follow(studio, job_id)
     failed = job(studio, job_id)
+    assert failed.status is JobStatus.FAILED
     assert failed.error is not None and "died 4 times" in failed.error["details"]
 
 

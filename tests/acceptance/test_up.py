@@ -12,8 +12,8 @@ import httpx
 import psutil
 import pytest
 
-from benchmarks.studio import Studio, free_port
-from tests.acceptance.conftest import a_studio, eventually, logs
+from benchmarks.studio import Studio, free_port, running_studio
+from tests.acceptance.conftest import eventually, logs
 
 # Generous: the machine may be busy with something else.
 READY_SECONDS = 60
@@ -177,14 +177,14 @@ def test_what_is_killed_comes_back(studio: Studio, name: str) -> None:
 
 
 def test_a_killed_studio_leaves_nothing_behind_and_the_next_one_recovers(tmp_path: Path) -> None:
-    with a_studio(tmp_path) as first:
+    with running_studio(tmp_path) as first:
         first.process.kill()
         assert eventually(lambda: not everything_about(tmp_path), 10), everything_about(tmp_path)
         key = first.key
     assert (tmp_path / "studio.json").exists()
     assert (tmp_path / "worker.ready").exists()
     reuse_the_number_of(tmp_path / "postgres" / "postmaster.pid")
-    with a_studio(tmp_path) as second:
+    with running_studio(tmp_path) as second:
         assert status_with(second, key) == 200
         began = time.monotonic()
         second.process.send_signal(signal.SIGTERM)
