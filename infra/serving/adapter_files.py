@@ -90,6 +90,8 @@ def _layer(
         _refuse(f"the base model has no layer {name!r}" if name not in modules else f"{name!r} lacks one of its halves")
     except TypeError as error:
         _refuse(f"{name!r}: {error}")
+    if ".experts." in name:
+        _refuse(f"{name!r} sees some of the tokens only; adapters on experts are not served")
     rank = len(down)
     if down.shape != (rank, inputs) or up.shape != (outputs, rank):
         _refuse(

@@ -87,7 +87,7 @@ class Batch:
         end = self._length + tokens.shape[1]
         padding = torch.tensor(self._padding, device=self._device).unsqueeze(1)
         places = torch.arange(end, device=self._device).unsqueeze(0)
-        self._layers.route([row.slot for row in self.rows])
+        self._layers.route([row.slot for row in self.rows], tokens.shape[1])
         output = self._model(
             input_ids=tokens,
             attention_mask=(places >= padding).long() if any(self._padding) else None,

@@ -47,8 +47,9 @@ class _Route:
 
     start: int
     end: int
-    mask: Tensor | None  # rows, 1, ranks: None where all rows share one adapter
-    gains: Tensor | None  # a line for each row
+    mask: Tensor | None  # rows, ranks; None where all rows share one adapter
+    gains: Tensor | None  # the number of a line for each row, or of one for all
+    tokens: int  # in each row
 
 
 class AdaptedLayers:
@@ -84,8 +85,8 @@ class AdaptedLayers:
         """Whether an adapter is still on."""
         return slot in self._slots
 
-    def route(self, rows: Sequence[Slot | None]) -> None:
-        """Say which adapter each row of the next batches goes through; None is the base model itself."""
+    def route(self, rows: Sequence[Slot | None], tokens: int) -> None:
+        """Say which adapter each row of the next batch, of so many tokens, goes through; None is the base model."""
         used = {row for row in rows if row is not None}
         if not used:
             self._route = None
@@ -93,15 +94,16 @@ class AdaptedLayers:
         start, end = min(slot.start for slot in used), max(slot.end for slot in used)
         mask = None
         if len(used) > 1 or None in rows:
-            mask = torch.zeros(len(rows), 1, end - start)
+            mask = torch.zeros(len(rows), end - start)
             for number, slot in enumerate(rows):
                 if slot is not None:
-                    mask[number, :, slot.start - start : slot.end - start] = 1
+                    mask[number, slot.start - start : slot.end - start] = 1
             mask = mask.to(self._device)
         gains = None
         if any(slot.gain for slot in used):
-            gains = torch.tensor([slot.gain if slot else 0 for slot in rows], device=self._device)
-        self._route = _Route(start, end, mask, gains)
+            lines = rows if mask is not None else rows[:1]
+            gains = torch.tensor([slot.gain if slot else 0 for slot in lines], device=self._device)
+        self._route = _Route(start, end, mask, gains, tokens)
 
     def _hook(self, layer: "_Layer") -> Any:
         def adapt(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
@@ -163,14 +165,25 @@ class _Layer:
         """Return the layer's output as the routed adapters change it."""
         hidden = linear(inputs.to(self._down.dtype), self._down[route.start : route.end])
         if route.mask is not None:
-            hidden = hidden * route.mask
+            hidden = hidden * _by_row(route.mask, hidden, route)
         delta = hidden @ self._up[route.start : route.end]
         if route.gains is None or self._gains is None:
             return (output + delta).to(output.dtype)
-        gains = self._gains[route.gains].unsqueeze(1)
+        gains = _by_row(self._gains[route.gains], output, route)
         if self._bias is None:
             return ((output + delta) * gains).to(output.dtype)
         return ((output - self._bias + delta) * gains + self._bias).to(output.dtype)
+
+
+def _by_row(lines: Tensor, tokens: Tensor, route: _Route) -> Tensor:
+    """Bring one line for each row into a shape that goes with tokens, in rows or, as some layers take them, without."""
+    if len(lines) == 1:
+        return lines
+    if tokens.dim() > 2 and len(tokens) == len(lines):
+        return lines.view(len(lines), *[1] * (tokens.dim() - 2), -1)
+    if tokens.dim() == 2 and len(tokens) == len(lines) * route.tokens:
+        return lines.repeat_interleave(route.tokens, 0)
+    raise ValueError(f"The tokens of {len(lines)} rows cannot be told apart in the shape {tuple(tokens.shape)}.")
 
 
 def sizes(module: nn.Module) -> tuple[int, int]:
@@ -181,7 +194,7 @@ def sizes(module: nn.Module) -> tuple[int, int]:
 
 def linear_weight(module: nn.Module) -> Tensor:
     """Return a linear layer's weight, outputs by inputs; raises ``TypeError`` for any other layer."""
-    if isinstance(module, nn.Linear):
+    if isinstance(module, nn.Linear) and type(module).forward is nn.Linear.forward:
         return module.weight
     if type(module).__name__ == "Conv1D":  # transformers' own: a linear layer with its weight transposed
         weight: Any = module.weight

@@ -22,6 +22,7 @@ KINDS: dict[str, dict[str, Any]] = {
 def stock_peft() -> Generator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+        warnings.filterwarnings("ignore", "fan_in_fan_out is set to False", UserWarning)
         yield
 
 

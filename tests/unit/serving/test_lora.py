@@ -39,7 +39,7 @@ def logits(model: Any, rows: int = 1) -> torch.Tensor:
 def test_an_adapter_changes_the_model_as_stock_peft_does(
     kind: str, model: Any, layers: AdaptedLayers, slots: dict[str, Slot], stock: Answerer
 ) -> None:
-    layers.route([slots[kind]])
+    layers.route([slots[kind]], len(PROMPT))
     torch.testing.assert_close(logits(model)[0], stock.logits(kind, PROMPT), rtol=1e-4, atol=1e-4)
     assert not torch.allclose(logits(model)[0], stock.logits(None, PROMPT), atol=0.05)
 
@@ -48,7 +48,7 @@ def test_each_row_of_a_mixed_batch_goes_through_its_own_adapter(
     model: Any, layers: AdaptedLayers, slots: dict[str, Slot], stock: Answerer
 ) -> None:
     names = [None, "dora", "lora", None, "rslora", "dora", "patterned"]
-    layers.route([slots[name] if name else None for name in names])
+    layers.route([slots[name] if name else None for name in names], len(PROMPT))
     for row, name in zip(logits(model, len(names)), names, strict=True):
         torch.testing.assert_close(row, stock.logits(name, PROMPT), rtol=1e-4, atol=1e-4)
 
@@ -56,7 +56,7 @@ def test_each_row_of_a_mixed_batch_goes_through_its_own_adapter(
 def test_the_base_model_is_itself_with_adapters_loaded(
     model: Any, layers: AdaptedLayers, slots: dict[str, Slot], stock: Answerer
 ) -> None:
-    layers.route([None])
+    layers.route([None], len(PROMPT))
     assert torch.equal(logits(model)[0], stock.logits(None, PROMPT))
 
 
@@ -72,7 +72,7 @@ def test_an_adapter_takes_the_place_of_one_that_left(
     assert not layers.holds(slots["dora"])
     again = layers.attach(read_adapter(adapters["lora"], model, BaseName(str(base_folder))).weights)
     assert again.start == slots["dora"].start
-    layers.route([again, slots["patterned"]])
+    layers.route([again, slots["patterned"]], len(PROMPT))
     first, second = logits(model, 2)
     torch.testing.assert_close(first, stock.logits("lora", PROMPT), rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(second, stock.logits("patterned", PROMPT), rtol=1e-4, atol=1e-4)
@@ -86,7 +86,7 @@ def test_there_is_room_for_any_number_of_adapters(model: Any, layers: AdaptedLay
         for _ in range(10)
     ]
     assert len({slot.start for slot in slots}) == len({slot.gain for slot in slots}) == 10
-    layers.route([slots[9], slots[0], None])
+    layers.route([slots[9], slots[0], None], len(PROMPT))
     last, first, none = logits(model, 3)
     torch.testing.assert_close(last, first)
     assert not torch.allclose(last, before)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from infra.serving.adapter_files import BaseName, read_adapter
 from infra.serving.generation import Generation, Piece
@@ -15,7 +16,7 @@ from infra.serving.sampling import Sampling
 from infra.serving.scheduler import Limits, Scheduler
 from peft_studio.errors import InternalError, RateLimitExceeded, ResourceUnavailable
 from tests.tiny import tiny_tokenizer
-from tests.unit.serving.adapters import KINDS, Answerer, load
+from tests.unit.serving.adapters import KINDS, Answerer, load, make_adapter
 
 NO_END: frozenset[int] = frozenset()
 
@@ -226,3 +227,47 @@ def test_a_step_that_fails_ends_its_requests_and_no_others(served: Served) -> No
     served.run(scheduler)
     assert len(after.generated) == 3
     assert torch.is_grad_enabled()
+
+
+ARCHITECTURES: dict[str, dict[str, Any]] = {
+    "mistral": {"sliding_window": 8, "num_key_value_heads": 2},
+    "qwen3": {"head_dim": 8, "num_key_value_heads": 2},
+    "gemma2": {"sliding_window": 8, "head_dim": 8, "query_pre_attn_scalar": 8},
+    "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 128},  # its layers are no nn.Linear
+    "opt": {"ffn_dim": 64, "word_embed_proj_dim": 32},  # its feed-forward layers see tokens without rows
+}
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_models_of_other_makes_answer_in_a_batch_as_alone(architecture: str, tmp_path: Path) -> None:
+    tiny_model_of(architecture, tmp_path / "base", **ARCHITECTURES[architecture])
+    adapter = {"dora": make_adapter(tmp_path / "dora", tmp_path / "base", seed=1, use_dora=True)}
+    served, stock = Served(tmp_path / "base", adapter), Answerer(tmp_path / "base", adapter)
+    chance = random.Random(0)
+    asked = {served.ask(name, prompt(chance), 10): name for name in [None, "dora", "dora", None, "dora"]}
+    scheduler = served.scheduler()
+    for generation in asked:
+        scheduler.add(generation)
+        served.step(scheduler)
+    served.run(scheduler)
+    for generation, name in asked.items():
+        assert generation.generated == stock.tokens(name, generation.prompt, 10)
+
+
+def tiny_model_of(architecture: str, folder: Path, **changes: Any) -> None:
+    shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    if architecture == "gpt2":
+        shape = {}
+    common = {
+        "vocab_size": 305,
+        "max_position_embeddings": 128,
+        "bos_token_id": 0,
+        "eos_token_id": 1,
+        "pad_token_id": 0,
+    }
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(architecture, **shape, **common, **changes))
+    for weight in model.parameters():
+        if weight.dim() > 1:
+            torch.nn.init.normal_(weight, std=0.15)  # so that answers differ from each other
+    model.save_pretrained(folder)
