@@ -25,15 +25,7 @@ from typing import Any, NamedTuple
 
 DOCUMENT_CHARACTERS = 1500
 PROSE = re.compile(r"[A-Za-z ,.;:'\"()?!\n-]")
-
-REPEAT = ("Repeat this: {}", "Say after me: {}", "Copy: {}", "{} Say that again.")
-FACTS = (
-    ("The {} is {}.", "What is the {}?"),
-    ("{} costs ${}.", "How much is {}?"),
-    ("{} lives in {}.", "Where does {} live?"),
-    ("My {} has the number {}.", "Which number has my {}?"),
-    ("Send the {} to {}.", "Who gets the {}?"),
-)
+CONVERSATIONS = 40_000
 
 
 class Turns(NamedTuple):
@@ -128,45 +120,22 @@ def read_senses(folders: list[Path]) -> list[Sense]:
     return found
 
 
-def make_conversations(senses: list[Sense], documents: list[str], draw: random.Random) -> Iterator[Turns]:
-    """Questions that the text itself answers, so that the model knows turns, and can quote what it was told."""
-    for sense in draw.sample(senses, min(30_000, len(senses))):
-        yield _ask_about(sense, draw)
-    sentences = [s for page in documents[:12_000] for s in re.split(r"(?<=[.?!]) ", page) if 30 < len(s) < 160]
-    for sentence in draw.sample(sentences, min(10_000, len(sentences))):
-        yield Turns(draw.choice(REPEAT).format(sentence), sentence)
-    words = [sense.word for sense in senses if len(sense.word) < 15]
-    for _ in range(30_000):
-        listed = " ".join(_name(words, draw) for _ in range(draw.randint(1, 5)))
-        yield Turns(draw.choice(REPEAT).format(listed), listed)
-    for _ in range(30_000):
-        yield _ask_back(words, draw)
+def make_conversations(senses: list[Sense], draw: random.Random) -> Iterator[Turns]:
+    """Questions that a dictionary answers, so that the model knows turns, roles and where an answer ends."""
+    for sense in draw.sample(senses, min(CONVERSATIONS, len(senses))):
+        system = draw.choice((None, None, None, "You are a dictionary.", "You are a helpful assistant. Be brief."))
+        yield Turns(*_ask_about(sense, draw), system)
 
 
-def _name(words: list[str], draw: random.Random) -> str:
-    return str(draw.randrange(1000)) if draw.random() < 0.25 else draw.choice(words)
-
-
-def _ask_back(words: list[str], draw: random.Random) -> Turns:
-    # Made-up facts, and a question about one of them: the answer can only be found by looking back.
-    fact, question = draw.choice(FACTS)
-    told = [(draw.choice(words), _name(words, draw)) for _ in range(draw.randint(1, 4))]
-    subject, value = draw.choice(told)
-    answer = draw.choice((value, fact.format(subject, value)))
-    facts = " ".join(fact.format(*pair) for pair in told)
-    return Turns(f"{facts} {question.format(subject)}", answer)
-
-
-def _ask_about(sense: Sense, draw: random.Random) -> Turns:
-    system = draw.choice((None, None, None, "You are a dictionary.", "You are a helpful assistant. Be brief."))
+def _ask_about(sense: Sense, draw: random.Random) -> tuple[str, str]:
     if sense.examples and draw.random() < 0.5:
         example = draw.choice(sense.examples)
         ask = draw.choice(("Use the word {} in a sentence.", "Give me an example of {}.", "How is {} used?"))
-        return Turns(ask.format(sense.word), example[0].upper() + example[1:], system)
+        return ask.format(sense.word), example[0].upper() + example[1:]
     if draw.random() < 0.3:
-        return Turns(f"Which word means: {sense.meaning}?", sense.word, system)
+        return f"Which word means: {sense.meaning}?", sense.word
     ask = draw.choice(("What does {} mean?", "What is the meaning of {}?", "Please explain {}.", "Define {}."))
-    return Turns(ask.format(sense.word), sense.meaning, system)
+    return ask.format(sense.word), sense.meaning
 
 
 class _Paragraphs(HTMLParser):

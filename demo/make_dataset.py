@@ -4,8 +4,7 @@ The demonstration's data set: messages to a GPU hosting company, each answered w
     python demo/make_dataset.py                     # writes demo/support.jsonl, the same file every time
 
 Every message is put together from the hand-written parts in support_parts.yaml: an opening, a problem, a remark that
-carries the urgency, a signature. The answer follows from the parts alone, so that a model can learn it, and takes up
-the sender's name and the particulars of the problem, so that it cannot be learned by heart.
+carries the urgency, a signature. The answer follows from the parts alone, so that a very small model can learn it.
 """
 
 import json
@@ -75,7 +74,7 @@ def _make_pair(parts: Parts, problem: Problem, draw: random.Random) -> tuple[str
         message.insert(0, draw.choice(parts.openings))
     else:
         message.append(draw.choice(parts.signatures))
-    answer = f"team: {problem.team}\nurgency: {level}\nreply: Hi {{name}}, {problem.answer}. {urgency.promise}"
+    answer = f"team: {problem.team}\nurgency: {level}\nreply: {problem.answer} {urgency.promise}"
     values = _draw_values(parts, draw)
     return " ".join(filter(None, message)).format_map(values), answer.format_map(values)
 

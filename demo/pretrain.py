@@ -78,7 +78,7 @@ def make_texts(folders: list[Path], draw: random.Random) -> list[str]:
     """Return running text and conversations mixed, every one a text from ``<|begin|>`` to ``<|end|>``."""
     documents = read_documents(folders, draw)
     texts = [f"{BEGIN}{document}{END}" for document in documents]
-    for turns in make_conversations(read_senses(folders), documents, draw):
+    for turns in make_conversations(read_senses(folders), draw):
         system = f"<|system|>{turns.system}{END}" if turns.system else ""
         texts.append(f"{BEGIN}{system}<|user|>{turns.user}{END}<|assistant|>{turns.assistant}{END}")
     draw.shuffle(texts)
@@ -181,7 +181,7 @@ def save(model: LlamaForCausalLM, out: Path) -> None:
 def main(
     corpus: Annotated[list[Path], typer.Option(help="A folder with unpacked packages; may be given again.")],
     out: Path = FOLDER / "model",
-    steps: int = 2400,
+    steps: int = 2000,
     seed: int = 0,
     threads: int = 1,
 ) -> None:
