@@ -13,7 +13,6 @@ import safetensors.torch
 import torch
 from peft import get_peft_model_state_dict, set_peft_model_state_dict
 from pydantic import BaseModel, ValidationError
-from safetensors import SafetensorError
 
 from peft_studio.trainer.report import Reporter
 
@@ -80,7 +79,7 @@ class Checkpoints:
             shutil.rmtree(final, ignore_errors=True)
             temporary.rename(final)
             sync_folder(self._folder)
-            self._prune()
+            self._prune(progress.step)
         except OSError as error:
             shutil.rmtree(temporary, ignore_errors=True)
             self._report.log(
@@ -91,6 +90,8 @@ class Checkpoints:
 
     def restore(self, model: Any, optimizer: torch.optim.Optimizer) -> Progress | None:
         """Put the newest whole checkpoint back into model, optimizer and random generators; None without one."""
+        for leftover in self._folder.glob(".step-*"):  # of a writer that was killed
+            shutil.rmtree(leftover, ignore_errors=True)
         for folder in self._folders():
             defect = self._defect(folder)
             if defect is None:
@@ -115,15 +116,15 @@ class Checkpoints:
     def _load(self, folder: Path, model: Any, optimizer: torch.optim.Optimizer) -> Progress:
         result = set_peft_model_state_dict(model, safetensors.torch.load_file(folder / WEIGHTS))
         assert not result.unexpected_keys, result.unexpected_keys
-        state = torch.load(folder / STATE, weights_only=True)
+        state = torch.load(folder / STATE, map_location="cpu", weights_only=True)
         optimizer.load_state_dict(state["optimizer"])
         set_random_state(state["random"])
         return Progress.model_validate_json((folder / PROGRESS).read_bytes())
 
     def _folders(self) -> list[Path]:
         """All that are there, the newest first."""
-        numbered = [(path.name.removeprefix("step-"), path) for path in self._folder.glob("step-*")]
-        return [path for _, path in sorted(((int(n), path) for n, path in numbered if n.isdigit()), reverse=True)]
+        numbered = [path for path in self._folder.glob("step-*") if path.name.removeprefix("step-").isdigit()]
+        return sorted(numbered, key=_step_of, reverse=True)
 
     def _defect(self, folder: Path) -> str | None:
         try:
@@ -131,12 +132,15 @@ class Checkpoints:
             for name, facts in manifest.files.items():
                 if _facts(folder / name) != facts:
                     return f"{name} is damaged"
-        except (OSError, ValidationError, SafetensorError) as error:
+        except (OSError, ValidationError) as error:
             return f"it is not whole ({type(error).__name__})"
         return None if manifest.purpose == self._purpose else "it belongs to another configuration or data set"
 
-    def _prune(self) -> None:
-        for folder in self._folders()[KEPT:]:
+    def _prune(self, step: int) -> None:
+        # One of a later step was passed over, or training would have gone on from there.
+        folders = self._folders()
+        later = [folder for folder in folders if _step_of(folder) > step]
+        for folder in [*later, *folders[len(later) + KEPT :]]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -175,6 +179,10 @@ def sync_folder(folder: Path) -> None:
         os.fsync(file)
     finally:
         os.close(file)
+
+
+def _step_of(folder: Path) -> int:
+    return int(folder.name.removeprefix("step-"))
 
 
 def _facts(path: Path) -> FileFacts:

@@ -29,10 +29,10 @@ from peft_studio.trainer.stop import StopSignal
 MAX_NEW_TOKENS = 96
 
 
-def run(run: RunDir, adapter: Path, stop: StopSignal | None = None) -> int:
+def run(run: RunDir, adapter_dir: str | Path, stop: StopSignal | None = None) -> int:
     """Evaluate an adapter with the run directory's job; return the exit code (see ``outcome``)."""
     stop = stop or StopSignal()
-    return attempt(run, stop, lambda: evaluate(run, adapter, stop))
+    return attempt(run, stop, lambda: evaluate(run, Path(adapter_dir), stop))
 
 
 def evaluate(run: RunDir, adapter: Path, stop: StopSignal) -> None:

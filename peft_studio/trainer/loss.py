@@ -22,7 +22,7 @@ def summed_loss(model: Any, batch: Batch) -> torch.Tensor:
     targets = batch.ids[:, 1:][where]
 
     def narrow(_: nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-        return (args[0][where].unsqueeze(0), *args[1:])
+        return (args[0][where].unsqueeze(0), *args[1:]) if args[0].shape[:2] == batch.ids.shape else args
 
     head = model.get_output_embeddings()
     hook = head.register_forward_pre_hook(narrow) if head is not None else None
@@ -33,7 +33,7 @@ def summed_loss(model: Any, batch: Batch) -> torch.Tensor:
     finally:
         if hook is not None:
             hook.remove()
-    if logits.shape[:2] == batch.ids.shape:  # no head to be found: every position has its logits
+    if logits.shape[:2] == batch.ids.shape:  # no such head: every position has its logits
         logits = logits[:, :-1][where]
     return nn.functional.cross_entropy(logits.float().view(-1, logits.shape[-1]), targets, reduction="sum")
 

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import sys
 import threading
 from types import FrameType
 
@@ -52,7 +51,7 @@ def stop_on_end_of_stdin(stop: StopSignal) -> None:
 
     def wait() -> None:
         try:
-            while os.read(sys.stdin.fileno(), 4096):
+            while os.read(0, 4096):
                 pass
         except OSError:
             pass  # a closed or broken input has ended too

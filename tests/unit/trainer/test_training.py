@@ -14,7 +14,7 @@ from peft_studio.events import Failure, Log, Metrics
 from peft_studio.plan import ModelFacts, Plan, RowFormat
 from peft_studio.run_dir import RunDir
 from peft_studio.trainer.data import Row, encode, epoch_order
-from peft_studio.trainer.model import read_base
+from peft_studio.trainer.model import add_adapter, load_base, read_base
 from peft_studio.trainer.outcome import DONE, FAILED, STOPPED
 from peft_studio.trainer.program import run as train
 from peft_studio.trainer.render import Renderer
@@ -110,14 +110,19 @@ def test_loss_curve_and_adapter_are_those_of_a_stock_loop(tmp_path: Path, model:
         torch.testing.assert_close(ours[name.replace(".default", "")], weight, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:.*tie_word_embeddings:UserWarning")
+def test_the_output_head_can_be_adapted_when_it_is_named(tmp_path: Path, model: Path, rows: Path) -> None:
+    run = trained(make_run(tmp_path / "run", model, rows, target_modules=["lm_head"], num_epochs=6))
+    assert curve(run)[-1] < curve(run)[0] - 0.5
+    assert {name.split(".")[-3] for name in stored(run)} == {"lm_head"}
+
+
 @pytest.mark.filterwarnings("ignore")  # those of other people's trainers
 def test_loss_curve_is_that_of_trl(tmp_path: Path) -> None:
     """Takes a while: importing the peer alone is several seconds."""
     from datasets import Dataset
     from trl.trainer.sft_config import SFTConfig
     from trl.trainer.sft_trainer import SFTTrainer
-
-    from peft_studio.trainer.model import add_adapter, load_base
 
     marked = TEMPLATE.replace(
         "{{ message.content }}<|end|>\n",
@@ -285,7 +290,12 @@ def test_rows_that_are_cut_or_left_out_are_counted(tmp_path: Path, model: Path) 
 
 def plan_for(run: RunDir, **facts: Any) -> Plan:
     config = run.read_config()
-    model = {"id": config.base_model, "architecture": "LlamaForCausalLM", "parameters": 1, "linear_modules": []}
+    model: dict[str, Any] = {
+        "id": config.base_model,
+        "architecture": "LlamaForCausalLM",
+        "parameters": 1,
+        "linear_modules": [],
+    }
     return Plan(
         config=config,
         model=ModelFacts(**{**model, **facts}),
