@@ -142,7 +142,7 @@ def report(client: Client, job: Job, port: int, prefect_port: int) -> None:
             ("loss", base.loss, adapter.loss),
             ("perplexity", base.perplexity, adapter.perplexity),
         ):
-            table.add_row(name, f"{before:.3f}", f"{after:.3f}", f"{100 * (after / before - 1):+.0f} %")
+            table.add_row(name, f"{before:.3f}", f"{after:.3f}", f"{100 * (after / before - 1):+.1f} %")
         console.print(table)
     if job.evaluation and (answer := job.evaluation.answer):
         console.print(f"\n[bold]Prompt[/]      {escape(answer.prompt)}")
