@@ -33,15 +33,16 @@ def deploy(stored: Stored, plan: Plan) -> str:
     record = JobRecord.current()
     record.enter(Phase.DEPLOYING)
     try:
-        deployment, said = asyncio.run(_deployed(stored, plan, record.job_id.removeprefix(PREFIX)))
+        key = record.job_id.removeprefix(PREFIX)
+        deployment, said = asyncio.run(serve(stored, plan, key, LocalDeployments()))
     except InvalidConfig as error:
         raise TrainingFailed(error.message, **error.details) from error
     record.say(f"The adapter answers at {deployment.endpoint} as model {deployment.deployment_id} ({said}).")
     return str(deployment.endpoint)
 
 
-async def _deployed(stored: Stored, plan: Plan, key: str) -> tuple[Deployment, str]:
-    deployments = LocalDeployments()
+async def serve(stored: Stored, plan: Plan, key: str, deployments: LocalDeployments) -> tuple[Deployment, str]:
+    """Have an adapter served and answer; return the deployment that runs, and what its answer took."""
     created = await deployments.create(
         adapter_id=stored.adapter_id,
         adapter=str(Path(stored.artifact.path).parent),

@@ -8,7 +8,6 @@ environment every request must bear it. Exit code 2: the base model cannot be se
 """
 
 import argparse
-import copy
 import logging
 import os
 import sys
@@ -41,8 +40,7 @@ def prepare(
     base = load_base(source, revision, precision)
     layers = AdaptedLayers(base.model)
     limits = Limits(rows=rows, queue=queue, cache_tokens=cache_tokens(base))
-    # A tokenizer may be changed by encoding with it: the engine's thread decodes with one of its own.
-    engine = Engine(Scheduler(base.model, layers, copy.deepcopy(base.tokenizer), limits))
+    engine = Engine(Scheduler(base.model, layers, base.tokenizer, limits))
     return Serving(Models(base, layers, engine), engine)
 
 

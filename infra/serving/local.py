@@ -81,7 +81,7 @@ class LocalDeployments:
     async def stop(self, deployment_id: str) -> Deployment:
         """Have a deployment no longer served; its record is kept, and ``create`` with its key starts it again."""
         deployment = await self._records.get(deployment_id)
-        if deployment.status is not DeploymentStatus.STOPPED:
+        if deployment.is_wanted:
             deployment = deployment.model_copy(update={"status": DeploymentStatus.STOPPED})
             await self._records.replace(deployment)
         return deployment

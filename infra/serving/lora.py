@@ -63,6 +63,7 @@ class AdaptedLayers:
         self._ranks = _FIRST_RANKS
         self._gains = _FIRST_GAINS
         self._route: _Route | None = None
+        self._routed: tuple[tuple[Slot | None, ...], int] | None = None
 
     def attach(self, weights: Mapping[str, LayerWeights]) -> Slot:
         """Put an adapter on the layers that it names; its shapes must be right."""
@@ -87,6 +88,9 @@ class AdaptedLayers:
 
     def route(self, rows: Sequence[Slot | None], tokens: int) -> None:
         """Say which adapter each row of the next batch, of so many tokens, goes through; None is the base model."""
+        if self._routed == (asked := (tuple(rows), tokens)):
+            return  # step after step of one batch goes the same way
+        self._routed = asked
         used = {row for row in rows if row is not None}
         if not used:
             self._route = None

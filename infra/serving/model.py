@@ -34,9 +34,11 @@ def load_base(source: str, revision: str | None, precision: Precision = Precisio
     transformers_logging.disable_progress_bar()
     on = device()
     at = None if Path(source).is_dir() else revision  # a folder's revision is a hash of its files
+    where: dict[str, Any] = {} if on.type == "cpu" else {"device_map": {"": str(on)}}
     try:
         tokenizer: Any = AutoTokenizer.from_pretrained(source, revision=at)
-        model: Any = AutoModelForCausalLM.from_pretrained(source, revision=at, dtype=dtype_of(precision, on))
+        tokenizer("a")  # the first call may change its settings, which no other thread must be using then
+        model: Any = AutoModelForCausalLM.from_pretrained(source, revision=at, dtype=dtype_of(precision, on), **where)
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise InvalidConfig(f"The base model {source!r} cannot be loaded: {reason}", field="base") from error
@@ -47,7 +49,7 @@ def load_base(source: str, revision: str | None, precision: Precision = Precisio
             f"The base model {source!r} keeps a state other than keys and values; such models are not served here.",
             field="base",
         )
-    model.to(on).eval().requires_grad_(False)
+    model.eval().requires_grad_(False)
     context = getattr(config, "max_position_embeddings", None) or _MOST_CACHE_TOKENS
     return BaseModel(BaseName(source, revision), model, tokenizer, context)
 

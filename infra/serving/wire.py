@@ -106,14 +106,6 @@ class UnloadAdapter(BaseModel):
     lora_name: str
 
 
-class Usage(BaseModel):
-    """How many tokens a request came to."""
-
-    prompt_tokens: int
-    completion_tokens: int
-    total_tokens: int
-
-
 def explain(error: ValidationError) -> InvalidConfig:
     """Say what is wrong with a request, and in which field: the first thing found."""
     first = error.errors()[0]
