@@ -95,7 +95,7 @@ def read_examples(config: TrainingConfig, plan: Plan | None) -> tuple[list[Examp
 
 
 def encode(examples: Iterable[Example], base: Base, renderer: Renderer, limit: int) -> Encoded:
-    """Tokenize rows, each cut to ``limit`` tokens; those laid out literally close with the end-of-text token."""
+    """Tokenize rows, each closed by a special token, then cut to ``limit`` tokens."""
     rows: list[Row] = []
     truncated = dropped = 0
     for some in _chunks(examples, AT_ONCE):
@@ -109,7 +109,7 @@ def encode(examples: Iterable[Example], base: Base, renderer: Renderer, limit: i
         )
         for ids, offsets, row in zip(tokens["input_ids"], tokens["offset_mapping"], rendered, strict=True):
             learn = _marks(offsets, row.answers)
-            if renderer.literal:
+            if not row.closed:
                 ids, learn = _close(ids, learn, base.end)
             truncated += len(ids) > limit
             whole = Row(np.array(ids[:limit], dtype=np.int64), learn[:limit])

@@ -14,10 +14,15 @@ Span = tuple[int, int]
 
 @dataclass(frozen=True)
 class Rendered:
-    """A row as text; ``answers`` are the character ranges that carry loss."""
+    """
+    A row as text; ``answers`` are the character ranges that carry loss.
+
+    A row that is not ``closed`` by a special token of its own ends with the end-of-text token.
+    """
 
     text: str
     answers: list[Span]
+    closed: bool = False
 
 
 class Renderer:
@@ -25,9 +30,8 @@ class Renderer:
     Lays out examples for one tokenizer, in training and at the prompt alike.
 
     Conversations and, where there is a chat template, instructions go through the template; everything else is
-    taken as it stands, and ``literal`` is true: the tokenizer adds its special tokens and the row ends with its
-    end-of-text token. What belongs to an answer is found by rendering the conversation up to the answer and up to
-    its end, so that templates need no generation block.
+    taken as it stands, and ``literal`` is true: the tokenizer adds its special tokens. What belongs to an answer is
+    found by rendering parts of the conversation, so that templates need no generation block.
     """
 
     def __init__(self, tokenizer: Any, format: RowFormat):
@@ -53,7 +57,7 @@ class Renderer:
             text = before + (example.text or example.completion)
             return Rendered(text, [(len(before), len(text))])
         except (TemplateError, ValueError) as error:
-            reason = str(error).strip().splitlines()[-1]
+            reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
             raise InvalidConfig(
                 f"Row {example.number} does not go through the base model's chat template: {reason}",
                 field="dataset_path",
@@ -81,9 +85,9 @@ class Renderer:
         if self.literal:
             return None
         conversation = self._conversation([_turn("user", "?"), _turn("assistant", "!")])
-        start, end = conversation.answers[-1]
-        answer = conversation.text[start:end]
-        return next((token for token in self._special if answer.endswith(token)), None)
+        closing = conversation.text[slice(*conversation.answers[-1])].rpartition("!")[2]
+        found = [token for token in self._special if token in closing]
+        return min(found, key=closing.index, default=None)
 
     def _literal_prompt(self, example: Example) -> str:
         if self.format is not RowFormat.INSTRUCTION:
@@ -97,34 +101,46 @@ class Renderer:
         answers: list[Span] = []
         for i, turn in enumerate(turns):
             if turn["role"] == "assistant":
-                before = self._render(turns[:i], ask=True) if i else ""
-                if not text.startswith(before):
-                    raise ValueError(_NOT_INCREMENTAL)
-                answers.append(self._answer(text, len(before), turns[: i + 1]))
-        return Rendered(text, answers)
+                span = self._span_by_prefixes(text, turns, i) or self._span_by_marker(text, turns, i)
+                if span is None:
+                    raise ValueError(_CANNOT_TELL)
+                if turn["content"].strip()[-20:] not in text[slice(*span)]:
+                    raise ValueError("it leaves out what the assistant says")
+                answers.append(span)
+        return Rendered(text, answers, closed=bool(answers) and text[slice(*answers[-1])].endswith(self._special))
 
-    def _answer(self, text: str, start: int, turns: list[dict[str, str]]) -> Span:
-        upto = self._render(turns)
-        if text.startswith(upto):
-            answer = upto[start:]
-        else:
-            # Some templates write the last answer differently, with its reasoning for example. The words and what
-            # closes them are the same in the middle of the conversation, and that is what has to stand there.
-            words = turns[-1]["content"].strip()
-            answer = upto[upto.rindex(words) :] if words in upto else ""
-            if not answer or not text.startswith(answer, start):
-                raise ValueError(_NOT_INCREMENTAL)
+    def _span_by_prefixes(self, text: str, turns: list[dict[str, str]], i: int) -> Span | None:
+        """The answer is what the conversation up to it has more than the question with the invitation to answer."""
+        before = self._render(turns[:i], ask=True) if i else ""
+        upto = self._render(turns[: i + 1]) if turns[i + 1 :] else text
+        if not (text.startswith(before) and text.startswith(upto)):
+            return None
+        answer = upto[len(before) :]
         if answer.rstrip().endswith(self._special):
             answer = answer.rstrip()  # the line break behind the end of a turn is never generated
-        return start, start + len(answer)
+        return len(before), len(before) + len(answer)
+
+    def _span_by_marker(self, text: str, turns: list[dict[str, str]], i: int) -> Span | None:
+        """
+        The answer stands where a marker in its stead does, up to the special token that follows.
+
+        For templates that write the last turn, or the invitation to answer, differently from what is history.
+        """
+        before, *after = self._render([*turns[:i], _turn("assistant", _MARKER), *turns[i + 1 :]]).split(_MARKER)
+        if len(after) != 1 or not (text.startswith(before) and text.endswith(after[0])):
+            return None
+        rest = after[0].lstrip()
+        closing = max((token for token in self._special if rest.startswith(token)), key=len, default=None)
+        return None if closing is None else (len(before), len(text) - len(rest) + len(closing))
 
     def _render(self, turns: list[dict[str, str]], ask: bool = False) -> str:
         return self._tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=ask)
 
 
-_NOT_INCREMENTAL = (
-    "it writes the beginning of a conversation differently once more is said, so the answers cannot be told from the "
-    "rest; use rows with one answer each, or prompt and completion"
+_MARKER = "\ue000answer\ue000"  # from Unicode's private use area
+_CANNOT_TELL = (
+    "it writes a conversation in such a way that the answers cannot be told from the rest; use rows with one answer "
+    "each, or prompt and completion"
 )
 
 

@@ -1,3 +1,4 @@
+import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,9 @@ REASONING = (
     "{% if message.role == 'assistant' and loop.last %}(thinks)\n{% endif %}{{ message.content }}<|end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
 )
-BACKWARDS = "{% for message in messages | reverse %}<|{{ message.role }}|>{{ message.content }}<|end|>{% endfor %}"
+COUNTING = (
+    "{{ messages | length }}{% for message in messages %}[{{ message.role }}] {{ message.content }}\n{% endfor %}"
+)
 
 
 class Config:
@@ -72,10 +75,53 @@ def test_answers_are_found_where_a_template_writes_only_the_last_one_with_reason
     assert answers == "the cat<|end|>(thinks)\nmy house<|end|>"
 
 
-def test_a_template_that_rewrites_the_beginning_is_refused_with_the_row() -> None:
+def test_a_template_that_gives_no_hold_is_refused_with_the_row() -> None:
     with pytest.raises(InvalidConfig, match="Row 1") as caught:
-        encoded(conversation("who", "the cat", "where", "my house"), BACKWARDS)
+        encoded(conversation("who", "the cat", "where", "my house"), COUNTING)
     assert caught.value.details["row"] == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "end"),
+    [
+        ("cohere", "<|END_OF_TURN_TOKEN|>"),
+        ("deepseek_r1_distill", "<\uff5cend\u2581of\u2581sentence\uff5c>"),
+        ("gemma3", "<end_of_turn>"),
+        ("gptoss", "<|return|>"),
+        ("lfm2", "<|im_end|>"),
+        ("llama3_1", "<|eot_id|>"),
+        ("phi3", "<|end|>"),
+        ("qwen2_5", "<|im_end|>"),
+        ("qwen3", "<|im_end|>"),
+        ("qwen3_5_nothink", "<|im_end|>"),
+    ],
+)
+def test_the_answers_are_found_in_the_templates_of_well_known_models(name: str, end: str) -> None:
+    spec = importlib.util.find_spec("trl")
+    assert spec is not None
+    assert spec.origin is not None
+    tokenizer = tiny_tokenizer((Path(spec.origin).parent / "chat_templates" / f"{name}.jinja").read_text())
+    tokenizer.add_special_tokens({"additional_special_tokens": [end, "<|end|>", "<|channel|>", "<|message|>"]})
+    renderer = Renderer(tokenizer, RowFormat.MESSAGES)
+    assert renderer.end_of_turn() == end
+    row = renderer.row(conversation("question one", "answer one", "question two", "answer two"))
+    first, second = (row.text[start:stop] for start, stop in row.answers)
+    assert first in ("answer one" + end, "answer one<|end|>")
+    assert "answer two" + end in second
+    assert row.closed
+    assert "question" not in first + second
+
+
+def test_an_answer_that_the_template_does_not_close_ends_the_text() -> None:
+    plain = "{% for message in messages %}{{ message.role }}: {{ message.content }}\n{% endfor %}"
+    text, answers = text_and_answers(conversation("who", "the cat"), plain)
+    assert text == "user: who\nassistant: the cat\n</s>"
+    assert answers.endswith("the cat\n</s>")
+
+
+def test_a_template_that_leaves_out_what_is_said_is_refused() -> None:
+    with pytest.raises(InvalidConfig, match="leaves out"):
+        encoded(conversation("who", "the cat"), "{% for message in messages %}<|{{ message.role }}|>{% endfor %}")
 
 
 def test_what_a_template_itself_refuses_is_said_with_the_row() -> None:
