@@ -10,7 +10,6 @@ from prefect import flow
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.runtime import flow_run as current_flow_run
 from prefect.states import Cancelled
-from tasks.deploy import deploy
 
 from infra.flow_runs import CANCELLED, is_cancelled, tag_current_run
 from infra.job_record import JobRecord
@@ -18,6 +17,7 @@ from infra.settings import settings
 from peft_studio.config import TrainingConfig
 from peft_studio.errors import StudioError
 from peft_studio.jobs import JobResult, job_id_of
+from tasks.deploy import deploy, withdraw
 from tasks.evaluate import evaluate
 from tasks.provision import provision
 from tasks.release import release, release_whatever_is_left
@@ -37,6 +37,11 @@ def free_machine(flow: Any, flow_run: FlowRun, state: State[Any]) -> None:
     release_whatever_is_left(JobRecord(job_id_of(flow_run.id), settings()))
 
 
+def stop_serving(flow: Any, flow_run: FlowRun, state: State[Any]) -> None:
+    """Withdraw the deployment of a job that was cancelled or failed after it had been deployed."""
+    withdraw(JobRecord(job_id_of(flow_run.id), settings()))
+
+
 def tell_why(flow: Any, flow_run: FlowRun, state: State[Any]) -> None:
     """Put the reason of a failure into the job's record."""
     error = state.result(raise_on_failure=False)
@@ -50,8 +55,8 @@ def tell_why(flow: Any, flow_run: FlowRun, state: State[Any]) -> None:
 @flow(
     name="finetune",
     flow_run_name=name_of_run,
-    on_failure=[tell_why],
-    on_cancellation=[free_machine],
+    on_failure=[tell_why, stop_serving],
+    on_cancellation=[free_machine, stop_serving],
     on_crashed=[free_machine],
 )
 def finetune(config: TrainingConfig) -> JobResult | State:

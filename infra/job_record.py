@@ -11,12 +11,14 @@ import threading
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import cast
 from uuid import UUID
 
 from prefect.artifacts import (
     Artifact,
     create_image_artifact,
+    create_link_artifact,
     create_markdown_artifact,
     create_progress_artifact,
     update_progress_artifact,
@@ -94,6 +96,9 @@ class JobRecord:
         emit_event("peft-studio.completed", resource=self._resource)
         if picture := loss_curve(event.metrics for _, event in self.run.events() if isinstance(event, Metrics)):
             create_image_artifact(picture, key=f"{self.key}-loss", description="Loss by optimizer step")
+        create_link_artifact(
+            Path(result.artifact.path).parent.as_uri(), key=f"{self.key}-adapter", description=result.artifact.hash
+        )
         create_markdown_artifact(_summary(result), key=f"{self.key}-summary", description="What came of the job")
         Artifact(type=RESULT, key=f"{self.key}-result", data=result.model_dump(mode="json")).create()
 

@@ -33,7 +33,11 @@ from infra.serving.keeper import keep
 from infra.settings import WORK_POOL, Settings, settings
 
 log = logging.getLogger(__name__)
-PRELOADED = ["prefect.engine", "prefect.flow_engine", "torch", "transformers", "peft", "flows.finetune"]
+PRELOADED = [
+    *("prefect.engine", "prefect.flow_engine", "flows.finetune"),
+    *("torch", "transformers", "peft", "peft_studio.trainer.program"),
+    *("uvicorn", "infra.serving.model", "infra.serving.routes"),
+]
 PREFECT_YAML = Path(__file__).parent.parent / "prefect.yaml"
 READY = "worker.ready"  # a file in the data directory, there while this worker takes jobs
 _WARM_COMMAND = shlex.join([sys.executable, "-m", "infra.warm", "run", "prefect.engine"])

@@ -1,6 +1,7 @@
 """Put the adapter behind an endpoint, and have it answer there."""
 
 import asyncio
+from contextlib import suppress
 from pathlib import Path
 
 from prefect import task
@@ -8,8 +9,9 @@ from prefect.cache_policies import NO_CACHE
 
 from infra.job_record import JobRecord
 from infra.serving.local import LocalDeployments
+from infra.serving.records import PREFIX as DEPLOYMENT_PREFIX
 from infra.serving.records import Deployment
-from peft_studio.errors import InvalidConfig, ResourceUnavailable, TrainingFailed
+from peft_studio.errors import InvalidConfig, NotFound, ResourceUnavailable, TrainingFailed
 from peft_studio.jobs import PREFIX, Phase
 from peft_studio.plan import Plan, RowFormat
 from tasks.retrying import retry_on
@@ -59,3 +61,9 @@ async def serve(stored: Stored, plan: Plan, key: str, deployments: LocalDeployme
         await deployments.stop(created.deployment_id)  # a job that did not deploy leaves nothing that runs
         raise
     return deployment, f"{answer.tokens_generated} tokens in {answer.latency_ms:.0f} ms"
+
+
+def withdraw(record: JobRecord) -> None:
+    """Stop serving the adapter of a job that did not come to a good end; for the flow's hooks."""
+    with suppress(NotFound):
+        asyncio.run(LocalDeployments().stop(DEPLOYMENT_PREFIX + record.job_id.removeprefix(PREFIX)))

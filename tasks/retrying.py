@@ -6,7 +6,6 @@ from typing import Any
 from prefect.client.schemas.objects import State
 
 
-
 def retry_on(*kinds: type[Exception]) -> Callable[[Any, Any, State[Any]], bool]:
     """Return a Prefect retry condition that holds for these errors alone."""
 

@@ -5,12 +5,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from benchmarks.studio import ROOT, Studio
+from infra.flow_runs import RESULT
 from peft_studio.errors import Conflict, InvalidConfig, StudioError
 from peft_studio.events import Status
 from peft_studio.jobs import Job, JobStatus, Phase
@@ -96,20 +98,43 @@ def test_a_job_that_waits_for_another_can_be_cancelled_and_never_runs(studio: St
     assert job(studio, waiting).status is JobStatus.CANCELLED
 
 
-def test_prefects_own_command_line_starts_a_job_too(studio: Studio) -> None:
-    cli = [sys.executable, "-m", "peft_studio.cli"]
-    exports = subprocess.run(
-        [*cli, "env", "--data-dir", str(studio.data_dir)], capture_output=True, text=True, check=True
-    )
-    settings = dict(line.removeprefix("export ").split("=", 1) for line in exports.stdout.splitlines())
+def prefect(studio: Studio, *words: str) -> str:
+    """Run Prefect's own command line against the studio, as a user does after ``eval "$(peft-studio env)"``."""
+    command = [sys.executable, "-m", "peft_studio.cli", "env", "--data-dir", str(studio.data_dir)]
+    exports = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    settings = dict(line.removeprefix("export ").split("=", 1) for line in exports.splitlines())
     environment = os.environ | {name: value.strip("'") for name, value in settings.items()}
-    parameter = "config=" + json.dumps(short_job(max_steps=2, project_name="by-hand"))
-    command = [sys.executable, "-m", "prefect", "deployment", "run", "finetune/default", "--param", parameter]
-    subprocess.run([*command, "--watch"], env=environment, check=True, capture_output=True, timeout=120)
+    command = [sys.executable, "-m", "prefect", *words]
+    return subprocess.run(
+        command, env=environment, check=True, capture_output=True, text=True, timeout=200, cwd=ROOT
+    ).stdout
+
+
+def newest_job(studio: Studio) -> dict[str, Any]:
     with studio.client() as client:
-        newest = client.list_jobs(limit=1)["jobs"][0]
-    assert newest["config"]["project_name"] == "by-hand"
-    assert newest["status"] == "completed"
+        return client.list_jobs(limit=1)["jobs"][0]
+
+
+def test_prefects_own_command_line_starts_a_job_too(studio: Studio) -> None:
+    parameter = "config=" + json.dumps(short_job(max_steps=2, project_name="by-hand"))
+    prefect(studio, "deployment", "run", "finetune/default", "--param", parameter, "--watch")
+    newest = newest_job(studio)
+    assert (newest["config"]["project_name"], newest["status"]) == ("by-hand", "completed")
+
+
+def test_the_scheduled_pipeline_is_there_switched_off_and_runs(studio: Studio) -> None:
+    assert "0 3 * * *" in prefect(studio, "deployment", "schedule", "ls", "finetune/nightly-demo")
+    prefect(studio, "deployment", "run", "finetune/nightly-demo", "--watch")
+    newest = newest_job(studio)
+    assert (newest["config"]["project_name"], newest["status"]) == ("nightly-demo", "completed")
+
+
+def test_the_prefect_ui_has_something_to_watch(studio: Studio, finished: Job) -> None:
+    artifacts = json.loads(prefect(studio, "artifact", "ls", "--limit", "200", "--output", "json"))
+    key = finished.job_id.replace("_", "-")
+    shown = {artifact["key"]: artifact["type"] for artifact in artifacts if artifact["key"].startswith(key)}
+    kinds = {"progress": "progress", "loss": "image", "summary": "markdown", "adapter": "link"}
+    assert shown == {f"{key}-{what}": kind for what, kind in kinds.items()} | {f"{key}-result": RESULT}
 
 
 BAD = "\n".join(json.dumps({"prompt": "q", "completion": "a" if row != 37 else ""}) for row in range(1, 41))
