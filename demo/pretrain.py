@@ -8,7 +8,7 @@ Pre-train the demonstration's base model, a Llama of 1.9 million parameters, fro
     cd ..
     python demo/pretrain.py --corpus corpus --out demo/model
 
-The same corpus, seed, number of steps and threads give the same model. Two CPU cores do about two steps a second.
+The same corpus, seed, number of steps and threads give the same model. One CPU core does about one step a second.
 """
 
 import copy
