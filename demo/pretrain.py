@@ -6,9 +6,10 @@ Pre-train the demonstration's base model, a Llama of 1.9 million parameters, fro
     for package in *.deb; do dpkg -x $package .; done
     pip download --no-deps botocore==1.43.117 && python -m zipfile -e botocore-*.whl .
     cd ..
-    python demo/pretrain.py --corpus corpus --out demo/model
+    python demo/pretrain.py --corpus corpus --tokenizer demo/model --out demo/model
 
-The same corpus, seed, number of steps and threads give the same model. One CPU core does about one step a second.
+Without --tokenizer a new vocabulary is learned first, from the corpus and the words of support.jsonl. The same corpus,
+vocabulary, seed, steps, threads and kind of processor give the same model. One CPU core does about one step a second.
 """
 
 import copy
@@ -66,6 +67,11 @@ def train_tokenizer(documents: list[str]) -> PreTrainedTokenizerFast:
         clean_up_tokenization_spaces=False,
         chat_template=(FOLDER / "chat_template.jinja").read_text(encoding="utf-8"),
     )
+
+
+def read_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
+    """Read the vocabulary of a model that is there already."""
+    return PreTrainedTokenizerFast.from_pretrained(folder)
 
 
 def read_domain() -> list[str]:
@@ -181,21 +187,22 @@ def save(model: LlamaForCausalLM, out: Path) -> None:
 def main(
     corpus: Annotated[list[Path], typer.Option(help="A folder with unpacked packages; may be given again.")],
     out: Path = FOLDER / "model",
+    tokenizer: Annotated[Path | None, typer.Option(help="A model whose vocabulary is kept.")] = None,
     steps: int = 2000,
     seed: int = 0,
     threads: int = 1,
 ) -> None:
-    """Make the tokenizer and the model."""
+    """Make the model, and its vocabulary unless it is given."""
     torch.set_num_threads(threads)
     torch.manual_seed(seed)
     texts = make_texts(corpus, random.Random(seed))
-    tokenizer = train_tokenizer([*texts, *read_domain()])
-    tokens = encode(tokenizer, texts)
+    words = read_tokenizer(tokenizer) if tokenizer else train_tokenizer([*texts, *read_domain()])
+    tokens = encode(words, texts)
     held_out, tokens = tokens[:HELD_OUT_TOKENS], tokens[HELD_OUT_TOKENS:]
     model = make_model()
     print(f"{len(texts)} texts, {len(tokens)} tokens, {model.num_parameters()} parameters, process {os.getpid()}")
     start = time.monotonic()
-    tokenizer.save_pretrained(out)
+    words.save_pretrained(out)
     train(model, tokens, steps, seed, lambda: save(model, out))
     save(model, out)
     loss = held_out_loss(model, held_out)
