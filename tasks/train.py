@@ -11,7 +11,7 @@ from infra.job_record import JobRecord
 from infra.providers import provider
 from infra.providers.base import Machine
 from infra.settings import settings
-from peft_studio.errors import TrainerDied, TrainingFailed
+from peft_studio.errors import ResourceUnavailable, TrainerDied, TrainingFailed
 from peft_studio.jobs import Phase, TrainingSummary
 from peft_studio.plan import Plan
 from peft_studio.run_dir import EventReader, RunDir
@@ -86,6 +86,8 @@ def train_once(plan: Plan, machine: Machine) -> Trained:
 def _reason(code: int, record: JobRecord) -> TrainingFailed:
     """Tell an error that would come again from an end that was none of the trainer's doing."""
     if failure := record.run.read_failure():
+        if failure.code == ResourceUnavailable.code:  # a hub that is away, say
+            return TrainerDied(failure.error, issue=failure.details)
         if failure.code == "INTERNAL_ERROR":
             record.say(_tail(record.run), "ERROR")
         return TrainingFailed(failure.error, issue=failure.details, code=failure.code)

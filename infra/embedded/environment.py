@@ -49,6 +49,8 @@ def child_environment(settings: Settings) -> dict[str, str]:
         "DO_NOT_TRACK": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "TOKENIZERS_PARALLELISM": "false",  # its threads do not survive the forks of the warm worker
+        # Threads that wait must not burn the core that another process of the studio needs.
+        "OMP_WAIT_POLICY": "passive",
         "PYTHONUNBUFFERED": "1",
     }
 
