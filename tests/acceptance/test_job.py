@@ -133,7 +133,7 @@ def test_the_prefect_ui_has_something_to_watch(studio: Studio, finished: Job) ->
     artifacts = json.loads(prefect(studio, "artifact", "ls", "--limit", "200", "--output", "json"))
     key = finished.job_id.replace("_", "-")
     shown = {artifact["key"]: artifact["type"] for artifact in artifacts if artifact["key"].startswith(key)}
-    kinds = {"progress": "progress", "loss": "image", "summary": "markdown", "adapter": "link"}
+    kinds = {"progress": "progress", "loss": "image", "summary": "markdown", "adapter": "markdown"}
     assert shown == {f"{key}-{what}": kind for what, kind in kinds.items()} | {f"{key}-result": RESULT}
 
 
