@@ -16,8 +16,10 @@ from api.errors import read_body, respond
 from api.limits import OpenSockets, RateLimit
 from api.openapi import openapi_config, openapi_document
 from api.wire import Wire
+from infra.adapter_records import AdapterRecords
 from infra.api_keys import KeyRing
 from infra.flow_runs import FlowRuns
+from infra.resources import Resources
 from infra.settings import Settings
 from infra.settings import settings as settings_of_process
 
@@ -35,6 +37,8 @@ def create_app(jobs: Jobs | None = None, keys: Keys | None = None, settings: Set
         dependencies={
             "jobs": provide(jobs),
             "keys": provide(keys),
+            "resources": provide(Resources(jobs, settings)),
+            "adapters": provide(AdapterRecords(jobs)),
             "sockets": provide(OpenSockets(settings.connections_per_key)),
         },
         middleware=[Authentication(keys), RateLimit(settings.requests_per_minute)],

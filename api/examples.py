@@ -1,4 +1,4 @@
-"""Examples that the API's documentation shows: one job, from request to result."""
+"""Examples that the API's documentation shows: one job, from request to result, and what surrounds it."""
 
 from typing import Any
 
@@ -71,6 +71,44 @@ LOGS: dict[str, Any] = {
             "message": "Epoch 1/3, Step 10/1000, Loss: 0.523",
         },
     ]
+}
+
+
+RESOURCES: dict[str, Any] = {
+    "resources": [
+        {
+            "id": "local",
+            "provider": "local",
+            "name": "RTX 4090",
+            "gpu_type": "RTX 4090",
+            "gpu_count": 1,
+            "vram_gb": 24,
+            "cpu_cores": 16,
+            "ram_gb": 64,
+            "storage_gb": 500,
+            "available": True,
+            "pricing": {"hourly_rate": 0, "currency": "USD", "billing_increment": 1, "minimum_charge": 0},
+        }
+    ]
+}
+
+PRICING: dict[str, Any] = {
+    "resource_id": "local",
+    "provider": "local",
+    "pricing": {"hourly_rate": 0, "currency": "USD", "billing_increment": 1, "minimum_charge": 0},
+    "availability": {"available": True, "queue_length": 0, "estimated_wait_minutes": 0},
+}
+
+ADAPTER: dict[str, Any] = {
+    "id": "adapter_0d3c6a6e8f3b4c0e9a51c2f3b4d5e6f7",
+    "job_id": CREATED["job_id"],
+    "name": "my-finetuning",
+    "base_model": "meta-llama/Llama-2-7b-hf",
+    "algorithm": "lora",
+    "path": "/path/to/adapter_model.safetensors",
+    "size_bytes": 16777216,
+    "created_at": "2024-01-15T11:15:00Z",
+    "metadata": {"rank": 8, "alpha": 16, "target_modules": ["q_proj", "v_proj"]},
 }
 
 

@@ -9,9 +9,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from api.dependencies import Submission
 from api.issues import invalid_body
+from peft_studio.adapters import Adapter
 from peft_studio.config import TrainingConfig
 from peft_studio.events import Log
 from peft_studio.jobs import Job, JobStatus
+from peft_studio.resources import Availability, Pricing, Resource
 
 # The contract shows these fields of a job: they are there, as null, even before they have a value.
 # All other fields without a value are left out.
@@ -75,6 +77,31 @@ class JobLogs(BaseModel):
     logs: Sequence[Log]
 
 
+class Whole(BaseModel):
+    """An answer that shows every field it has, as null where there is no value."""
+
+
+class ResourceList(Whole):
+    """The machines that jobs can train on."""
+
+    resources: Sequence[Resource]
+
+
+class ResourcePricing(Whole):
+    """What a machine costs, and how long one waits for it."""
+
+    resource_id: str
+    provider: str
+    pricing: Pricing
+    availability: Availability
+
+
+class AdapterList(Whole):
+    """Adapters, those of the newest jobs first."""
+
+    adapters: Sequence[Adapter]
+
+
 class Health(BaseModel):
     """The answer to a probe."""
 
@@ -119,7 +146,8 @@ def from_wire(model: type[BaseModel], value: Any) -> BaseModel:
 
 def to_wire(model: BaseModel) -> Any:
     """Turn a model into JSON types: no fields without a value unless the contract shows them, counts whole."""
-    return _as_shown(model.model_dump(mode="json"))
+    value = model.model_dump(mode="json")
+    return value if isinstance(model, Whole) else _as_shown(value)
 
 
 def _as_shown(value: Any, name: str = "") -> Any:

@@ -1,6 +1,6 @@
 """One file per section of the contract; a new one is named here and nowhere else."""
 
-from api.routes import health, jobs, live
+from api.routes import adapters, health, jobs, live, resources
 
 AT_ROOT = {"Health": health.ROUTES, "Live": live.ROUTES}
-BELOW_API = {"Jobs": jobs.ROUTES}
+BELOW_API = {"Jobs": jobs.ROUTES, "Resources": resources.ROUTES, "Adapters": adapters.ROUTES}
