@@ -71,7 +71,10 @@ def train_tokenizer(documents: list[str]) -> PreTrainedTokenizerFast:
 
 def read_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     """Read the vocabulary of a model that is there already."""
-    return PreTrainedTokenizerFast.from_pretrained(folder)
+    words = PreTrainedTokenizerFast.from_pretrained(folder)
+    for where_it_was in ("is_local", "local_files_only"):  # else these are saved as the tokenizer's own settings
+        words.init_kwargs.pop(where_it_was, None)
+    return words
 
 
 def read_domain() -> list[str]:
