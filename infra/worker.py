@@ -25,6 +25,7 @@ from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
 from prefect.deployments.runner import RunnerDeployment
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from prefect.schedules import Cron
+from prefect.settings import PREFECT_WORKER_QUERY_SECONDS, temporary_settings
 from prefect.workers.process import ProcessWorker
 
 from infra import capabilities, warm
@@ -39,6 +40,7 @@ PRELOADED = [
     *("uvicorn", "infra.serving.model", "infra.serving.routes"),
 ]
 PREFECT_YAML = Path(__file__).parent.parent / "prefect.yaml"
+POLL_SECONDS = 0.5  # how often the worker asks for work
 READY = "worker.ready"  # a file in the data directory, there while this worker takes jobs
 _WARM_COMMAND = shlex.join([sys.executable, "-m", "infra.warm", "run", "prefect.engine"])
 
@@ -140,9 +142,9 @@ def main() -> None:
         folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="peft-studio-") as folder:  # socket paths must be short
         os.environ[warm.SOCKET_VARIABLE] = str(Path(folder) / "warm.sock")
-        os.environ.setdefault("PREFECT_WORKER_QUERY_SECONDS", "0.5")
         (data_dir / READY).unlink(missing_ok=True)
-        with contextlib.suppress(KeyboardInterrupt):
+        # Not by the environment: Prefect has read that already, when it was imported.
+        with temporary_settings({PREFECT_WORKER_QUERY_SECONDS: POLL_SECONDS}), contextlib.suppress(KeyboardInterrupt):
             asyncio.run(work(settings()))
 
 
