@@ -5,6 +5,7 @@ from typing import Any, Literal, Protocol
 
 from litestar.di import Provide
 
+from infra.adapter_records import Page
 from peft_studio.config import TrainingConfig
 from peft_studio.events import Event, Log
 from peft_studio.jobs import Job, JobStatus
@@ -24,20 +25,6 @@ class Submission(Protocol):
     @property
     def plan(self) -> Plan:
         """What it stands on."""
-        ...
-
-
-class Page(Protocol):
-    """Some jobs, newest first, and how many there are in all."""
-
-    @property
-    def jobs(self) -> Sequence[Job]:
-        """The jobs of this page."""
-        ...
-
-    @property
-    def total(self) -> int:
-        """The jobs of all pages."""
         ...
 
 
