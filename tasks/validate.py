@@ -1,10 +1,10 @@
 """Refuse what cannot work, and pin down what the job stands on."""
 
-from infra.planning import make_plan
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from infra.job_record import JobRecord
+from infra.planning import make_plan
 from infra.settings import settings
 from peft_studio.config import TrainingConfig
 from peft_studio.errors import ResourceUnavailable
