@@ -17,8 +17,9 @@ from api.limits import OpenSockets, RateLimit
 from api.openapi import openapi_config, openapi_document
 from api.wire import Wire
 from infra.adapter_records import AdapterRecords
-from infra.api_keys import KeyRing
+from infra.api_keys import KeyRing, records_in
 from infra.flow_runs import FlowRuns
+from infra.prefect_database import PrefectDatabase
 from infra.resources import Resources
 from infra.settings import Settings
 from infra.settings import settings as settings_of_process
@@ -27,8 +28,9 @@ from infra.settings import settings as settings_of_process
 def create_app(jobs: Jobs | None = None, keys: Keys | None = None, settings: Settings | None = None) -> Litestar:
     """Put the API together; what is not given is the real thing, set up from the environment."""
     settings = settings or settings_of_process()
-    jobs = jobs or FlowRuns(settings)
-    keys = keys or KeyRing()
+    database = PrefectDatabase(settings.database_url)
+    jobs = jobs or FlowRuns(settings, database)
+    keys = keys or KeyRing(records_in(database))
     return Litestar(
         [
             *_sections(routes.AT_ROOT),
@@ -49,7 +51,7 @@ def create_app(jobs: Jobs | None = None, keys: Keys | None = None, settings: Set
         plugins=[Wire()],
         openapi_config=openapi_config(),
         logging_config=None,
-        on_shutdown=[jobs.close],
+        on_shutdown=[jobs.close, database.close],
     )
 
 

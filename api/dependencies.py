@@ -40,9 +40,15 @@ class Jobs(Protocol):
         ...
 
     async def list(
-        self, *, status: JobStatus | None = None, provider: str | None = None, limit: int = 20, offset: int = 0
+        self,
+        *,
+        status: JobStatus | None = None,
+        provider: str | None = None,
+        project: str | None = None,
+        limit: int = 20,
+        cursor: str | None = None,
     ) -> Page:
-        """Return jobs, newest first."""
+        """Return jobs, newest first, those behind the page that gave the ``cursor``."""
         ...
 
     async def cancel(self, job_id: str) -> Job:

@@ -19,7 +19,7 @@ from peft_studio.resources import Availability, Pricing, Resource
 # All other fields without a value are left out.
 _SHOWN = {
     *("started_at", "completed_at", "duration_seconds", "cost", "artifact"),
-    *("estimated_cost", "estimated_duration_minutes"),
+    *("estimated_cost", "estimated_duration_minutes", "next_cursor"),
     *("target_modules", "quantization", "resource_id", "experiment_tracker", "project_name", "output_dir"),
 }
 # Metrics are numbers of one kind inside; the contract shows these as whole ones.
@@ -61,6 +61,7 @@ class JobList(BaseModel):
 
     jobs: Sequence[Job]
     total: int
+    next_cursor: str | None = Field(description="Leads to the next page; null on the last one.")
 
 
 class JobCancelled(BaseModel):

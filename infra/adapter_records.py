@@ -28,6 +28,11 @@ class Page(Protocol):
         """The jobs of all pages."""
         ...
 
+    @property
+    def next_cursor(self) -> str | None:
+        """Where the next page begins; None on the last one."""
+        ...
+
 
 class Jobs(Protocol):
     """Where jobs are looked up."""
@@ -36,9 +41,7 @@ class Jobs(Protocol):
         """Return one job; raises ``JobNotFound``."""
         ...
 
-    async def list(
-        self, *, status: JobStatus | None = None, provider: str | None = None, limit: int = 20, offset: int = 0
-    ) -> Page:
+    async def list(self, *, status: JobStatus | None = None, limit: int = 20, cursor: str | None = None) -> Page:
         """Return jobs, newest first."""
         ...
 
@@ -69,12 +72,11 @@ class AdapterRecords:
             adapter = await asyncio.to_thread(adapter_of, await self._jobs.get(job_id))
             return [adapter] if adapter else []
         found: list[Adapter] = []
-        offset = 0
+        cursor: str | None = None
         while len(found) < limit:
-            page = await self._jobs.list(status=JobStatus.COMPLETED, limit=_PAGE, offset=offset)
+            page = await self._jobs.list(status=JobStatus.COMPLETED, limit=_PAGE, cursor=cursor)
             found += await asyncio.to_thread(_adapters_of, page.jobs)
-            offset += _PAGE
-            if offset >= page.total:
+            if (cursor := page.next_cursor) is None:
                 break
         return found[:limit]
 

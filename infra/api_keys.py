@@ -15,6 +15,7 @@ from prefect.client.schemas.objects import Variable
 from prefect.exceptions import PrefectException
 from pydantic import BaseModel, ConfigDict
 
+from infra.prefect_database import PrefectDatabase
 from peft_studio.errors import Conflict, InvalidConfig, NotFound, ResourceUnavailable
 
 Role = Literal["read", "write", "admin"]
@@ -91,6 +92,15 @@ async def read_records() -> list[KeyRecord]:
     return sorted(records, key=lambda record: record.created_at)
 
 
+def records_in(database: PrefectDatabase) -> Callable[[], Awaitable[Sequence[KeyRecord]]]:
+    """Return a way to read all keys from Prefect's database."""
+
+    async def read() -> Sequence[KeyRecord]:
+        return [KeyRecord.model_validate(value) for value in await database.variables(TAG)]
+
+    return read
+
+
 class KeyRing:
     """
     The live keys, as the API's process knows them.
@@ -142,7 +152,7 @@ class KeyRing:
             try:
                 async with asyncio.timeout(self._patience):
                     records = await self._read()
-            except (TimeoutError, httpx.HTTPError, PrefectException):
+            except (TimeoutError, httpx.HTTPError, PrefectException, ResourceUnavailable):
                 self._is_current = False
                 return
             self._is_current = True

@@ -2,12 +2,12 @@
 
 from typing import Any
 
-from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.client.schemas.objects import StateType
 from pydantic import ValidationError
 
+from infra.job_reads import Run
 from infra.settings import Settings
 from peft_studio.config import TrainingConfig
-from peft_studio.events import now
 from peft_studio.jobs import Job, JobResult, JobStatus, Phase, job_id_of
 
 STATES = {
@@ -21,9 +21,9 @@ STATES = {
 _status_of = {state: status for status, states in STATES.items() for state in states}
 
 
-def status_of(flow_run: FlowRun) -> JobStatus:
+def status_of(run: Run) -> JobStatus:
     """Return the job's status for the flow run's state."""
-    return _status_of[flow_run.state_type or StateType.SCHEDULED]
+    return _status_of[run.state_type]
 
 
 def tags_of(config: TrainingConfig) -> list[str]:
@@ -32,51 +32,52 @@ def tags_of(config: TrainingConfig) -> list[str]:
     return [*tags, f"project:{config.project_name}"] if config.project_name else tags
 
 
-def job_of(flow_run: FlowRun, result: JobResult | None, settings: Settings) -> Job:
+def job_of(run: Run, settings: Settings) -> Job:
     """Read a flow run as a job; looks into the run directory for what is not final yet."""
     job = Job(
-        job_id=job_id_of(flow_run.id),
-        config=_config_of(flow_run),
-        status=status_of(flow_run),
+        job_id=job_id_of(run.id),
+        config=_config_of(run),
+        status=status_of(run),
         phase=Phase.QUEUED,
         progress=0.0,
-        created_at=flow_run.created or now(),
-        started_at=flow_run.start_time,
-        attempts=flow_run.run_count,
+        created_at=run.created,
+        started_at=run.start_time,
+        attempts=run.run_count,
     )
-    changes = _outcome(flow_run, result) if result else _so_far(job, flow_run, settings)
-    if job.status.is_final and flow_run.end_time and flow_run.start_time:
-        changes["duration_seconds"] = (flow_run.end_time - flow_run.start_time).total_seconds()
-        changes["completed_at"] = flow_run.end_time
+    completed = run.state_type is StateType.COMPLETED and run.result is not None
+    changes = _outcome(JobResult.model_validate_json(run.result or "")) if completed else _so_far(job, run, settings)
+    if job.status.is_final and run.end_time and run.start_time:
+        changes["duration_seconds"] = (run.end_time - run.start_time).total_seconds()
+        changes["completed_at"] = run.end_time
     return job.model_copy(update=changes)
 
 
-def _config_of(flow_run: FlowRun) -> TrainingConfig:
+def _config_of(run: Run) -> TrainingConfig:
     """Return the run's configuration; one that Prefect took and we would not is shown as it is."""
-    raw = flow_run.parameters.get("config", {})
+    raw = run.parameters.get("config", {})
     try:
         return TrainingConfig.model_validate(raw)
     except ValidationError:
         return TrainingConfig.model_construct(**({"base_model": "", "dataset_path": ""} | raw))
 
 
-def _so_far(job: Job, flow_run: FlowRun, settings: Settings) -> dict[str, Any]:
+def _so_far(job: Job, run: Run, settings: Settings) -> dict[str, Any]:
     """What a job that has no result shows: where its record says it is."""
     latest = settings.run_dir(job.job_id).latest()
     changes: dict[str, Any] = {"phase": latest.phase or Phase.QUEUED, "metrics": latest.metrics}
     if total := latest.metrics.get("total_steps"):
         changes["progress"] = min(latest.metrics.get("step", 0) / total, 1.0)
-    if job.status is JobStatus.PENDING and flow_run.run_count:
+    if job.status is JobStatus.PENDING and run.run_count:
         changes["phase"] = Phase.RECOVERING
     if job.status.is_final:
         changes["phase"] = Phase.DONE
         changes["cost"] = 0.0 if job.config.provider == "local" else None
     if job.status is JobStatus.FAILED:
-        changes["error"] = latest.failure or {"error": flow_run.state.message if flow_run.state else None}
+        changes["error"] = latest.failure or {"error": run.state_message}
     return changes
 
 
-def _outcome(flow_run: FlowRun, result: JobResult) -> dict[str, Any]:
+def _outcome(result: JobResult) -> dict[str, Any]:
     """What a completed job shows of its result."""
     training = result.training
     metrics = training.model_dump(include={"final_loss", "best_loss", "total_steps", "tokens_per_second"})

@@ -28,7 +28,7 @@ from prefect.exceptions import MissingContextError
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run as current_flow_run
 
-from infra.flow_runs import RESULT
+from infra.job_reads import RESULT
 from infra.loss_curve import loss_curve
 from infra.settings import Settings, settings
 from peft_studio.events import Event, Failure, Log, LogLevel, Metrics, Status, now

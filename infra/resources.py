@@ -28,9 +28,7 @@ class Counted(Protocol):
 class Queue(Protocol):
     """Where jobs wait."""
 
-    async def list(
-        self, *, status: JobStatus | None = None, provider: str | None = None, limit: int = 20, offset: int = 0
-    ) -> Counted:
+    async def list(self, *, status: JobStatus | None = None, provider: str | None = None, limit: int = 20) -> Counted:
         """Return jobs, and how many there are."""
         ...
 

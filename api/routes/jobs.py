@@ -39,17 +39,22 @@ async def create_job(
     return JobCreated.of(await jobs.submit(data.config, idempotency_key=idempotency_key))
 
 
-@get("/jobs", summary="List jobs", responses=documented(JobList, {"jobs": [examples.RUNNING], "total": 10}))
+@get(
+    "/jobs",
+    summary="List jobs",
+    responses=documented(JobList, {"jobs": [examples.RUNNING], "total": 10, "next_cursor": None}),
+)
 async def list_jobs(
     jobs: TheJobs,
     status: Annotated[JobStatus | None, QueryParameter(description="Only jobs in this state.")] = None,
     provider: Annotated[str | None, QueryParameter(description="Only jobs on this provider's machines.")] = None,
+    project: Annotated[str | None, QueryParameter(description="Only jobs of this project.")] = None,
     limit: Annotated[int, QueryParameter(ge=1, le=100, description="At most so many jobs.")] = 20,
-    offset: Annotated[int, QueryParameter(ge=0, description="Leave out so many of the newest jobs.")] = 0,
+    cursor: Annotated[str | None, QueryParameter(description="The next_cursor of the page before.")] = None,
 ) -> JobList:
     """Return jobs, newest first."""
-    page = await jobs.list(status=status, provider=provider, limit=limit, offset=offset)
-    return JobList(jobs=page.jobs, total=page.total)
+    page = await jobs.list(status=status, provider=provider, project=project, limit=limit, cursor=cursor)
+    return JobList(jobs=page.jobs, total=page.total, next_cursor=page.next_cursor)
 
 
 @get("/jobs/{job_id:str}", summary="Get a job", responses=documented(Job, examples.COMPLETED, 404))

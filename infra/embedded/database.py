@@ -18,6 +18,7 @@ from urllib.parse import quote, urlsplit
 import asyncpg
 import psutil
 
+from infra.database_url import for_asyncpg
 from infra.embedded.environment import database_password
 from infra.embedded.supervisor import Program
 from infra.settings import Settings
@@ -143,22 +144,13 @@ class EmbeddedPostgres:
             time.sleep(0.05)
 
 
-def with_driver(url: str) -> str:
-    """Return a database's usual address as Prefect wants it: with the driver's name, and its word for ``sslmode``."""
-    for scheme in ("postgresql://", "postgres://"):
-        if url.startswith(scheme):
-            url = "postgresql+asyncpg://" + url.removeprefix(scheme)
-    return url.replace("?sslmode=", "?ssl=").replace("&sslmode=", "&ssl=")
-
-
 def check_reachable(url: str) -> None:
     """Connect once to an external database, named as Prefect wants it; raises where that fails."""
     if not url.startswith("postgresql+asyncpg://"):
         raise InvalidConfig("The database's address must look like postgresql://USER:PASSWORD@HOST:PORT/NAME.")
     address = urlsplit(url)
-    usual = url.replace("+asyncpg", "", 1).replace("?ssl=", "?sslmode=").replace("&ssl=", "&sslmode=")
     try:
-        asyncio.run(_connect(usual))
+        asyncio.run(_connect(for_asyncpg(url)))
     except (OSError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         reason = str(error) or type(error).__name__
         raise ResourceUnavailable(

@@ -13,7 +13,7 @@ from peft_studio.run_dir import write_whole
 
 # A user's own settings of this kind are about another Prefect server, and would win over ours.
 _FOREIGN = ("PREFECT_API_", "PREFECT_PROFILE", "PREFECT_SERVER_DATABASE_", "PREFECT_CLIENT_CUSTOM_HEADERS")
-_DATABASE_URL = "PEFT_STUDIO_DATABASE_URL"
+DATABASE_URL = "PEFT_STUDIO_DATABASE_URL"
 EVENTS_KEPT = "P365D"
 
 
@@ -76,9 +76,7 @@ def server_environment(settings: Settings, database_url: str) -> dict[str, str]:
 
 def inherited_environment() -> dict[str, str]:
     """Return this process's environment without what would lead a child to another server, or to the database."""
-    return {
-        name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN) and name != _DATABASE_URL
-    }
+    return {name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN) and name != DATABASE_URL}
 
 
 def _settings_variables(settings: Settings) -> dict[str, str]:

@@ -5,8 +5,9 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from infra.embedded.database import EmbeddedPostgres, with_driver
-from infra.embedded.environment import child_environment, inherited_environment, server_environment
+from infra.database_url import for_prefect
+from infra.embedded.database import EmbeddedPostgres
+from infra.embedded.environment import DATABASE_URL, child_environment, inherited_environment, server_environment
 from infra.embedded.supervisor import Program
 from infra.settings import Settings
 
@@ -21,7 +22,7 @@ def programs(settings: Settings, scratch: Path) -> list[Program]:
         postgres = EmbeddedPostgres(settings, scratch)
         first, url = [postgres.program()], postgres.url
     else:
-        url = with_driver(settings.database_url.get_secret_value())
+        url = for_prefect(settings.database_url.get_secret_value())
         first = []
     common = {**environment, **child_environment(settings)}
     database = [program.name for program in first]
@@ -30,7 +31,8 @@ def programs(settings: Settings, scratch: Path) -> list[Program]:
         _prefect(settings, {**environment, **server_environment(settings, url)}, database),
         # Beside the Prefect server: both import while it does, then wait for it.
         _worker(settings, common, database),
-        _api(settings, common, database),
+        # The only other program that sees the database: it reads jobs there.
+        _api(settings, {**common, DATABASE_URL: url}, database),
     ]
 
 

@@ -13,7 +13,8 @@ from typing import TextIO
 
 from pydantic import BaseModel, ValidationError
 
-from infra.embedded.database import check_reachable, with_driver
+from infra.database_url import for_prefect
+from infra.embedded.database import check_reachable
 from infra.embedded.environment import prefect_api_url, prefect_auth_file
 from infra.embedded.programs import answers, reachable_host
 from infra.settings import Settings
@@ -46,7 +47,7 @@ def check(settings: Settings) -> None:
     _check_port(settings.host, settings.port, "--port")
     _check_port("127.0.0.1", settings.prefect_port, "--prefect-port")
     if settings.database_url is not None:
-        check_reachable(with_driver(settings.database_url.get_secret_value()))
+        check_reachable(for_prefect(settings.database_url.get_secret_value()))
 
 
 def _check_port(host: str, port: int, option: str) -> None:

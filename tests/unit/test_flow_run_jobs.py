@@ -2,12 +2,13 @@
 
 from datetime import UTC, datetime
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import pytest
-from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.client.schemas.objects import StateType
 
 from infra.flow_run_jobs import job_of, tags_of
+from infra.job_reads import Run
 from infra.settings import Settings
 from peft_studio.config import TrainingConfig
 from peft_studio.events import Failure, Metrics
@@ -17,14 +18,13 @@ CONFIG = {"base_model": "some/model", "dataset_path": "rows.jsonl", "project_nam
 BEGAN, ENDED = datetime(2026, 1, 1, 12, tzinfo=UTC), datetime(2026, 1, 1, 13, tzinfo=UTC)
 
 
-def flow_run(state: StateType, **fields: Any) -> FlowRun:
-    return FlowRun(
+def flow_run(state: StateType, **fields: Any) -> Run:
+    return Run(
         id=uuid4(),
-        flow_id=UUID(int=1),
         name="a run",
         parameters=fields.pop("parameters", {"config": CONFIG}),
+        tags=[],
         state_type=state,
-        state=State(type=state, message=fields.pop("message", None)),
         created=BEGAN,
         start_time=BEGAN,
         end_time=ENDED if state in (StateType.COMPLETED, StateType.FAILED, StateType.CANCELLED) else None,
@@ -49,16 +49,16 @@ def flow_run(state: StateType, **fields: Any) -> FlowRun:
 def test_every_state_of_a_run_is_a_status_of_the_job(
     state: StateType, status: JobStatus, studio_settings: Settings
 ) -> None:
-    assert job_of(flow_run(state), None, studio_settings).status is status
+    assert job_of(flow_run(state), studio_settings).status is status
 
 
 def test_every_state_that_prefect_has_is_mapped(studio_settings: Settings) -> None:
     for state in StateType:
-        job_of(flow_run(state), None, studio_settings)
+        job_of(flow_run(state), studio_settings)
 
 
 def test_a_crashed_run_is_recovering_and_not_failed(studio_settings: Settings) -> None:
-    job = job_of(flow_run(StateType.CRASHED, run_count=1), None, studio_settings)
+    job = job_of(flow_run(StateType.CRASHED, run_count=1), studio_settings)
     assert (job.status, job.phase) == (JobStatus.PENDING, Phase.RECOVERING)
 
 
@@ -66,17 +66,17 @@ def test_a_running_job_shows_progress_and_metrics_from_its_record(studio_setting
     run = flow_run(StateType.RUNNING)
     record = studio_settings.run_dir(job_id_of(run.id))
     record.append(Metrics(job_id="j", metrics={"step": 45, "total_steps": 100, "loss": 0.5, "epoch": 1.5}))
-    job = job_of(run, None, studio_settings)
+    job = job_of(run, studio_settings)
     assert job.progress == 0.45
     assert job.metrics["loss"] == 0.5
 
 
 def test_a_failed_job_says_why(studio_settings: Settings) -> None:
-    run = flow_run(StateType.FAILED, message="It broke.")
-    assert job_of(run, None, studio_settings).error == {"error": "It broke."}
+    run = flow_run(StateType.FAILED, state_message="It broke.")
+    assert job_of(run, studio_settings).error == {"error": "It broke."}
     record = studio_settings.run_dir(job_id_of(run.id))
     record.append(Failure(job_id="j", error="The loss became NaN.", details="Lower the learning rate."))
-    error = job_of(run, None, studio_settings).error
+    error = job_of(run, studio_settings).error
     assert error and error["details"] == "Lower the learning rate."
 
 
@@ -101,7 +101,7 @@ def test_a_completed_job_shows_its_result(studio_settings: Settings) -> None:
         cost=2.45,
         reused_from="job_x",
     )
-    job = job_of(flow_run(StateType.COMPLETED), result, studio_settings)
+    job = job_of(flow_run(StateType.COMPLETED, result=result.model_dump_json()), studio_settings)
     assert (job.progress, job.cost, job.duration_seconds) == (1.0, 2.45, 3600.0)
     assert job.metrics == {"final_loss": 0.2, "best_loss": 0.1, "total_steps": 10, "tokens_per_second": 10}
     assert job.artifact == result.artifact
@@ -110,7 +110,7 @@ def test_a_completed_job_shows_its_result(studio_settings: Settings) -> None:
 
 def test_a_run_whose_configuration_we_would_refuse_is_still_listed(studio_settings: Settings) -> None:
     run = flow_run(StateType.FAILED, parameters={"config": CONFIG | {"rank": 0}})
-    assert job_of(run, None, studio_settings).config.rank == 0
+    assert job_of(run, studio_settings).config.rank == 0
 
 
 def test_a_job_is_tagged_with_what_people_look_for() -> None:

@@ -9,7 +9,7 @@ from uuid import uuid4
 
 from api.dependencies import Role
 from peft_studio.config import TrainingConfig
-from peft_studio.errors import Conflict, JobNotFound
+from peft_studio.errors import Conflict, InvalidConfig, JobNotFound
 from peft_studio.events import Event, Log, Status
 from peft_studio.jobs import Job, JobStatus, Phase, job_id_of
 from peft_studio.plan import DatasetFacts, ModelFacts, Plan, RowFormat
@@ -28,6 +28,7 @@ class Submitted:
 class JobPage:
     jobs: list[Job]
     total: int
+    next_cursor: str | None
 
 
 @dataclass
@@ -93,15 +94,28 @@ class JobsInMemory:
         return self.jobs[job_id]
 
     async def list(
-        self, *, status: JobStatus | None = None, provider: str | None = None, limit: int = 20, offset: int = 0
+        self,
+        *,
+        status: JobStatus | None = None,
+        provider: str | None = None,
+        project: str | None = None,
+        limit: int = 20,
+        cursor: str | None = None,
     ) -> JobPage:
         self._stumble()
         found = [
             job
             for job in reversed(self.jobs.values())
-            if status in (None, job.status) and provider in (None, job.config.provider)
+            if status in (None, job.status)
+            and provider in (None, job.config.provider)
+            and project in (None, job.config.project_name)
         ]
-        return JobPage(found[offset : offset + limit], len(found))
+        ids = [job.job_id for job in found]
+        if cursor and cursor not in ids:
+            raise InvalidConfig("This is not a cursor of this list.", field="cursor")
+        begin = ids.index(cursor) + 1 if cursor else 0
+        page = found[begin : begin + limit]
+        return JobPage(page, len(found), page[-1].job_id if begin + limit < len(found) else None)
 
     async def cancel(self, job_id: str) -> Job:
         job = await self.get(job_id)

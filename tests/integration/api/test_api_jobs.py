@@ -41,22 +41,45 @@ def test_json_may_be_declared_with_a_charset_or_not_at_all(client: Client) -> No
     [
         ({}, [4, 3, 2, 1, 0]),
         ({"limit": 2}, [4, 3]),
-        ({"limit": 2, "offset": 2}, [2, 1]),
+        ({"limit": 2, "cursor": 3}, [2, 1]),
         ({"status": "running"}, [3, 1]),
         ({"provider": "runpod"}, [4]),
         ({"provider": "runpod", "status": "running"}, []),
+        ({"project": "mine"}, [4]),
+        ({"project": "another"}, []),
     ],
 )
 def test_jobs_are_listed_newest_first_and_filtered(
     client: Client, jobs: JobsInMemory, query: dict[str, Any], expected: list[int]
 ) -> None:
-    rented = TrainingConfig.model_validate(CONFIG | {"provider": "runpod"})
+    rented = TrainingConfig.model_validate(CONFIG | {"provider": "runpod", "project_name": "mine"})
     made = [jobs.add(status=JobStatus.RUNNING if number % 2 else JobStatus.PENDING) for number in range(4)]
     made.append(jobs.add(config=rented))
+    if "cursor" in query:
+        query = query | {"cursor": made[query["cursor"]].job_id}
     page = client.get("/api/v1/jobs", params=query).json()
     assert [job["job_id"] for job in page["jobs"]] == [made[number].job_id for number in expected]
-    unpaged = {name: value for name, value in query.items() if name not in ("limit", "offset")}
+    unpaged = {name: value for name, value in query.items() if name not in ("limit", "cursor")}
     assert page["total"] == client.get("/api/v1/jobs", params=unpaged | {"limit": 100}).json()["total"]
+
+
+def test_pages_follow_each_other_by_their_cursors(client: Client, jobs: JobsInMemory) -> None:
+    made = [jobs.add().job_id for _ in range(5)]
+    seen: list[str] = []
+    query: dict[str, Any] = {"limit": 2}
+    while True:
+        page = client.get("/api/v1/jobs", params=query).json()
+        seen += [job["job_id"] for job in page["jobs"]]
+        if page["next_cursor"] is None:
+            break
+        query["cursor"] = page["next_cursor"]
+    assert seen == made[::-1]
+
+
+def test_an_unknown_cursor_is_refused(client: Client) -> None:
+    answer = client.get("/api/v1/jobs", params={"cursor": "job_0"})
+    assert answer.status_code == 400
+    assert answer.json()["error"]["details"]["field"] == "cursor"
 
 
 def test_twenty_jobs_are_listed_unless_more_are_asked_for(client: Client, jobs: JobsInMemory) -> None:
