@@ -32,6 +32,9 @@ class Settings(BaseSettings):
     connections_per_key: int = Field(default=10, ge=1, description="WebSockets that one API key may hold open.")
     max_body_bytes: int = Field(default=1 << 20, description="Largest JSON request body.")
     local_jobs: int = Field(default=1, ge=1, description="Jobs that train on this machine at the same time.")
+    job_niceness: int = Field(
+        default=5, ge=0, le=19, description="How far jobs step back for the API and the Prefect server beside them."
+    )
     max_recoveries: int = Field(default=3, ge=0, description="Times a job whose process died is taken up again.")
 
     @field_validator("data_dir")

@@ -5,7 +5,8 @@ Programs that start in an instant, because a process that has already imported w
     python -m infra.warm run MODULE ARGUMENT...     the same as python -m MODULE ARGUMENT..., only faster
 
 ``run`` finds the server through ``PEFT_STUDIO_WARM_SOCKET``; without one it starts Python afresh, with the same effect.
-The child has the caller's environment, working directory, standard streams and signals, and ends when the caller does.
+The child has the caller's environment, working directory, standard streams, niceness and signals, and ends when the
+caller does.
 """
 
 import array
@@ -86,6 +87,8 @@ def _become(connection: socket.socket, request: dict[str, Any], streams: list[in
     os.environ.clear()
     os.environ.update(request["environment"])
     os.chdir(request["directory"])
+    # Only the superuser may step forward again.
+    os.nice(max(0, request["niceness"] - os.getpriority(os.PRIO_PROCESS, 0)))
     connection.sendall(f"{os.getpid()}\n".encode())
     threading.Thread(target=_end_with_caller, args=(connection,), daemon=True).start()
     _refresh_settings()
@@ -143,6 +146,7 @@ def run(module: str, arguments: list[str]) -> NoReturn:
         "arguments": arguments,
         "environment": dict(os.environ),
         "directory": str(Path.cwd()),
+        "niceness": os.getpriority(os.PRIO_PROCESS, 0),
     }
     streams = array.array("i", [0, 1, 2])
     connection.sendmsg([b" "], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, streams)])

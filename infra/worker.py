@@ -42,7 +42,7 @@ PRELOADED = [
 PREFECT_YAML = Path(__file__).parent.parent / "prefect.yaml"
 POLL_SECONDS = 0.5  # how often the worker asks for work
 READY = "worker.ready"  # a file in the data directory, there while this worker takes jobs
-_WARM_COMMAND = shlex.join([sys.executable, "-m", "infra.warm", "run", "prefect.engine"])
+_WARM_COMMAND = [sys.executable, "-m", "infra.warm", "run", "prefect.engine"]
 
 
 async def work(settings: Settings) -> None:
@@ -68,7 +68,8 @@ async def _create_pool(client: PrefectClient, settings: Settings) -> None:
     """Create the work pool and its queue of local jobs, or bring them up to date."""
     template = ProcessWorker.get_default_base_job_template()
     variables = template["variables"]["properties"]
-    variables["command"]["default"] = _WARM_COMMAND
+    # What serves people comes first: a job leaves them the processor whenever they want it, its trainer likewise.
+    variables["command"]["default"] = shlex.join(["nice", "-n", str(settings.job_niceness), *_WARM_COMMAND])
     variables["working_dir"]["default"] = str(Path.cwd())  # relative paths mean the same to API, flow and trainer
     try:
         await client.create_work_pool(WorkPoolCreate(name=WORK_POOL, type="process", base_job_template=template))

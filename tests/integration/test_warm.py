@@ -15,7 +15,7 @@ import pytest
 PROGRAM = """
 import os, signal, sys, time
 if sys.argv[1] == "catch": signal.signal(signal.SIGTERM, lambda *_: sys.exit(42))
-print(sys.argv[1:], os.environ.get("COLOUR"), os.getcwd(), "json" in sys.modules, os.getpid(), flush=True)
+print(sys.argv[1:], os.environ.get("COLOUR"), os.getcwd(), "json" in sys.modules, os.nice(0), os.getpid(), flush=True)
 print("to stderr", file=sys.stderr)
 match sys.argv[1]:
     case "exit": sys.exit(int(sys.argv[2]))
@@ -51,7 +51,7 @@ def environment(request: pytest.FixtureRequest, socket_path: str) -> dict[str, s
 
 def start(folder: Path, environment: dict[str, str], *arguments: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(
-        [sys.executable, "-m", "infra.warm", "run", "program", *arguments],
+        ["nice", "-n", "3", sys.executable, "-m", "infra.warm", "run", "program", *arguments],
         cwd=folder,
         env=environment,
         stdin=subprocess.PIPE,
@@ -78,13 +78,14 @@ def is_gone(process: psutil.Process) -> bool:
     return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
 
 
-def test_arguments_environment_directory_and_streams_reach_the_program(
+def test_arguments_environment_directory_niceness_and_streams_reach_the_program(
     program: Path, environment: dict[str, str]
 ) -> None:
     process = start(program, environment, "echo", "two words")
     out, err = process.communicate("from stdin")
     assert process.returncode == 0
     assert f"['echo', 'two words'] blue {program}" in out
+    assert out.splitlines()[0].split()[-2] == str(os.nice(0) + 3)
     assert "from stdin" in out
     assert "to stderr" in err
 
