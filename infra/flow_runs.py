@@ -14,7 +14,8 @@ from uuid import UUID
 
 import httpx
 from prefect.client.orchestration import PrefectClient, get_client
-from prefect.client.schemas.objects import StateType, WorkPoolStatus
+from prefect.client.schemas.actions import DeploymentFlowRunCreate
+from prefect.client.schemas.objects import FlowRun, StateType, WorkPoolStatus
 from prefect.exceptions import ObjectNotFound
 from prefect.runtime import flow_run as current_flow_run
 from prefect.states import Cancelled, Cancelling
@@ -96,12 +97,7 @@ class FlowRuns:
         """Validate a configuration and start a flow run for it; a repeated key gives the job of the first time."""
         plan = await asyncio.to_thread(make_plan, config, self._settings)
         async with answering():
-            flow_run = await (await self._prefect()).create_flow_run_from_deployment(
-                await self._deployment_id(),
-                parameters={"config": config.model_dump(mode="json", exclude_unset=True)},
-                tags=tags_of(config),
-                idempotency_key=idempotency_key,
-            )
+            flow_run = await self._create(config, idempotency_key)
         job = job_of(Run.of(flow_run), self._settings)
         if job.config != config:
             raise Conflict(
@@ -205,6 +201,22 @@ class FlowRuns:
             if self._client is None:
                 self._client = await self._stack.enter_async_context(get_client())
             return self._client
+
+    async def _create(self, config: TrainingConfig, idempotency_key: str | None) -> FlowRun:
+        wanted = DeploymentFlowRunCreate(
+            parameters={"config": config.model_dump(mode="json", exclude_unset=True)},
+            tags=tags_of(config),
+            idempotency_key=idempotency_key,
+            # It was checked just now, and better: by its own model. A JSON schema costs the server 16 ms a job.
+            enforce_parameter_schema=False,
+        )
+        response = await (await self._prefect()).request(
+            "POST",
+            "/deployments/{id}/create_flow_run",
+            path_params={"id": await self._deployment_id()},
+            json=wanted.model_dump(mode="json", exclude_unset=True),
+        )
+        return FlowRun.model_validate(response.json())
 
     async def _deployment_id(self) -> UUID:
         if self._deployment is None:
