@@ -23,7 +23,7 @@ from rich.table import Table
 from peft_studio.client import Client
 from peft_studio.errors import StudioError
 from peft_studio.events import Failure, Log, Metrics, Status
-from peft_studio.jobs import Job
+from peft_studio.jobs import HeldOut, Job
 
 ROOT = Path(__file__).parent.parent
 DATA = ROOT / ".demo"
@@ -134,16 +134,7 @@ def report(client: Client, job: Job, port: int, prefect_port: int) -> None:
     """Print what came of it, and where to look further."""
     console.print()
     if job.evaluation and job.evaluation.base and job.evaluation.adapter:
-        base, adapter = job.evaluation.base, job.evaluation.adapter
-        table = Table(
-            "on held-out rows", "before", "after", "change", title="What the adapter is worth", title_justify="left"
-        )
-        for name, before, after in (
-            ("loss", base.loss, adapter.loss),
-            ("perplexity", base.perplexity, adapter.perplexity),
-        ):
-            table.add_row(name, f"{before:.3f}", f"{after:.3f}", f"{100 * (after / before - 1):+.1f} %")
-        console.print(table)
+        console.print(worth(job.evaluation.base, job.evaluation.adapter))
     if job.evaluation and (answer := job.evaluation.answer):
         console.print(f"\n[bold]Prompt[/]      {escape(answer.prompt)}")
         for who, text in (("Base model", answer.base), ("Adapter", answer.adapter)):
@@ -155,6 +146,22 @@ def report(client: Client, job: Job, port: int, prefect_port: int) -> None:
     console.print(f"[bold]This job[/]    http://127.0.0.1:{port}/api/v1/jobs/{job.job_id}")
     console.print(f"[bold]API docs[/]    http://127.0.0.1:{port}/docs")
     console.print(f"[bold]Prefect UI[/]  http://127.0.0.1:{prefect_port}\n")
+
+
+def worth(base: HeldOut, adapter: HeldOut) -> Table:
+    """Put what both models do on the held-out rows side by side."""
+    table = Table(
+        "on held-out rows", "before", "after", "change", title="What the adapter is worth", title_justify="left"
+    )
+    for name, before, after in (
+        ("loss", base.loss, adapter.loss),
+        ("perplexity", base.perplexity, adapter.perplexity),
+    ):
+        table.add_row(name, f"{before:.3f}", f"{after:.3f}", f"{100 * (after / before - 1):+.1f} %")
+    if base.accuracy is not None and adapter.accuracy is not None:
+        before, after = 100 * base.accuracy, 100 * adapter.accuracy
+        table.add_row("tokens right", f"{before:.1f} %", f"{after:.1f} %", f"{after - before:+.1f} points")
+    return table
 
 
 def free_port(preferred: int) -> int:

@@ -83,6 +83,8 @@ def _outcome(result: JobResult) -> dict[str, Any]:
     metrics = training.model_dump(include={"final_loss", "best_loss", "total_steps", "tokens_per_second"})
     if training.eval_loss is not None:
         metrics["eval_loss"] = training.eval_loss
+    if result.evaluation and (held_out := result.evaluation.adapter):
+        metrics |= held_out.model_dump(include={"perplexity", "accuracy"}, exclude_none=True)
     return {
         "phase": Phase.DONE,
         "progress": 1.0,

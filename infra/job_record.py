@@ -166,14 +166,13 @@ def _summary(result: JobResult) -> str:
         ("Last loss", f"{training.final_loss:.4f} (best {training.best_loss:.4f})"),
         ("Cost", f"${result.cost:.2f}"),
     ]
-    if evaluation and evaluation.base and evaluation.adapter:
+    if evaluation and (before := evaluation.base) and (after := evaluation.adapter):
         rows += [
-            ("Held-out loss", f"{evaluation.base.loss:.4f} before, {evaluation.adapter.loss:.4f} after"),
-            (
-                "Held-out perplexity",
-                f"{evaluation.base.perplexity:.2f} before, {evaluation.adapter.perplexity:.2f} after",
-            ),
+            ("Held-out loss", f"{before.loss:.4f} before, {after.loss:.4f} after"),
+            ("Held-out perplexity", f"{before.perplexity:.2f} before, {after.perplexity:.2f} after"),
         ]
+        if before.accuracy is not None and after.accuracy is not None:
+            rows.append(("Held-out tokens right", f"{before.accuracy:.1%} before, {after.accuracy:.1%} after"))
     rows += [(f"{name} took", f"{seconds:.1f} s") for name, seconds in result.step_seconds.items()]
     table = "\n".join(f"| {name} | {value} |" for name, value in rows)
     text = f"| | |\n|---|---|\n{table}\n"

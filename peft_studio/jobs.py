@@ -52,10 +52,17 @@ class Artifact(BaseModel):
 
 
 class HeldOut(BaseModel):
-    """A model's quality on rows it was not trained on: mean loss a token (nats), e^loss, number of such tokens."""
+    """
+    A model's quality on the answers of rows it was not trained on.
+
+    Over all their tokens that carry loss (``tokens`` of them): mean ``loss`` (nats), ``perplexity`` (e^loss), and
+    ``accuracy``, the share of them that the model predicts right. The model reads each row as it stands; a token is
+    right where it is the most probable one after those before it. ``None`` where an older version measured.
+    """
 
     loss: float
     perplexity: float
+    accuracy: float | None = None
     tokens: int
 
 

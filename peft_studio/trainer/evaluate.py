@@ -1,5 +1,5 @@
 """
-Measure a stored adapter: its loss on the held-out rows, and one answer, beside the base model's.
+Measure a stored adapter: loss and accuracy on the held-out rows, and one answer, beside the base model's.
 
     python -m peft_studio.trainer.evaluate RUN_DIR ADAPTER_DIR [--tied-to-stdin]
 
@@ -19,7 +19,7 @@ from peft_studio.jobs import Answer, Evaluation, HeldOut
 from peft_studio.run_dir import RunDir
 from peft_studio.trainer.command import command_line, start
 from peft_studio.trainer.data import Row, encode, read_examples
-from peft_studio.trainer.loss import mean_loss
+from peft_studio.trainer.loss import mean_quality
 from peft_studio.trainer.model import Base, device, load_adapter, load_base, read_base, require_quantization
 from peft_studio.trainer.outcome import attempt
 from peft_studio.trainer.program import read_job
@@ -50,14 +50,14 @@ def evaluate(run: RunDir, adapter: Path, stop: StopSignal) -> None:
 
     model = load_adapter(load_base(base, config), adapter)
     with model.disable_adapter():
-        loss_of_base = measure(model, rows, config.batch_size, stop)
+        base_on_rows = measure(model, rows, config.batch_size, stop)
         answer_of_base = answer(model, base, renderer, text)
     stop.check()
     run.write(
         "evaluation.json",
         Evaluation(
             held_out_rows=len(rows),
-            base=loss_of_base,
+            base=base_on_rows,
             adapter=measure(model, rows, config.batch_size, stop),
             answer=Answer(prompt=question, base=answer_of_base, adapter=answer(model, base, renderer, text)),
         ),
@@ -65,11 +65,16 @@ def evaluate(run: RunDir, adapter: Path, stop: StopSignal) -> None:
 
 
 def measure(model: Any, rows: list[Row], batch_size: int, stop: StopSignal) -> HeldOut | None:
-    """Return mean loss and perplexity over the rows' answers; None where there are no rows."""
+    """Return mean loss, perplexity and accuracy over the rows' answers; None where there are no rows."""
     if not rows:
         return None
-    loss = mean_loss(model, rows, batch_size, stop)
-    return HeldOut(loss=loss, perplexity=math.exp(min(loss, 700.0)), tokens=sum(row.supervised for row in rows))
+    quality = mean_quality(model, rows, batch_size, stop)
+    return HeldOut(
+        loss=quality.loss,
+        perplexity=math.exp(min(quality.loss, 700.0)),
+        accuracy=quality.accuracy,
+        tokens=sum(row.supervised for row in rows),
+    )
 
 
 def answer(model: Any, base: Base, renderer: Renderer, text: str) -> str:

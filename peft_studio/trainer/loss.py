@@ -1,6 +1,7 @@
-"""The loss: cross-entropy summed over the tokens that carry it, with no logits computed for any other."""
+"""Loss and accuracy over the tokens that carry loss, with no logits computed for any other."""
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,9 +11,60 @@ from peft_studio.trainer.data import Batch, Row, collate
 from peft_studio.trainer.stop import StopSignal
 
 
-def summed_loss(model: Any, batch: Batch) -> torch.Tensor:
+@dataclass(frozen=True)
+class Quality:
     """
-    Sum the cross-entropy, in nats, over a batch's tokens that carry loss.
+    Means over the tokens of some rows that carry loss.
+
+    ``loss`` is their cross-entropy in nats, ``accuracy`` the share of them that the model holds for the most
+    probable next token, given the right ones before (greedily, teacher-forced).
+    """
+
+    loss: float
+    accuracy: float
+
+
+def summed_loss(model: Any, batch: Batch) -> torch.Tensor:
+    """Sum the cross-entropy, in nats, over a batch's tokens that carry loss."""
+    return _cross_entropy(*_predictions(model, batch))
+
+
+def mean_loss(model: Any, rows: list[Row], batch_size: int, stop: StopSignal) -> float:
+    """Return the mean cross-entropy over all tokens of the rows that carry loss (see ``mean_quality``)."""
+    return mean_quality(model, rows, batch_size, stop).loss
+
+
+def mean_quality(model: Any, rows: list[Row], batch_size: int, stop: StopSignal) -> Quality:
+    """
+    Measure a model on rows, dropout off: loss and accuracy from the same pass.
+
+    Raises ``Stopped`` between two batches where a stop is asked for.
+    """
+    loss, right, tokens = 0.0, 0, 0
+    training = model.training
+    model.eval()
+    try:
+        # Rows of like length side by side: no mean depends on the order, and the less is padded.
+        ordered = sorted(rows, key=lambda row: len(row.ids))
+        for i in range(0, len(ordered), batch_size):
+            stop.check()
+            with torch.no_grad():
+                logits, targets = _predictions(model, collate(ordered[i : i + batch_size], model.device))
+                loss += _cross_entropy(logits, targets).item()
+                right += int((logits.argmax(-1) == targets).sum())
+            tokens += len(targets)
+    finally:
+        model.train(training)
+    return Quality(loss / tokens, right / tokens) if tokens else Quality(math.nan, math.nan)
+
+
+def _cross_entropy(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    return nn.functional.cross_entropy(logits.float(), targets, reduction="sum")
+
+
+def _predictions(model: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+    """
+    Return the logits for a batch's tokens that carry loss, one row a token, and these tokens.
 
     The output head gets the hidden states of the positions before such tokens only: a hook takes them out of its
     input, so that whatever an architecture does with its logits afterwards still happens. There is no attention
@@ -35,27 +87,4 @@ def summed_loss(model: Any, batch: Batch) -> torch.Tensor:
             hook.remove()
     if logits.shape[:2] == batch.ids.shape:  # no such head: every position has its logits
         logits = logits[:, :-1][where]
-    return nn.functional.cross_entropy(logits.float().view(-1, logits.shape[-1]), targets, reduction="sum")
-
-
-def mean_loss(model: Any, rows: list[Row], batch_size: int, stop: StopSignal) -> float:
-    """
-    Return the mean cross-entropy over all tokens of the rows that carry loss, dropout off.
-
-    Raises ``Stopped`` between two batches where a stop is asked for.
-    """
-    total = tokens = 0.0
-    training = model.training
-    model.eval()
-    try:
-        # Rows of like length side by side: no mean depends on the order, and the less is padded.
-        ordered = sorted(rows, key=lambda row: len(row.ids))
-        for i in range(0, len(ordered), batch_size):
-            stop.check()
-            some = ordered[i : i + batch_size]
-            with torch.no_grad():
-                total += summed_loss(model, collate(some, model.device)).item()
-            tokens += sum(row.supervised for row in some)
-    finally:
-        model.train(training)
-    return total / tokens if tokens else math.nan
+    return logits.view(-1, logits.shape[-1]), targets

@@ -12,10 +12,31 @@ from infra.job_reads import Run
 from infra.settings import Settings
 from peft_studio.config import TrainingConfig
 from peft_studio.events import Failure, Metrics
-from peft_studio.jobs import Artifact, JobResult, JobStatus, Phase, TrainingSummary, job_id_of
+from peft_studio.jobs import Artifact, Evaluation, HeldOut, JobResult, JobStatus, Phase, TrainingSummary, job_id_of
 
 CONFIG = {"base_model": "some/model", "dataset_path": "rows.jsonl", "project_name": "p"}
 BEGAN, ENDED = datetime(2026, 1, 1, 12, tzinfo=UTC), datetime(2026, 1, 1, 13, tzinfo=UTC)
+
+RESULT = JobResult(
+    adapter_id="adapter_1",
+    artifact=Artifact(path="/a/adapter_model.safetensors", size_bytes=3, hash="sha256:00"),
+    training=TrainingSummary(
+        total_steps=10,
+        epochs=1,
+        final_loss=0.2,
+        best_loss=0.1,
+        train_rows=9,
+        held_out_rows=1,
+        tokens=100,
+        supervised_tokens=50,
+        tokens_per_second=10,
+        seconds=10,
+        peak_memory_mb=1,
+        trainable_parameters=8,
+    ),
+    cost=2.45,
+    reused_from="job_x",
+)
 
 
 def flow_run(state: StateType, **fields: Any) -> Run:
@@ -81,31 +102,18 @@ def test_a_failed_job_says_why(studio_settings: Settings) -> None:
 
 
 def test_a_completed_job_shows_its_result(studio_settings: Settings) -> None:
-    result = JobResult(
-        adapter_id="adapter_1",
-        artifact=Artifact(path="/a/adapter_model.safetensors", size_bytes=3, hash="sha256:00"),
-        training=TrainingSummary(
-            total_steps=10,
-            epochs=1,
-            final_loss=0.2,
-            best_loss=0.1,
-            train_rows=9,
-            held_out_rows=1,
-            tokens=100,
-            supervised_tokens=50,
-            tokens_per_second=10,
-            seconds=10,
-            peak_memory_mb=1,
-            trainable_parameters=8,
-        ),
-        cost=2.45,
-        reused_from="job_x",
-    )
-    job = job_of(flow_run(StateType.COMPLETED, result=result.model_dump_json()), studio_settings)
+    job = job_of(flow_run(StateType.COMPLETED, result=RESULT.model_dump_json()), studio_settings)
     assert (job.progress, job.cost, job.duration_seconds) == (1.0, 2.45, 3600.0)
     assert job.metrics == {"final_loss": 0.2, "best_loss": 0.1, "total_steps": 10, "tokens_per_second": 10}
-    assert job.artifact == result.artifact
+    assert job.artifact == RESULT.artifact
     assert job.reused_from == "job_x"
+
+
+def test_a_completed_jobs_metrics_tell_what_its_adapter_is_worth_on_held_out_rows(studio_settings: Settings) -> None:
+    held_out = HeldOut(loss=0.5, perplexity=1.65, accuracy=0.89, tokens=10)
+    result = RESULT.model_copy(update={"evaluation": Evaluation(held_out_rows=1, adapter=held_out)})
+    metrics = job_of(flow_run(StateType.COMPLETED, result=result.model_dump_json()), studio_settings).metrics
+    assert (metrics["perplexity"], metrics["accuracy"]) == (1.65, 0.89)
 
 
 def test_a_run_whose_configuration_we_would_refuse_is_still_listed(studio_settings: Settings) -> None:

@@ -4,15 +4,21 @@ from typing import Any
 
 import pytest
 import torch
+from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from peft_studio.jobs import Evaluation
 from peft_studio.run_dir import RunDir
 from peft_studio.trainer import evaluate
+from peft_studio.trainer.data import encode, read_examples
+from peft_studio.trainer.loss import mean_quality
+from peft_studio.trainer.model import load_base, read_base
 from peft_studio.trainer.outcome import DONE, FAILED
+from peft_studio.trainer.program import read_job
 from peft_studio.trainer.program import run as train
+from peft_studio.trainer.render import Renderer
 from peft_studio.trainer.stop import StopSignal
-from tests.tiny import make_run, write_rows
+from tests.tiny import conversations, make_run, write_rows
 
 
 def evaluated(run: RunDir) -> Evaluation:
@@ -59,6 +65,48 @@ def test_loss_and_perplexity_are_those_of_the_held_out_answers(learned: RunDir, 
     labels[0, : len(prompt)] = -100
     assert evaluation.base.loss == pytest.approx(stock(whole, labels=labels).loss.item(), rel=1e-5)
     assert evaluation.base.tokens == 2 * (whole.shape[1] - len(prompt))
+
+
+def test_accuracy_is_the_share_of_held_out_answer_tokens_that_the_model_would_have_chosen(
+    learned: RunDir, model: Path
+) -> None:
+    evaluation = evaluated(learned)
+    assert evaluation.base is not None and evaluation.adapter is not None
+    tokenizer, base = AutoTokenizer.from_pretrained(model), AutoModelForCausalLM.from_pretrained(model)
+    prompt = tokenizer("<s><|user|>\nwho sleeps<|end|>\n<|assistant|>\n")["input_ids"]
+    answer = torch.tensor(tokenizer("the red cat<|end|>")["input_ids"])
+    whole = torch.tensor([[*prompt, *answer]])
+
+    def share(model: Any) -> float:
+        chosen = model(whole).logits[0, len(prompt) - 1 : -1].argmax(-1)
+        return (chosen == answer).double().mean().item()
+
+    assert evaluation.base.accuracy == pytest.approx(share(base))
+    assert evaluation.adapter.accuracy == pytest.approx(share(PeftModel.from_pretrained(base, learned.adapter))) == 1
+
+
+def test_accuracy_counts_each_token_once_however_the_rows_are_divided_into_batches(model: Path, tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", model, write_rows(tmp_path / "rows.jsonl", conversations(14)))
+    config, plan = read_job(run)
+    base = read_base(config, plan)
+    examples, _ = read_examples(config, plan)
+    rows = encode(examples, base, Renderer(base.tokenizer, examples[0].format), 128).rows
+    stock = load_base(base, config).eval()
+    right = [
+        (stock(torch.from_numpy(row.ids)[None]).logits[0, :-1].argmax(-1).numpy() == row.ids[1:])[row.learn[1:]]
+        for row in rows
+    ]
+    share = sum(int(some.sum()) for some in right) / sum(len(some) for some in right)
+    assert 0 < share < 1
+    for batch_size in (1, 3, 14):
+        assert mean_quality(stock, rows, batch_size, StopSignal()).accuracy == pytest.approx(share)
+
+
+def test_an_evaluation_of_before_accuracy_was_measured_is_still_read() -> None:
+    old = {"held_out_rows": 1, "base": {"loss": 1.0, "perplexity": 2.7, "tokens": 3}}
+    held_out = Evaluation.model_validate(old).base
+    assert held_out is not None
+    assert held_out.accuracy is None
 
 
 def test_the_last_evaluation_in_training_is_that_of_the_stored_adapter(learned: RunDir) -> None:
