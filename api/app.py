@@ -18,6 +18,7 @@ from api.openapi import openapi_config, openapi_document
 from api.wire import Wire
 from infra.adapter_records import AdapterRecords
 from infra.api_keys import KeyRing, records_in
+from infra.experiments import Experiments
 from infra.flow_runs import FlowRuns
 from infra.prefect_database import PrefectDatabase
 from infra.resources import Resources
@@ -41,6 +42,7 @@ def create_app(jobs: Jobs | None = None, keys: Keys | None = None, settings: Set
             "keys": provide(keys),
             "resources": provide(Resources(jobs, settings)),
             "adapters": provide(AdapterRecords(jobs)),
+            "experiments": provide(Experiments(jobs, settings)),
             "sockets": provide(OpenSockets(settings.connections_per_key)),
         },
         middleware=[Authentication(keys), RateLimit(settings.requests_per_minute)],

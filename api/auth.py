@@ -11,6 +11,7 @@ from api.dependencies import Caller, Keys
 from peft_studio.errors import AuthenticationFailed, PermissionDenied
 
 PUBLIC = {"public": True}  # as a route's ``opt``: no key needed, and nothing counted
+READING = {"reading": True}  # of a route that only looks, although its method is POST
 SUBPROTOCOL = "peft-studio"
 _READING = {"GET", "HEAD", "OPTIONS"}
 
@@ -56,5 +57,6 @@ def role_allows(connection: ASGIConnection, handler: BaseRouteHandler) -> None: 
     """Guard all routes: a key with the role ``read`` may only look."""
     if handler.opt.get("public") or connection.scope["type"] != ScopeType.HTTP:
         return
-    if connection.scope["method"] not in _READING and connection.scope["user"].role == "read":
+    reading = connection.scope["method"] in _READING or handler.opt.get("reading")
+    if not reading and connection.scope["user"].role == "read":
         raise PermissionDenied("This API key may only read; use one with the role write.", role="read")

@@ -112,6 +112,39 @@ ADAPTER: dict[str, Any] = {
 }
 
 
+EXPERIMENT: dict[str, Any] = {
+    "id": "exp_0d3c6a6e8f3b4c0e9a51c2f3b4d5e6f7",
+    "tracker": "local",
+    "project": "my-finetuning",
+    "name": "my-finetuning lora r8",
+    "status": "completed",
+    "metrics": {"final_loss": 0.234, "best_loss": 0.221, "accuracy": 0.89, "total_steps": 1000},
+    "config": CONFIG,
+    "created_at": "2024-01-15T10:30:00Z",
+    "job_id": CREATED["job_id"],
+    "cost": 2.45,
+    "duration_seconds": 2640,
+}
+
+EXPERIMENTS: dict[str, Any] = {"experiments": [EXPERIMENT], "next_cursor": None}
+
+COMPARE: dict[str, Any] = {"experiment_ids": [EXPERIMENT["id"], "exp_0d3c6a6f1b2a4d5c8e7f60718293a4b5"]}
+
+COMPARISON: dict[str, Any] = {
+    "comparison": {
+        "experiment_ids": COMPARE["experiment_ids"],
+        "metrics": {"loss": [0.234, 0.256], "accuracy": [0.89, 0.87]},
+        "configs": [CONFIG, CONFIG | {"rank": 4}],
+        "config_differences": {"rank": [8, 4]},
+        "metric": "accuracy",
+        "direction": "maximize",
+        "best_performer": EXPERIMENT["id"],
+        "cost_analysis": {"total_costs": [2.45, 3.20], "cost_per_accuracy_point": [0.0275, 0.0368]},
+        "curves": {"loss": {"steps": [1, 2], "values": [[1.2, 0.234], [1.3, 0.256]]}},
+    }
+}
+
+
 def error(code: str, message: str, **details: Any) -> dict[str, Any]:
     """Show an error as a caller gets it."""
     return {"error": {"code": code, "message": message, "details": details}}

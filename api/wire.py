@@ -9,9 +9,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from api.dependencies import Submission
 from api.issues import invalid_body
+from infra.experiments import CURVES
 from peft_studio.adapters import Adapter
-from peft_studio.config import TrainingConfig
+from peft_studio.config import Name, TrainingConfig
 from peft_studio.events import Log
+from peft_studio.experiments import Comparison, Direction, Experiment
 from peft_studio.jobs import Job, JobStatus
 from peft_studio.resources import Availability, Pricing, Resource
 
@@ -21,6 +23,7 @@ _SHOWN = {
     *("started_at", "completed_at", "duration_seconds", "cost", "artifact"),
     *("estimated_cost", "estimated_duration_minutes", "next_cursor"),
     *("target_modules", "quantization", "resource_id", "experiment_tracker", "project_name", "output_dir"),
+    *("final_loss", "best_loss", "accuracy", "best_performer", "next_cursor"),
 }
 # Metrics are numbers of one kind inside; the contract shows these as whole ones.
 _COUNTS = {"step", "total_steps"}
@@ -103,6 +106,30 @@ class AdapterList(Whole):
     adapters: Sequence[Adapter]
 
 
+class ExperimentList(BaseModel):
+    """A page of experiments, newest first."""
+
+    experiments: Sequence[Experiment]
+    next_cursor: str | None = Field(description="Send it as `cursor` for the next page; null on the last.")
+
+
+class CompareExperiments(BaseModel):
+    """Which experiments to put side by side, and what to look at."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    experiment_ids: list[Name] = Field(min_length=2, max_length=100)
+    metric: Name | None = Field(default=None, description="By which the best is found.")
+    direction: Direction | None = Field(default=None, description="Whether more of the metric is better, or less.")
+    curves: list[Name] = Field(default=list(CURVES), max_length=10, description="Metrics to show by step.")
+
+
+class ExperimentComparison(BaseModel):
+    """Experiments side by side."""
+
+    comparison: Comparison
+
+
 class Health(BaseModel):
     """The answer to a probe."""
 
@@ -156,5 +183,5 @@ def _as_shown(value: Any, name: str = "") -> Any:
         items = value.items()
         return {inner: _as_shown(item, inner) for inner, item in items if item is not None or inner in _SHOWN}
     if isinstance(value, list):
-        return [_as_shown(item) for item in value]
+        return [_as_shown(item, name) for item in value]
     return int(value) if name in _COUNTS and isinstance(value, float) and value.is_integer() else value

@@ -16,7 +16,7 @@ from infra.job_record import JobRecord
 from infra.settings import settings
 from peft_studio.config import TrainingConfig
 from peft_studio.errors import StudioError
-from peft_studio.jobs import JobResult, job_id_of
+from peft_studio.jobs import JobResult, job_id_of, name_of
 from tasks.deploy import deploy, withdraw
 from tasks.evaluate import evaluate
 from tasks.provision import provision
@@ -27,9 +27,8 @@ from tasks.validate import validate
 
 
 def name_of_run() -> str:
-    """Name a run for people: what is trained, and how."""
-    config = TrainingConfig.model_validate(current_flow_run.parameters["config"])
-    return f"{config.project_name or config.base_model.rstrip('/').split('/')[-1]} {config.algorithm} r{config.rank}"
+    """Name a run as its job."""
+    return name_of(TrainingConfig.model_validate(current_flow_run.parameters["config"]))
 
 
 def free_machine(flow: Any, flow_run: FlowRun, state: State[Any]) -> None:

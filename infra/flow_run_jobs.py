@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from infra.job_reads import Run
 from infra.settings import Settings
 from peft_studio.config import TrainingConfig
+from peft_studio.experiments import project_of
 from peft_studio.jobs import Job, JobResult, JobStatus, Phase, job_id_of
 
 STATES = {
@@ -28,8 +29,12 @@ def status_of(run: Run) -> JobStatus:
 
 def tags_of(config: TrainingConfig) -> list[str]:
     """Return the tags by which a job is found in Prefect's UI and lists."""
-    tags = [f"provider:{config.provider}", f"algorithm:{config.algorithm}", f"model:{config.base_model}"]
-    return [*tags, f"project:{config.project_name}"] if config.project_name else tags
+    return [
+        f"provider:{config.provider}",
+        f"algorithm:{config.algorithm}",
+        f"model:{config.base_model}",
+        f"project:{project_of(config)}",
+    ]
 
 
 def job_of(run: Run, settings: Settings) -> Job:

@@ -142,6 +142,11 @@ class Job(BaseModel):
     attempts: int = 0
 
 
+def name_of(config: TrainingConfig) -> str:
+    """Name a job for people: what is trained, and how."""
+    return f"{config.project_name or config.base_model.rstrip('/').split('/')[-1]} {config.algorithm} r{config.rank}"
+
+
 def job_id_of(flow_run_id: UUID) -> str:
     """The job's id: the flow run's, as 32 hex digits behind ``job_``."""
     return PREFIX + flow_run_id.hex

@@ -128,3 +128,7 @@ def test_a_job_is_tagged_with_what_people_look_for() -> None:
         "model:some/model",
         "project:p",
     ]
+
+
+def test_a_job_without_a_project_is_found_in_the_default_one() -> None:
+    assert "project:default" in tags_of(TrainingConfig.model_validate(CONFIG | {"project_name": None}))

@@ -11,6 +11,7 @@ from api.dependencies import Role
 from peft_studio.config import TrainingConfig
 from peft_studio.errors import Conflict, InvalidConfig, JobNotFound
 from peft_studio.events import Event, Log, Status
+from peft_studio.experiments import project_of
 from peft_studio.jobs import Job, JobStatus, Phase, job_id_of
 from peft_studio.plan import DatasetFacts, ModelFacts, Plan, RowFormat
 
@@ -108,7 +109,7 @@ class JobsInMemory:
             for job in reversed(self.jobs.values())
             if status in (None, job.status)
             and provider in (None, job.config.provider)
-            and project in (None, job.config.project_name)
+            and project in (None, project_of(job.config))
         ]
         ids = [job.job_id for job in found]
         if cursor and cursor not in ids:
