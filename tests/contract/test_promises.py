@@ -1,0 +1,153 @@
+"""What users were promised: every example of the API's document, sent and answered, field by field."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infra.settings import Settings
+from peft_studio import errors
+from peft_studio.events import Event, parse_event
+from tests.contract.promises import (
+    BASE_URL,
+    CODES,
+    DEFAULTS,
+    ERROR,
+    MESSAGES,
+    PROMISES,
+    REQUESTS_A_MINUTE,
+    SOCKET_URL,
+    SOCKETS_A_KEY,
+    Promise,
+)
+from tests.contract.scenes import REQUEST, SCENES, Backstage, Names, running
+from tests.contract.shapes import differences, shape_of
+from tests.integration.api.fixtures import Client, Connect
+from tests.integration.api.studio_in_memory import JobsInMemory
+
+CONFIG = shape_of(REQUEST, None)
+CREATED = {"Create Training Job", "Upload Adapter", "Create Deployment"}
+SHOWN = [promise for promise in PROMISES if promise.title in SCENES]
+
+
+def in_its_place(value: Any, names: Names) -> Any:
+    """Put what there is in this studio in place of the document's names."""
+    match value:
+        case dict():
+            return {name: in_its_place(inner, names) for name, inner in value.items()}
+        case list():
+            return [in_its_place(inner, names) for inner in value]
+        case str():
+            return names.get(value, value)
+        case _:
+            return value
+
+
+@pytest.fixture
+def ask(connect: Connect, jobs: JobsInMemory, tmp_path: Path) -> Callable[[Promise], tuple[Any, Names]]:
+    """Send an example's request, in its scene."""
+
+    def asked(promise: Promise) -> tuple[Any, Names]:
+        names = SCENES[promise.title](Backstage(jobs, tmp_path))
+        path, body = promise.path.format(**names), in_its_place(promise.body, names)
+        return connect(data_dir=tmp_path).request(promise.method, "/api/v1" + path, json=body), names
+
+    return asked
+
+
+@pytest.mark.parametrize("promise", SHOWN, ids=[promise.title for promise in SHOWN])
+def test_an_answer_has_what_was_promised(ask: Callable[[Promise], tuple[Any, Names]], promise: Promise) -> None:
+    answer, _ = ask(promise)
+    assert answer.status_code == (201 if promise.title in CREATED else 200), answer.text
+    assert answer.headers["Content-Type"] == "application/json"
+    assert differences(shape_of(promise.answer, CONFIG), answer.json()) == []
+
+
+def test_the_documents_comparison_comes_out_of_its_experiments(ask: Callable[[Promise], tuple[Any, Names]]) -> None:
+    promise = next(promise for promise in PROMISES if promise.title == "Compare Experiments")
+    answer, names = ask(promise)
+    promised, comparison = in_its_place(promise.answer["comparison"], names), answer.json()["comparison"]
+    for name in promised["metrics"]:
+        assert comparison["metrics"][name] == promised["metrics"][name]
+    for name in ("best_performer", "cost_analysis"):
+        assert comparison[name] == promised[name]
+
+
+def test_the_configuration_that_was_sent_is_the_one_that_comes_back(client: Client) -> None:
+    job_id = client.post("/api/v1/jobs", json={"config": REQUEST}).json()["job_id"]
+    config = client.get(f"/api/v1/jobs/{job_id}").json()["config"]
+    assert {name: config[name] for name in REQUEST} == REQUEST
+
+
+@pytest.mark.parametrize("promise", SHOWN, ids=[promise.title for promise in SHOWN])
+def test_the_promised_parameters_are_in_the_apis_own_document(connect: Connect, promise: Promise) -> None:
+    path, _, query = promise.path.partition("?")
+    paths = connect(None).get("/api/v1/openapi.json").json()["paths"]
+    described = paths["/api/v1" + path][promise.method.lower()].get("parameters", [])
+    parameters = {found["name"]: found["schema"].get("default") for found in described if found["in"] == "query"}
+    for name in (part.partition("=")[0] for part in query.split("&") if part):
+        assert name in parameters
+        if (promise.title, name) in DEFAULTS:
+            assert parameters[name] == DEFAULTS[promise.title, name]
+
+
+@pytest.mark.parametrize("example", MESSAGES.values(), ids=MESSAGES)
+def test_a_message_has_what_was_promised(client: Client, jobs: JobsInMemory, example: dict[str, Any]) -> None:
+    job = running(jobs)
+    event: Event = parse_event(example | {"job_id": job.job_id})
+    jobs.events[job.job_id] = [event]
+    with client.websocket_connect(SOCKET_URL.partition("8000")[2].format(job_id=job.job_id)) as socket:
+        message = socket.receive_json(timeout=10)
+    assert differences(shape_of(example, CONFIG), message) == []
+    assert message.items() >= (example | {"job_id": job.job_id}).items()
+
+
+def test_a_wrong_value_is_explained_as_promised(client: Client) -> None:
+    answer = client.post("/api/v1/jobs", json={"config": REQUEST | {"learning_rate": 1.0}})
+    promised = ERROR["error"]
+    error = answer.json()["error"]
+    assert answer.json().keys() == {"error"}
+    assert error["code"] == promised["code"]
+    assert error["message"].rstrip(".") == promised["message"]
+    assert error["details"].items() >= promised["details"].items()
+
+
+REFUSALS: dict[str, tuple[int, errors.StudioError | Exception]] = {
+    "INVALID_CONFIG": (400, errors.InvalidConfig()),
+    "PLATFORM_NOT_CONNECTED": (409, errors.PlatformNotConnected()),
+    "INSUFFICIENT_CREDITS": (402, errors.InsufficientCredits()),
+    "RESOURCE_UNAVAILABLE": (503, errors.ResourceUnavailable()),
+    "JOB_NOT_FOUND": (404, errors.JobNotFound()),
+    "RATE_LIMIT_EXCEEDED": (429, errors.RateLimitExceeded()),
+    "AUTHENTICATION_FAILED": (401, errors.AuthenticationFailed()),
+    "INTERNAL_ERROR": (500, RuntimeError("nobody thought of this")),
+}
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_every_promised_code_has_the_promised_shape(client: Client, jobs: JobsInMemory, code: str) -> None:
+    status, jobs.trouble = REFUSALS[code]
+    answer = client.post("/api/v1/jobs", json={"config": REQUEST})
+    assert answer.status_code == status
+    assert answer.json().keys() == {"error"}
+    assert differences({"code": code, "message": (str,), "details": {}}, answer.json()["error"]) == []
+
+
+def test_requests_without_a_valid_key_are_refused(connect: Connect) -> None:
+    for key in (None, "nobody's"):
+        assert connect(key).get("/api/v1/jobs").json()["error"]["code"] == "AUTHENTICATION_FAILED"
+
+
+def test_so_many_requests_a_minute_are_answered_and_no_more(connect: Connect) -> None:
+    client = connect(requests_per_minute=Settings.model_fields["requests_per_minute"].default)
+    statuses = [client.get("/api/v1/jobs").status_code for _ in range(REQUESTS_A_MINUTE + 1)]
+    assert statuses == [200] * REQUESTS_A_MINUTE + [429]
+    assert client.get("/api/v1/jobs").json()["error"]["code"] == "RATE_LIMIT_EXCEEDED"
+
+
+def test_the_address_and_the_limits_are_those_promised_unless_an_operator_sets_others() -> None:
+    defaults = {name: field.default for name, field in Settings.model_fields.items()}
+    assert defaults["requests_per_minute"] == REQUESTS_A_MINUTE
+    assert defaults["connections_per_key"] == SOCKETS_A_KEY
+    assert f"http://localhost:{defaults['port']}/api/v1" == BASE_URL
