@@ -30,7 +30,7 @@ pytestmark = pytest.mark.skipif(not DOCUMENT.is_file(), reason="the API's docume
 @pytest.fixture(scope="module")
 def sections() -> dict[str, str]:
     """Text by heading."""
-    parts = re.split(r"^#+ (.+)$", DOCUMENT.read_text(), flags=re.MULTILINE)
+    parts = re.split(r"^##+ (.+)$", DOCUMENT.read_text(), flags=re.MULTILINE)
     return dict(zip(parts[1::2], parts[2::2], strict=True))
 
 
@@ -84,3 +84,9 @@ def test_addresses_and_limits_are_the_documents(sections: dict[str, str]) -> Non
     assert BASE_URL in sections["Base URL"]
     assert SOCKET_URL in sections["Real-time Job Updates"]
     assert re.findall(r"\d+", sections["Rate Limits"]) == [str(REQUESTS_A_MINUTE), str(SOCKETS_A_KEY)]
+
+
+@pytest.mark.parametrize("language", ["Python", "JavaScript"])
+def test_the_sdk_example_that_is_run_is_the_documents(sections: dict[str, str], language: str) -> None:
+    transcribed = (ROOT / "tests" / "contract" / "sdk" / f"{language.lower()}.txt").read_text()
+    assert blocks(sections[language], language.lower()) == [transcribed]
