@@ -32,7 +32,7 @@ def measure() -> list[Figure]:
 def _first_step(studio: Studio) -> float:
     with studio.client() as client:
         began = time.perf_counter()
-        job_id = client.create_job(demo_job(force=True, max_steps=2))["job_id"]
+        job_id = client.create_job(demo_job(force=True, max_steps=2)).job_id
         seconds = 0.0
         for event in client.follow(job_id):
             if not seconds and isinstance(event, Metrics) and "loss" in event.metrics:

@@ -105,7 +105,7 @@ def api_key() -> str:
 def run_job(client: Client, config: dict[str, Any]) -> Job:
     """Submit the job and show it at work."""
     console.print(f"\n[bold]POST /api/v1/jobs[/]  {config['base_model']} on {config['dataset_path']}")
-    job_id = client.create_job(config | {"force": True})["job_id"]
+    job_id = client.create_job(config | {"force": True}).job_id
     console.print(f"The job is {job_id}\n")
     columns = (
         TextColumn("{task.description}"),

@@ -1,1 +1,147 @@
-"""PEFT Studio: the words of the domain, the trainer program, the client and the command line."""
+"""
+PEFT Studio: the words of the domain, the trainer program, the client and the command line.
+
+The names below are the public ones. They are imported when they are first used, so that the trainer, which
+needs few of them, starts without the client.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from peft_studio.adapters import Adapter
+    from peft_studio.answers import (
+        AdapterList,
+        AdapterUploaded,
+        Checkpoint,
+        CheckpointSaved,
+        Comparison,
+        Dataset,
+        DatasetList,
+        DatasetPreview,
+        Deleted,
+        Deployment,
+        DeploymentCreated,
+        DeploymentList,
+        DeploymentTested,
+        Experiment,
+        ExperimentList,
+        JobChanged,
+        JobCreated,
+        JobList,
+        JobPlan,
+        Key,
+        KeyCreated,
+        MetricsHistory,
+        ModelDetails,
+        ModelSearch,
+        PlatformConnected,
+        PlatformDisconnected,
+        PlatformList,
+        ResourceList,
+        ResourcePricing,
+        Ticket,
+    )
+    from peft_studio.client import AsyncClient, Client
+    from peft_studio.config import Algorithm, DeployConfig, ModelSource, Precision, Quantization, TrainingConfig
+    from peft_studio.errors import (
+        AuthenticationFailed,
+        Conflict,
+        InsufficientCredits,
+        InternalError,
+        InvalidConfig,
+        JobNotFound,
+        NotFound,
+        PayloadTooLarge,
+        PermissionDenied,
+        PlatformNotConnected,
+        RateLimitExceeded,
+        ResourceUnavailable,
+        StudioError,
+        TrainerDied,
+        TrainingFailed,
+        Unreachable,
+    )
+    from peft_studio.events import Event, Failure, Log, Metrics, Status
+    from peft_studio.jobs import Job, JobStatus, Phase
+
+__all__ = [
+    "Adapter",
+    "AdapterList",
+    "AdapterUploaded",
+    "Algorithm",
+    "AsyncClient",
+    "AuthenticationFailed",
+    "Checkpoint",
+    "CheckpointSaved",
+    "Client",
+    "Comparison",
+    "Conflict",
+    "Dataset",
+    "DatasetList",
+    "DatasetPreview",
+    "Deleted",
+    "DeployConfig",
+    "Deployment",
+    "DeploymentCreated",
+    "DeploymentList",
+    "DeploymentTested",
+    "Event",
+    "Experiment",
+    "ExperimentList",
+    "Failure",
+    "InsufficientCredits",
+    "InternalError",
+    "InvalidConfig",
+    "Job",
+    "JobChanged",
+    "JobCreated",
+    "JobList",
+    "JobNotFound",
+    "JobPlan",
+    "JobStatus",
+    "Key",
+    "KeyCreated",
+    "Log",
+    "Metrics",
+    "MetricsHistory",
+    "ModelDetails",
+    "ModelSearch",
+    "ModelSource",
+    "NotFound",
+    "PayloadTooLarge",
+    "PermissionDenied",
+    "Phase",
+    "PlatformConnected",
+    "PlatformDisconnected",
+    "PlatformList",
+    "PlatformNotConnected",
+    "Precision",
+    "Quantization",
+    "RateLimitExceeded",
+    "ResourceList",
+    "ResourcePricing",
+    "ResourceUnavailable",
+    "Status",
+    "StudioError",
+    "Ticket",
+    "TrainerDied",
+    "TrainingConfig",
+    "TrainingFailed",
+    "Unreachable",
+]
+
+_HOMES = ("errors", "config", "jobs", "events", "adapters", "answers", "client")
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        for home in _HOMES:
+            module = importlib.import_module(f"peft_studio.{home}")
+            if hasattr(module, name):
+                return getattr(module, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

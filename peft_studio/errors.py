@@ -13,6 +13,7 @@ What can go wrong, and what the caller can do about it.
     ├── PlatformNotConnected     connect the platform first
     ├── InsufficientCredits      top up
     ├── ResourceUnavailable      wait, or choose another machine
+    │   └── Unreachable          start the studio, or correct its address
     ├── TrainingFailed           read the job's log
     │   └── TrainerDied          nothing: it is tried again from the last checkpoint
     └── InternalError            report the reference
@@ -110,6 +111,10 @@ class ResourceUnavailable(StudioError):
     """The requested resource is not available."""
 
     code = "RESOURCE_UNAVAILABLE"
+
+
+class Unreachable(ResourceUnavailable):
+    """The studio cannot be reached."""
 
 
 class TrainingFailed(StudioError):

@@ -21,7 +21,7 @@ def short_job(**changes: Any) -> dict[str, Any]:
 
 def submit(studio: Studio, **changes: Any) -> str:
     with studio.client() as client:
-        return client.create_job(short_job(**changes))["job_id"]
+        return client.create_job(short_job(**changes)).job_id
 
 
 def follow(studio: Studio, job_id: str) -> list[Event]:

@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 from peft import PeftModel
@@ -62,24 +61,25 @@ def test_the_same_job_submitted_again_trains_nothing_and_says_so(studio: Studio,
     assert reused.reused_from == finished.job_id
     assert reused.artifact and finished.artifact and reused.artifact.hash == finished.artifact.hash
     with studio.client() as client:
-        assert any(finished.job_id in line["message"] for line in client.get_logs(again))
+        assert any(finished.job_id in line.message for line in client.get_logs(again))
 
 
 def test_the_same_idempotency_key_gives_the_same_job_and_refuses_another_one(studio: Studio) -> None:
     body = short_job(max_steps=1)
     with studio.client() as client:
         first, second = (client.create_job(body, idempotency_key="once") for _ in range(2))
-        assert first["job_id"] == second["job_id"]
+        assert first.job_id == second.job_id
         with pytest.raises(Conflict):
             client.create_job(body | {"rank": 4}, idempotency_key="once")
-        follow(studio, first["job_id"])
+        follow(studio, first.job_id)
 
 
 def test_cancelling_ends_the_trainer_and_keeps_the_last_checkpoint(studio: Studio) -> None:
     job_id = submit(studio, max_steps=5000, num_epochs=100)
     wait_for_step(studio, job_id, 12)
     with studio.client() as client:
-        assert client.cancel_job(job_id) == {"success": True, "job_id": job_id, "status": "cancelled"}
+        cancelled = client.cancel_job(job_id)
+    assert (cancelled.success, cancelled.job_id, cancelled.status) == (True, job_id, JobStatus.CANCELLED)
     assert eventually(lambda: not trainers(studio, job_id), 10)
     assert job(studio, job_id).status is JobStatus.CANCELLED
     assert list(run_dir(studio, job_id).checkpoints.glob("step-*/manifest.json"))
@@ -92,7 +92,7 @@ def test_cancelling_ends_the_trainer_and_keeps_the_last_checkpoint(studio: Studi
 def test_a_job_that_waits_for_another_can_be_cancelled_and_never_runs(studio: Studio) -> None:
     first, waiting = submit(studio, max_steps=3), submit(studio, max_steps=3, rank=2)
     with studio.client() as client:
-        assert client.cancel_job(waiting)["status"] == "cancelled"
+        assert client.cancel_job(waiting).status is JobStatus.CANCELLED
     follow(studio, first)
     assert losses(follow(studio, waiting)) == []
     assert job(studio, waiting).status is JobStatus.CANCELLED
@@ -110,23 +110,23 @@ def prefect(studio: Studio, *words: str) -> str:
     ).stdout
 
 
-def newest_job(studio: Studio) -> dict[str, Any]:
+def newest_job(studio: Studio) -> Job:
     with studio.client() as client:
-        return client.list_jobs(limit=1)["jobs"][0]
+        return client.list_jobs(limit=1).jobs[0]
 
 
 def test_prefects_own_command_line_starts_a_job_too(studio: Studio) -> None:
     parameter = "config=" + json.dumps(short_job(max_steps=2, project_name="by-hand"))
     prefect(studio, "deployment", "run", "finetune/default", "--param", parameter, "--watch")
     newest = newest_job(studio)
-    assert (newest["config"]["project_name"], newest["status"]) == ("by-hand", "completed")
+    assert (newest.config.project_name, newest.status) == ("by-hand", "completed")
 
 
 def test_the_scheduled_pipeline_is_there_switched_off_and_runs(studio: Studio) -> None:
     assert "0 3 * * *" in prefect(studio, "deployment", "schedule", "ls", "finetune/nightly-demo")
     prefect(studio, "deployment", "run", "finetune/nightly-demo", "--watch")
     newest = newest_job(studio)
-    assert (newest["config"]["project_name"], newest["status"]) == ("nightly-demo", "completed")
+    assert (newest.config.project_name, newest.status) == ("nightly-demo", "completed")
 
 
 def test_the_prefect_ui_has_something_to_watch(studio: Studio, finished: Job) -> None:
@@ -165,10 +165,10 @@ def test_bad_input_is_refused_before_anything_starts(
         (tmp_path / "rows.jsonl").write_bytes(file)
         changes = {"dataset_path": str(tmp_path / "rows.jsonl")}
     with studio.client() as client:
-        before = client.list_jobs()["total"]
+        before = client.list_jobs().total
         with pytest.raises(StudioError) as refused:
             client.create_job(short_job(**changes))
-        assert client.list_jobs()["total"] == before
+        assert client.list_jobs().total == before
     assert isinstance(refused.value, InvalidConfig)
     assert refused.value.details["field"] == field
     assert refused.value.details.get("row") == row

@@ -1,0 +1,79 @@
+"""
+What a studio answers where the answer is more than one of the domain's own models: pages, receipts, and the like.
+
+Fields that are not known here are ignored: a client may be older than its studio.
+"""
+
+from peft_studio.answers.access import Key, KeyCreated, Ticket
+from peft_studio.answers.adapters import (
+    AdapterList,
+    AdapterUploaded,
+    Deployment,
+    DeploymentCreated,
+    DeploymentList,
+    DeploymentTested,
+)
+from peft_studio.answers.answer import Answer, Deleted
+from peft_studio.answers.datasets import Dataset, DatasetList, DatasetPreview, Sample, Token
+from peft_studio.answers.experiments import Comparison, CostAnalysis, Experiment, ExperimentList
+from peft_studio.answers.jobs import (
+    Checkpoint,
+    CheckpointSaved,
+    JobChanged,
+    JobCreated,
+    JobList,
+    JobPlan,
+    MetricsHistory,
+)
+from peft_studio.answers.platforms import (
+    FoundModel,
+    HardwareRequirements,
+    ModelDetails,
+    ModelSearch,
+    Platform,
+    PlatformConnected,
+    PlatformDisconnected,
+    PlatformList,
+    ResourceList,
+    ResourcePricing,
+)
+
+__all__ = [
+    "AdapterList",
+    "AdapterUploaded",
+    "Answer",
+    "Checkpoint",
+    "CheckpointSaved",
+    "Comparison",
+    "CostAnalysis",
+    "Dataset",
+    "DatasetList",
+    "DatasetPreview",
+    "Deleted",
+    "Deployment",
+    "DeploymentCreated",
+    "DeploymentList",
+    "DeploymentTested",
+    "Experiment",
+    "ExperimentList",
+    "FoundModel",
+    "HardwareRequirements",
+    "JobChanged",
+    "JobCreated",
+    "JobList",
+    "JobPlan",
+    "Key",
+    "KeyCreated",
+    "MetricsHistory",
+    "ModelDetails",
+    "ModelSearch",
+    "Platform",
+    "PlatformConnected",
+    "PlatformDisconnected",
+    "PlatformList",
+    "ResourceList",
+    "ResourcePricing",
+    "Sample",
+    "Ticket",
+    "Token",
+]

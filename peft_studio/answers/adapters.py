@@ -1,0 +1,57 @@
+"""Answers about adapters and their deployments."""
+
+from datetime import datetime
+
+from peft_studio.adapters import Adapter
+from peft_studio.answers.answer import Answer
+
+
+class AdapterList(Answer):
+    """A page of adapters, those of the newest jobs first."""
+
+    adapters: list[Adapter]
+    next_cursor: str | None = None
+
+
+class AdapterUploaded(Answer):
+    """An adapter that was accepted, and where the registry has it."""
+
+    adapter_id: str
+    registry_url: str
+    success: bool
+
+
+class Deployment(Answer):
+    """An adapter behind an endpoint."""
+
+    deployment_id: str
+    adapter_id: str
+    platform: str
+    status: str
+    endpoint: str | None = None
+    created_at: datetime
+    metrics: dict[str, float | None] | None = None
+
+
+class DeploymentCreated(Answer):
+    """A deployment on its way; its endpoint is there when its status is ``running``."""
+
+    deployment_id: str
+    status: str
+    endpoint: str | None = None
+    estimated_ready_time: datetime | None = None
+
+
+class DeploymentList(Answer):
+    """A page of deployments, newest first."""
+
+    deployments: list[Deployment]
+    next_cursor: str | None = None
+
+
+class DeploymentTested(Answer):
+    """What a deployment answered to a prompt, and how fast."""
+
+    response: str
+    latency_ms: float
+    tokens_generated: int

@@ -1,0 +1,75 @@
+"""Answers about training jobs."""
+
+from datetime import datetime
+from typing import Any
+
+from peft_studio.answers.answer import Answer
+from peft_studio.config import TrainingConfig
+from peft_studio.jobs import Job, JobStatus, Phase
+from peft_studio.plan import DatasetFacts, ModelFacts
+
+
+class JobCreated(Answer):
+    """A job that was accepted, and what it is expected to cost (in US dollars) and to take."""
+
+    job_id: str
+    status: JobStatus
+    created_at: datetime
+    estimated_cost: float | None = None
+    estimated_duration_minutes: float | None = None
+
+
+class JobPlan(Answer):
+    """What a job would stand on, cost and take; nothing has been created."""
+
+    config: TrainingConfig
+    model: ModelFacts
+    dataset: DatasetFacts
+    total_steps: int
+    estimated_cost: float | None = None
+    estimated_duration_minutes: float | None = None
+    cache_key: str
+    reused_from: str | None = None
+
+
+class JobList(Answer):
+    """A page of jobs, newest first; ``total`` counts all pages."""
+
+    jobs: list[Job]
+    total: int
+    next_cursor: str | None = None
+
+
+class JobChanged(Answer):
+    """A job that was told to stop, to wait or to go on, as it is now."""
+
+    success: bool
+    job_id: str
+    status: JobStatus
+    phase: Phase | None = None
+
+
+class Checkpoint(Answer):
+    """A state of the training to which it can go back."""
+
+    step: int
+    epoch: float
+    path: str
+    size_bytes: int
+    created_at: datetime
+    loss: float | None = None
+
+
+class CheckpointSaved(Answer):
+    """A checkpoint that was asked for."""
+
+    success: bool
+    job_id: str
+    checkpoint: Checkpoint
+
+
+class MetricsHistory(Answer):
+    """Every number that a job has reported: ``step``, ``epoch``, ``timestamp`` and what was measured there."""
+
+    job_id: str
+    metrics: list[dict[str, Any]]

@@ -1,0 +1,21 @@
+"""All operations, by section of the API."""
+
+from peft_studio.client.access import AccessOperations
+from peft_studio.client.adapters import AdapterOperations
+from peft_studio.client.datasets import DatasetOperations
+from peft_studio.client.deployments import DeploymentOperations
+from peft_studio.client.experiments import ExperimentOperations
+from peft_studio.client.jobs import JobOperations
+from peft_studio.client.platforms import PlatformOperations
+
+
+class Operations(
+    JobOperations,
+    DatasetOperations,
+    AdapterOperations,
+    DeploymentOperations,
+    ExperimentOperations,
+    PlatformOperations,
+    AccessOperations,
+):
+    """What a studio can be asked for."""

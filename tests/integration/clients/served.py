@@ -1,0 +1,70 @@
+"""
+The real API on a loopback port, with a studio in memory behind it.
+
+    python -m tests.integration.clients.served     # prints its address, and serves until its input ends
+"""
+
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import uvicorn
+
+from api.app import create_app
+from benchmarks.studio import free_port
+from infra.settings import Settings
+from peft_studio.events import Log, Metrics, Status
+from peft_studio.jobs import Job, JobStatus, Phase
+from tests.integration.api.studio_in_memory import JobsInMemory, KeysInMemory
+
+
+@dataclass
+class Served:
+    """An API that answers at ``url``, and the jobs behind it."""
+
+    url: str
+    jobs: JobsInMemory
+
+
+@contextmanager
+def served(**settings: Any) -> Iterator[Served]:
+    """Serve the API for as long as the block lasts."""
+    jobs, port = JobsInMemory(), free_port()
+    app = create_app(jobs, KeysInMemory(), Settings.model_validate({"requests_per_minute": 10_000, **settings}))
+    config = uvicorn.Config(app, host="127.0.0.1", port=port, log_level="error", timeout_graceful_shutdown=1)
+    started = threading.Event()
+
+    class Lifespan(uvicorn.Server):
+        async def startup(self, sockets: Any = None) -> None:
+            await super().startup(sockets)
+            started.set()
+
+    server = Lifespan(config)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    try:
+        assert started.wait(20), "the API did not start"
+        yield Served(f"http://127.0.0.1:{port}", jobs)
+    finally:
+        server.should_exit = True
+        thread.join(10)
+
+
+def eventful(jobs: JobsInMemory) -> Job:
+    """Add a job that has trained ten steps and completed."""
+    job = jobs.add(status=JobStatus.RUNNING)
+    jobs.say(Status(job_id=job.job_id, status=JobStatus.RUNNING, phase=Phase.TRAINING))
+    for step in range(1, 11):
+        jobs.say(Metrics(job_id=job.job_id, metrics={"step": step, "epoch": 0.1 * step, "loss": 1 / step}))
+    jobs.say(Log(job_id=job.job_id, message="Zoë says: done, 完成"))
+    jobs.say(Status(job_id=job.job_id, status=JobStatus.COMPLETED, phase=Phase.DONE))
+    return jobs.jobs[job.job_id]
+
+
+if __name__ == "__main__":
+    with served() as studio:
+        print(studio.url, eventful(studio.jobs).job_id, studio.jobs.add().job_id, flush=True)
+        sys.stdin.read()
