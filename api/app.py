@@ -18,12 +18,15 @@ from api.openapi import openapi_config, openapi_document
 from api.wire import Wire
 from infra.adapter_records import AdapterRecords
 from infra.api_keys import KeyRing, records_in
+from infra.datasets import Datasets
 from infra.experiments import Experiments
 from infra.flow_runs import FlowRuns
 from infra.prefect_database import PrefectDatabase
+from infra.previews import Previews
 from infra.resources import Resources
 from infra.settings import Settings
 from infra.settings import settings as settings_of_process
+from infra.uploads import Uploads
 
 
 def create_app(jobs: Jobs | None = None, keys: Keys | None = None, settings: Settings | None = None) -> Litestar:
@@ -32,6 +35,7 @@ def create_app(jobs: Jobs | None = None, keys: Keys | None = None, settings: Set
     database = PrefectDatabase(settings.database_url)
     jobs = jobs or FlowRuns(settings, database)
     keys = keys or KeyRing(records_in(database))
+    uploads = Uploads(settings)
     return Litestar(
         [
             *_sections(routes.AT_ROOT),
@@ -43,6 +47,10 @@ def create_app(jobs: Jobs | None = None, keys: Keys | None = None, settings: Set
             "resources": provide(Resources(jobs, settings)),
             "adapters": provide(AdapterRecords(jobs)),
             "experiments": provide(Experiments(jobs, settings)),
+            "datasets": provide(Datasets(jobs, settings)),
+            "uploads": provide(uploads),
+            "previews": provide(Previews(settings)),
+            "settings": provide(settings),
             "sockets": provide(OpenSockets(settings.connections_per_key)),
         },
         middleware=[Authentication(keys), RateLimit(settings.requests_per_minute)],
@@ -53,6 +61,7 @@ def create_app(jobs: Jobs | None = None, keys: Keys | None = None, settings: Set
         plugins=[Wire()],
         openapi_config=openapi_config(),
         logging_config=None,
+        lifespan=[lambda _: uploads.swept()],
         on_shutdown=[jobs.close, database.close],
     )
 

@@ -5,6 +5,7 @@ A WebSocket is closed with 4000 + the status that a request would get.
 """
 
 import logging
+import re
 from typing import Any, ClassVar
 from uuid import uuid4
 
@@ -26,6 +27,7 @@ from api.issues import invalid_parameters
 from peft_studio import errors
 from peft_studio.errors import StudioError
 
+_MISSING = re.compile(r"Missing required \w+ parameter '([\w-]+)'")
 logger = logging.getLogger(__name__)
 
 
@@ -41,6 +43,12 @@ class UnsupportedMediaType(StudioError):
     code = "UNSUPPORTED_MEDIA_TYPE"
 
 
+class PreconditionFailed(StudioError):
+    """The request asks for a version of the protocol that is not spoken here."""
+
+    code = "PRECONDITION_FAILED"
+
+
 class WireError:
     """An error as it goes out: status, body and headers."""
 
@@ -53,6 +61,7 @@ class WireError:
         MethodNotAllowed: 405,
         errors.Conflict: 409,
         errors.PlatformNotConnected: 409,
+        PreconditionFailed: 412,
         errors.PayloadTooLarge: 413,
         UnsupportedMediaType: 415,
         errors.RateLimitExceeded: 429,
@@ -132,6 +141,8 @@ async def read_body(request: Request[Any, Any, Any]) -> None:
 def _told(error: Exception, connection: ASGIConnection[Any, Any, Any, Any]) -> StudioError | None:
     """Put Litestar's errors into our words; None where the fault is not the caller's."""
     match error:
+        case ValidationException() if missing := _MISSING.match(error.detail):
+            return errors.InvalidConfig(f"{missing[1]}: it is missing.", field=missing[1], issue="Required")
         case ValidationException(extra=[_, *_] as found):
             return invalid_parameters(found, connection.route_handler.parsed_fn_signature.parameters)
         case NotFoundException():

@@ -145,6 +145,52 @@ COMPARISON: dict[str, Any] = {
 }
 
 
+DATASET: dict[str, Any] = {
+    "dataset_id": "dataset_018d0d3cf8f37c0e9a51c2f3b4d5e6f7",
+    "name": "support.jsonl",
+    "format": "messages",
+    "file_type": "jsonl",
+    "rows": 800,
+    "size_bytes": 251904,
+    "sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+    "characters": 198213,
+    "created_at": "2024-01-15T10:20:00Z",
+    "path": "/var/lib/peft-studio/datasets/dataset_018d0d3cf8f37c0e9a51c2f3b4d5e6f7/rows.jsonl",
+}
+
+UPLOAD: dict[str, Any] = {
+    "upload_id": "upload_018d0d3cf8f37c0e9a51c2f3b4d5e6f7",
+    "offset": 0,
+    "length": 251904,
+    "expires_at": "2024-01-16T10:20:00Z",
+}
+
+PREVIEW: dict[str, Any] = {
+    "base_model": "demo/model",
+    "samples": [
+        {
+            "row": 1,
+            "text": "<|user|>Hi<|assistant|>Hello!<|end|>",
+            "tokens": [
+                {"id": 3, "text": "<|user|>", "loss": False},
+                {"id": 811, "text": "Hi", "loss": False},
+                {"id": 4, "text": "<|assistant|>", "loss": False},
+                {"id": 902, "text": "Hello!", "loss": True},
+                {"id": 2, "text": "<|end|>", "loss": True},
+            ],
+            "supervised_tokens": 2,
+            "truncated": False,
+        }
+    ],
+    "examined_rows": 800,
+    "tokens": 41210,
+    "supervised_share": 0.43,
+    "truncated_rows": 0,
+    "duplicate_rows": [117],
+    "empty_rows": [],
+}
+
+
 def error(code: str, message: str, **details: Any) -> dict[str, Any]:
     """Show an error as a caller gets it."""
     return {"error": {"code": code, "message": message, "details": details}}
@@ -163,6 +209,7 @@ ERRORS: dict[int, dict[str, Any]] = {
     403: error("PERMISSION_DENIED", "This API key may only read; use one with the role write.", role="read"),
     404: error("JOB_NOT_FOUND", "There is no job 'job_abc123'.", job_id="job_abc123"),
     409: error("PLATFORM_NOT_CONNECTED", "The platform is not connected.", platform="runpod"),
+    412: error("PRECONDITION_FAILED", "This API speaks version 1.0.0 of tus.", expected="1.0.0"),
     413: error("PAYLOAD_TOO_LARGE", "The request body is too large."),
     415: error(
         "UNSUPPORTED_MEDIA_TYPE",

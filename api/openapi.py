@@ -39,6 +39,13 @@ def documented(model: type[BaseModel], example: dict[str, Any], *errors: int, st
     return {status: answer(status, model, example)} | {code: error_answer(code) for code in sorted(every)}
 
 
+def documented_without_body(status: int, *errors: int) -> dict[int, Any]:
+    """Describe the answers of a route whose good one is told by its status and headers alone."""
+    every = {*errors, 400, 401, 429, 500, 503}
+    good = ResponseSpec(data_container=None, description=HTTPStatus(status).phrase, generate_examples=False)
+    return {status: good} | {code: error_answer(code) for code in sorted(every)}
+
+
 def error_answer(status: int) -> ResponseSpec:
     """Describe the error with this status."""
     return answer(status, ErrorBody, ERRORS[status])

@@ -26,6 +26,7 @@ _WRITTEN_AT_ONCE = 1 << 20
 _FRAMING = 1 << 16  # what the boundaries and headers of a form may add to its parts
 _MOST_DRAINED = 64 << 20
 _DRAIN_SECONDS = 5.0
+_IDLE_SECONDS = 60.0
 _LONGEST_NAME = 64
 
 
@@ -51,7 +52,7 @@ async def receive_form(request: AnyRequest, folder: Path, limits: Mapping[str, i
         raise UnsupportedMediaType(
             f"The request body must be {MULTIPART}, not {sent or 'nothing'}.", expected=MULTIPART
         )
-    async with _chunks_of(request) as chunks:
+    async with chunks_of(request) as chunks:
         most = sum(limits.values()) + _FRAMING
         _check_length(request, most, "body")
         return await _read_form(chunks, options["boundary"], folder, limits, most)
@@ -59,7 +60,7 @@ async def receive_form(request: AnyRequest, folder: Path, limits: Mapping[str, i
 
 async def receive_body(request: AnyRequest, path: Path, limit: int, field: str = "body") -> Uploaded:
     """Write a body as it is to a file; raises ``PayloadTooLarge`` where it has more bytes than ``limit``."""
-    async with _chunks_of(request) as chunks:
+    async with chunks_of(request) as chunks:
         _check_length(request, limit, field)
         file = _Writing(path, None, limit, field)
         async for chunk in chunks:
@@ -148,13 +149,13 @@ class _Writing:
 
 
 @asynccontextmanager
-async def _chunks_of(request: AnyRequest) -> AsyncGenerator[AsyncGenerator[bytes, None]]:
+async def chunks_of(request: AnyRequest) -> AsyncGenerator[AsyncGenerator[bytes, None]]:
     """
     Give the body piece by piece; of one that is refused the rest is read and dropped.
 
     A server that stops reading cuts the connection, and the client may then never see why.
     """
-    async with aclosing(request.stream()) as chunks:
+    async with aclosing(request.stream()) as stream, aclosing(_in_time(stream)) as chunks:
         try:
             yield chunks
         except InternalServerException as error:  # the client has left
@@ -164,6 +165,19 @@ async def _chunks_of(request: AnyRequest) -> AsyncGenerator[AsyncGenerator[bytes
                 async with asyncio.timeout(_DRAIN_SECONDS):
                     await _drain(chunks)
             raise
+
+
+async def _in_time(stream: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+    """Pass a body on, but do not wait for ever for a sender that has gone without a word."""
+    while True:
+        try:
+            async with asyncio.timeout(_IDLE_SECONDS):
+                chunk = await anext(stream, None)
+        except TimeoutError:
+            raise _unreadable(f"nothing came for {_IDLE_SECONDS:.0f} seconds") from None
+        if chunk is None:
+            return
+        yield chunk
 
 
 async def _drain(chunks: AsyncGenerator[bytes, None]) -> None:

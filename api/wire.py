@@ -16,6 +16,7 @@ from peft_studio.events import Log
 from peft_studio.experiments import Comparison, Direction, Experiment
 from peft_studio.jobs import Job, JobStatus
 from peft_studio.resources import Availability, Pricing, Resource
+from peft_studio.stored_datasets import Dataset
 
 # The contract shows these fields of a job: they are there, as null, even before they have a value.
 # All other fields without a value are left out.
@@ -128,6 +129,29 @@ class ExperimentComparison(BaseModel):
     """Experiments side by side."""
 
     comparison: Comparison
+
+
+class DatasetList(Whole):
+    """A page of data sets, newest first."""
+
+    datasets: Sequence[Dataset]
+    next_cursor: str | None = Field(description="For the next page; null on the last one.")
+
+
+class DatasetDeleted(BaseModel):
+    """A data set that is gone."""
+
+    success: bool = True
+    dataset_id: str
+
+
+class UploadBegun(BaseModel):
+    """An upload that waits for its bytes, at the address in ``Location``."""
+
+    upload_id: str
+    offset: int
+    length: int
+    expires_at: datetime
 
 
 class Health(BaseModel):

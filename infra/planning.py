@@ -6,13 +6,15 @@ from math import ceil
 from pathlib import Path
 
 from infra import capabilities
+from infra.dataset_store import DatasetStore
 from infra.settings import Settings
 from peft_studio import datasets
 from peft_studio.base_models import check_target_modules, inspect_model
 from peft_studio.config import Precision, Quantization, TrainingConfig
-from peft_studio.errors import InvalidConfig, PlatformNotConnected
+from peft_studio.errors import InvalidConfig, NotFound, PlatformNotConnected
 from peft_studio.machine import Capabilities
 from peft_studio.plan import DatasetFacts, ModelFacts, Plan
+from peft_studio.stored_datasets import is_dataset_id
 from peft_studio.trainer import TRAINER_VERSION
 
 PLATFORMS = frozenset(
@@ -28,7 +30,7 @@ TRACKERS = frozenset(
     )
 )
 # The studio's own folders of the data directory, where no adapter may be put.
-RESERVED = frozenset(("runs", "results", "logs", "postgres", "prefect", "secrets"))
+RESERVED = frozenset(("runs", "results", "logs", "postgres", "prefect", "secrets", "datasets", "uploads"))
 # What does not change the adapter that is trained; model and data set stand in the key by their content.
 NOT_IN_KEY = {
     "model_source",
@@ -65,7 +67,7 @@ def make_plan(config: TrainingConfig, settings: Settings) -> Plan:
     model = inspect_model(config.base_model, config.model_source, config.model_revision)
     check_target_modules(config, model)
     _check_length(config, model)
-    dataset = datasets.inspect(config.dataset_path)
+    dataset = _dataset(config, settings)
     train, _ = datasets.split_rows(dataset.rows, config.validation_split, config.seed)
     steps = total_steps(config, len(train))
     return Plan(
@@ -127,6 +129,18 @@ def _steps_per_epoch(config: TrainingConfig, train_rows: int) -> int:
 
 def _invalid(field: str, issue: str) -> InvalidConfig:
     return InvalidConfig(f"{field}: {issue}", field=field, issue=issue)
+
+
+def _dataset(config: TrainingConfig, settings: Settings) -> DatasetFacts:
+    """Find out about the data set; one of the studio's store was read through when it was uploaded."""
+    if not is_dataset_id(config.dataset_path):
+        return datasets.inspect(config.dataset_path)
+    try:
+        return DatasetStore(settings).get(config.dataset_path).facts
+    except NotFound:
+        raise _invalid(
+            "dataset_path", f"there is no data set {config.dataset_path!r} in the studio; upload it first"
+        ) from None
 
 
 def _check_platform(config: TrainingConfig) -> None:

@@ -31,6 +31,14 @@ class Settings(BaseSettings):
     requests_per_minute: int = Field(default=100, ge=1, description="Requests a minute that one API key may make.")
     connections_per_key: int = Field(default=10, ge=1, description="WebSockets that one API key may hold open.")
     max_body_bytes: int = Field(default=1 << 20, description="Largest JSON request body.")
+    max_dataset_bytes: int = Field(default=64 << 30, ge=1, description="Largest data set that can be uploaded.")
+    upload_expiry_hours: float = Field(
+        default=24, gt=0, description="Hours that an unfinished upload waits for its sender to go on."
+    )
+    disk_reserve_bytes: int = Field(
+        default=1 << 30, ge=0, description="Disk space that uploads leave to database, checkpoints and adapters."
+    )
+    preview_seconds: float = Field(default=60, gt=0, description="Seconds that a preview of a data set may take.")
     local_jobs: int = Field(default=1, ge=1, description="Jobs that train on this machine at the same time.")
     job_niceness: int = Field(
         default=5, ge=0, le=19, description="How far jobs step back for the API and the Prefect server beside them."
@@ -51,6 +59,16 @@ class Settings(BaseSettings):
     def adapters(self) -> Path:
         """Where finished adapters live."""
         return self.data_dir / "adapters"
+
+    @property
+    def datasets(self) -> Path:
+        """Where uploaded data sets live."""
+        return self.data_dir / "datasets"
+
+    @property
+    def uploads(self) -> Path:
+        """Where uploads wait until they are whole."""
+        return self.data_dir / "uploads"
 
     @property
     def results(self) -> Path:

@@ -142,7 +142,8 @@ def main() -> None:
     for folder in (settings().runs, settings().adapters):
         folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="peft-studio-") as folder:  # socket paths must be short
-        os.environ[warm.SOCKET_VARIABLE] = str(Path(folder) / "warm.sock")
+        address = os.environ.setdefault(warm.SOCKET_VARIABLE, str(Path(folder) / "warm.sock"))
+        Path(address).unlink(missing_ok=True)  # left behind by a worker that was killed
         (data_dir / READY).unlink(missing_ok=True)
         # Not by the environment: Prefect has read that already, when it was imported.
         with temporary_settings({PREFECT_WORKER_QUERY_SECONDS: POLL_SECONDS}), contextlib.suppress(KeyboardInterrupt):

@@ -64,7 +64,7 @@ class TrainingConfig(BaseModel):
     model_source: ModelSource = ModelSource.HUGGINGFACE
     model_revision: Name | None = Field(default=None, description="A commit, tag or branch of the base model.")
     dataset_path: Annotated[str, Field(min_length=1, max_length=4096)] = Field(
-        description="A JSON, JSONL, CSV or Parquet file (local or s3://), or the id of a hub data set."
+        description="A JSON, JSONL, CSV or Parquet file (local or s3://), or the id of an uploaded or hub data set."
     )
 
     algorithm: Algorithm = Algorithm.LORA

@@ -1,4 +1,4 @@
-"""Rows out of files: JSON, JSON Lines, CSV and Parquet, one at a time where the format allows, each with its number."""
+"""Rows out of files: JSON, JSON Lines, CSV and Parquet, one at a time, each with its number."""
 
 import csv
 import json
@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from peft_studio.dataset_sources import COLUMNS, Row, hub_rows, is_hub_id, open_file, refuse
+from peft_studio.json_rows import BadJson, TooLong, json_rows
 
 MAX_ROW = 64 << 20
-MAX_JSON = 512 << 20
 BOM = b"\xef\xbb\xbf"
 SIGNATURES = {
     b"PAR1": "Parquet",
@@ -83,21 +83,15 @@ def _require_text(start: bytes, name: str) -> None:
 
 
 def _json_rows(file: BinaryIO) -> Iterator[object]:
-    content = file.read(MAX_JSON + 1)
-    if len(content) > MAX_JSON:
-        raise refuse("a JSON file is read whole, and this one is above 512 MiB; convert it to JSON Lines (.jsonl)")
+    start = file.tell()
     try:
-        document: object = json.loads(content.decode())
-    except UnicodeDecodeError as error:
-        raise refuse(f"byte {file.tell() - len(content) + error.start + 1} is not UTF-8; save it as UTF-8") from None
-    except (ValueError, RecursionError) as error:
-        hint = "; it looks like JSON Lines: name it .jsonl" if _is_object(content.split(b"\n", 1)[0]) else ""
-        raise refuse(f"it is not JSON: {_reason(error)}{hint}") from None
-    if isinstance(document, dict):
-        document = cast(Row, document).get("data")
-    if not isinstance(document, list):
-        raise refuse("a JSON data set is a list of objects, or an object whose 'data' is such a list")
-    yield from cast(list[object], document)
+        yield from json_rows(file)
+    except BadJson as error:
+        file.seek(start)
+        hint = "; it looks like JSON Lines: name it .jsonl" if _is_object(file.readline(MAX_ROW)) else ""
+        raise refuse(f"{error}{hint}") from None
+    except TooLong:
+        raise _BadRow("is longer than 64 MiB") from None
 
 
 def _jsonl_rows(file: BinaryIO) -> Iterator[object]:
@@ -151,7 +145,8 @@ def _parquet_rows(file: BinaryIO) -> Iterator[object]:
     import pyarrow.parquet
 
     try:
-        table = pyarrow.parquet.ParquetFile(file)
+        # Without a buffer, all of a row group's column would be read at once.
+        table = pyarrow.parquet.ParquetFile(file, buffer_size=1 << 20)
     except (pyarrow.ArrowException, OSError) as error:
         raise refuse(f"it is not a whole Parquet file ({type(error).__name__}); write it again") from None
     names = cast(list[str], table.schema_arrow.names)

@@ -1,6 +1,7 @@
 """Data sets as training examples: the layouts of rows that are understood, what is wrong with a row, the split."""
 
 import hashlib
+import io
 import json
 import os
 import random
@@ -9,12 +10,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, BinaryIO, cast
 
 import fsspec
 
 from peft_studio.dataset_rows import iter_rows, read_rows
 from peft_studio.dataset_sources import Row, is_hub_id, open_file, refuse
+from peft_studio.hashed_file import HashedFile
 from peft_studio.plan import DatasetFacts, RowFormat
 
 __all__ = ["Example", "Message", "detect_format", "examples", "inspect", "iter_rows", "split_rows"]
@@ -151,12 +153,21 @@ def _version(path: str) -> _Version | None:
 @lru_cache(maxsize=256)
 def _file_facts(path: str, version: _Version | None) -> DatasetFacts:
     with open_file(path) as file:
-        digest = hashlib.file_digest(cast(Any, file), "sha256").hexdigest()
-        size = file.tell()
-        file.seek(0)
-        rows, characters, layout = _count(read_rows(file, Path(path).name))
+        digest, rows, characters, layout = _read_through(file, Path(path).name)
+        size = file.seek(0, os.SEEK_END)
     location = path if "://" in path else os.path.abspath(path)
     return DatasetFacts(path=location, sha256=digest, format=layout, rows=rows, bytes=size, characters=characters)
+
+
+def _read_through(file: BinaryIO, name: str) -> tuple[str, int, int, RowFormat]:
+    """Hash a file and count what is in it: in one go, where its format is read from beginning to end."""
+    if name.lower().endswith(".parquet"):
+        digest = hashlib.file_digest(cast(Any, file), "sha256").hexdigest()
+        file.seek(0)
+        return digest, *_count(read_rows(file, name))
+    hashed = HashedFile(file)
+    counted = _count(read_rows(cast(BinaryIO, io.BufferedReader(hashed, 1 << 20)), name))
+    return hashed.digest(), *counted
 
 
 def _hub_facts(path: str) -> DatasetFacts:

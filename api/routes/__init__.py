@@ -1,10 +1,11 @@
 """One file per section of the contract; a new one is named here and nowhere else."""
 
-from api.routes import adapters, experiments, health, jobs, live, resources
+from api.routes import adapters, datasets, experiments, health, jobs, live, resources
 
 AT_ROOT = {"Health": health.ROUTES, "Live": live.ROUTES}
 BELOW_API = {
     "Jobs": jobs.ROUTES,
+    "Data sets": datasets.ROUTES,
     "Resources": resources.ROUTES,
     "Adapters": adapters.ROUTES,
     "Experiments": experiments.ROUTES,

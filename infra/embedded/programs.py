@@ -10,6 +10,7 @@ from infra.embedded.database import EmbeddedPostgres
 from infra.embedded.environment import DATABASE_URL, child_environment, inherited_environment, server_environment
 from infra.embedded.supervisor import Program
 from infra.settings import Settings
+from infra.warm import SOCKET_VARIABLE
 
 _PROBE_SECONDS = 2.0
 
@@ -24,7 +25,9 @@ def programs(settings: Settings, scratch: Path) -> list[Program]:
     else:
         url = for_prefect(settings.database_url.get_secret_value())
         first = []
-    common = {**environment, **child_environment(settings)}
+    # The worker's warm server is there for the API, too.
+    warm_server = {SOCKET_VARIABLE: str(scratch / "warm.sock")}
+    common = {**environment, **child_environment(settings), **warm_server}
     database = [program.name for program in first]
     return [
         *first,

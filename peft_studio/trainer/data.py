@@ -16,7 +16,7 @@ from peft_studio.datasets import Example
 from peft_studio.errors import InvalidConfig
 from peft_studio.plan import Plan
 from peft_studio.trainer.model import Base
-from peft_studio.trainer.render import Renderer, Span
+from peft_studio.trainer.render import Rendered, Renderer, Span
 from peft_studio.trainer.report import Reporter
 
 AT_ONCE = 1000  # rows the tokenizer gets in one call, to use every core
@@ -33,6 +33,20 @@ class Row:
     def supervised(self) -> int:
         """Number of tokens that carry loss; the first of a row has nothing to be predicted from."""
         return int(self.learn[1:].sum())
+
+
+@dataclass(frozen=True)
+class Tokenized:
+    """A whole row: its text, its tokens with the characters each stands for, and which of them carry loss."""
+
+    rendered: Rendered
+    ids: list[int]
+    offsets: list[Span]
+    learn: NDArray[np.bool_]
+
+    def cut(self, limit: int) -> Row:
+        """Return its first tokens, as they are trained on."""
+        return Row(np.array(self.ids[:limit], dtype=np.int64), self.learn[:limit])
 
 
 @dataclass(frozen=True)
@@ -95,9 +109,21 @@ def read_examples(config: TrainingConfig, plan: Plan | None) -> tuple[list[Examp
 
 
 def encode(examples: Iterable[Example], base: Base, renderer: Renderer, limit: int) -> Encoded:
-    """Tokenize rows, each closed by a special token, then cut to ``limit`` tokens."""
+    """Tokenize rows, then cut them to ``limit`` tokens."""
     rows: list[Row] = []
     truncated = dropped = 0
+    for whole in tokenize(examples, base, renderer):
+        truncated += len(whole.ids) > limit
+        row = whole.cut(limit)
+        if row.supervised:
+            rows.append(row)
+        else:
+            dropped += 1
+    return Encoded(rows, truncated, dropped)
+
+
+def tokenize(examples: Iterable[Example], base: Base, renderer: Renderer) -> Iterator[Tokenized]:
+    """Render and tokenize rows, each closed by a special token."""
     for some in _chunks(examples, AT_ONCE):
         rendered = [renderer.row(example) for example in some]
         tokens = base.tokenizer(
@@ -111,13 +137,7 @@ def encode(examples: Iterable[Example], base: Base, renderer: Renderer, limit: i
             learn = _marks(offsets, row.answers)
             if not row.closed:
                 ids, learn = _close(ids, learn, base.end)
-            truncated += len(ids) > limit
-            whole = Row(np.array(ids[:limit], dtype=np.int64), learn[:limit])
-            if whole.supervised:
-                rows.append(whole)
-            else:
-                dropped += 1
-    return Encoded(rows, truncated, dropped)
+            yield Tokenized(row, ids, offsets, learn)
 
 
 def _marks(offsets: list[Span], answers: list[Span]) -> NDArray[np.bool_]:

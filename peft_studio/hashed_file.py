@@ -1,0 +1,45 @@
+"""A file whose hash is known once it was read, without reading it twice."""
+
+import hashlib
+import io
+import os
+from typing import Any, BinaryIO, cast
+
+
+class HashedFile(io.RawIOBase):
+    """A file that hashes what is read of it, each byte once; only its beginning may be read again."""
+
+    def __init__(self, file: BinaryIO):
+        self._file = file
+        self._sha256 = hashlib.sha256()
+        self._hashed = 0
+
+    def readable(self) -> bool:
+        """Yes."""
+        return True
+
+    def seekable(self) -> bool:
+        """Yes, within what was read."""
+        return True
+
+    def tell(self) -> int:
+        """Return the place of the next byte."""
+        return self._file.tell()
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        """Go to another place."""
+        return self._file.seek(offset, whence)
+
+    def readinto(self, buffer: Any, /) -> int:
+        """Read some bytes."""
+        place = self._file.tell()
+        count = cast(int, cast(Any, self._file).readinto(buffer))
+        self._sha256.update(memoryview(buffer)[self._hashed - place : count])
+        self._hashed = max(self._hashed, place + count)
+        return count
+
+    def digest(self) -> str:
+        """Read what is left, and return the SHA-256 of all."""
+        while self.readinto(bytearray(1 << 16)):
+            pass
+        return self._sha256.hexdigest()

@@ -1,0 +1,138 @@
+"""
+Show a data set's rows the way the trainer does to the model, without training.
+
+    python -m peft_studio.trainer.preview
+
+Reads a PreviewRequest from standard input and writes a PreviewAnswer to standard output. Of the base model, only
+its tokenizer and configuration are read.
+"""
+
+import hashlib
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import redirect_stdout
+from itertools import islice
+
+from peft_studio import datasets
+from peft_studio.config import ModelSource, TrainingConfig
+from peft_studio.datasets import Example
+from peft_studio.errors import StudioError
+from peft_studio.previews import DatasetPreview, PreviewAnswer, PreviewRequest, Sample, Token
+from peft_studio.trainer.data import Tokenized, tokenize
+from peft_studio.trainer.model import Base, read_base
+from peft_studio.trainer.render import Renderer
+
+EXAMINED_ROWS = 5000
+EXAMINED_CHARACTERS = 10_000_000
+MOST_NUMBERS = 100
+
+
+class _Survey:
+    """What the rows looked at so far have come to."""
+
+    def __init__(self, limit: int):
+        self._limit = limit
+        self._seen: set[bytes] = set()
+        self.rows = self.tokens = self.supervised = self.truncated = 0
+        self.duplicates: list[int] = []
+        self.empty: list[int] = []
+
+    def add(self, example: Example, whole: Tokenized) -> None:
+        """Look at a row."""
+        row = whole.cut(self._limit)
+        self.rows += 1
+        self.tokens += len(row.ids)
+        self.supervised += row.supervised
+        self.truncated += len(whole.ids) > self._limit
+        if not row.supervised:
+            self.empty.append(example.number)
+        digest = hashlib.sha256(whole.rendered.text.encode()).digest()
+        if digest in self._seen:
+            self.duplicates.append(example.number)
+        self._seen.add(digest)
+
+
+def preview(request: PreviewRequest) -> DatasetPreview:
+    """Render, tokenize and count a data set's first rows; raises what training on it would raise."""
+    config = TrainingConfig(
+        base_model=request.base_model,
+        model_source=ModelSource(request.model_source),
+        model_revision=request.model_revision,
+        dataset_path=request.path,
+        max_length=request.max_length,
+    )
+    base = read_base(config, None)
+    limit = base.longest(request.max_length)
+    rows = list(_first(datasets.examples(request.path)))
+    survey, samples = _Survey(limit), list[Sample]()
+    for example, whole in zip(rows, tokenize(rows, base, Renderer(base.tokenizer, rows[0].format)), strict=True):
+        survey.add(example, whole)
+        if len(samples) < request.limit:
+            samples.append(_sample(example, whole, base, limit))
+    return DatasetPreview(
+        base_model=request.base_model,
+        samples=samples,
+        examined_rows=survey.rows,
+        tokens=survey.tokens,
+        supervised_share=round(survey.supervised / survey.tokens, 4),
+        truncated_rows=survey.truncated,
+        duplicate_rows=survey.duplicates[:MOST_NUMBERS],
+        empty_rows=survey.empty[:MOST_NUMBERS],
+    )
+
+
+def _first(examples: Iterable[Example]) -> Iterator[Example]:
+    """Take rows until there is enough to look at, however long each of them is."""
+    characters = 0
+    for example in islice(examples, EXAMINED_ROWS):
+        yield example
+        characters += example.characters
+        if characters > EXAMINED_CHARACTERS:
+            break
+
+
+def _sample(example: Example, whole: Tokenized, base: Base, limit: int) -> Sample:
+    row = whole.cut(limit)
+    # The first token of a row has nothing to be predicted from.
+    loss = [bool(learn) and place > 0 for place, learn in enumerate(row.learn)]
+    return Sample(
+        row=example.number,
+        text=whole.rendered.text,
+        tokens=[
+            Token(id=id, text=text, loss=learn)
+            for id, text, learn in zip(row.ids.tolist(), _texts(whole, base), loss, strict=False)
+        ],
+        supervised_tokens=row.supervised,
+        truncated=len(whole.ids) > limit,
+    )
+
+
+def _texts(whole: Tokenized, base: Base) -> Iterator[str]:
+    """
+    Say what each token stands for: the row's characters, each at the first token that has to do with it.
+
+    Tokens that are added stand for no characters; they are called by their names.
+    """
+    done = 0
+    for place, id in enumerate(whole.ids):
+        start, end = whole.offsets[place] if place < len(whole.offsets) else (0, 0)
+        if start == end:
+            yield base.tokenizer.convert_ids_to_tokens(id)
+        else:
+            yield whole.rendered.text[done : max(done, end)]
+            done = max(done, end)
+
+
+def main() -> None:
+    """Answer one request."""
+    request = PreviewRequest.model_validate_json(sys.stdin.buffer.read())
+    try:
+        with redirect_stdout(sys.stderr):  # whatever a library has to say
+            answer = PreviewAnswer(preview=preview(request))
+    except StudioError as error:
+        answer = PreviewAnswer(code=error.code, message=error.message, details=error.details)
+    print(answer.model_dump_json())
+
+
+if __name__ == "__main__":
+    main()
