@@ -1,19 +1,20 @@
 """
 Run the benchmarks and print their figures beside their limits.
 
-    python -m benchmarks [startup] [first_step] [api_latency]
+    python -m benchmarks [startup] [first_step] [api_latency] [history]
 """
 
 import sys
 from collections.abc import Callable
 
-from benchmarks import api_latency, first_step, startup
+from benchmarks import api_latency, first_step, history, startup
 from benchmarks.report import Figure, show
 
 BENCHMARKS: dict[str, Callable[[], list[Figure]]] = {
     "startup": startup.measure,
     "first_step": first_step.measure,
     "api_latency": api_latency.measure,
+    "history": history.measure,
 }
 
 

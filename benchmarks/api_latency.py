@@ -1,4 +1,4 @@
-"""Latency of ``POST /jobs`` at 10 a second and of ``GET /jobs/{id}`` at 50 a second, beside Prefect's own API."""
+"""Latency of ``POST /jobs`` at 10 a second and of ``GET /jobs/{id}`` at 50 a second, on a studio that is at work."""
 
 import asyncio
 import time
@@ -23,16 +23,33 @@ def measure() -> list[Figure]:
 async def _measure(studio: Studio) -> list[Figure]:
     headers = {"Authorization": f"Bearer {studio.key}"}
     async with httpx.AsyncClient(base_url=f"{studio.url}/api/v1", headers=headers, timeout=30) as client:
-        body = {"config": demo_job(force=True, max_steps=1)}
-        first = (await client.post("/jobs", json=body)).raise_for_status().json()["job_id"]
-        post = await _paced(lambda: client.post("/jobs", json=body), POSTS, POSTS_A_SECOND)
-        get = await _paced(lambda: client.get(f"/jobs/{first}"), GETS, GETS_A_SECOND)
-        listed = await _paced(lambda: client.get("/jobs"), 200, 10)
+        long = await _submit(client, max_steps=1_000_000, num_epochs=1000, checkpoint_steps=1000)
+        await _trains(client, long)
+        training = await _latencies(client, "while a job trains", limits=True)
+        (await client.post(f"/jobs/{long}/cancel")).raise_for_status()
+        short = await _latencies(client, "while jobs of one step follow one another", limits=False)
+    return training + short
+
+
+async def _latencies(client: httpx.AsyncClient, when: str, *, limits: bool) -> list[Figure]:
+    body = {"config": demo_job(force=True, max_steps=1)}
+    newest = await _submit(client, force=True, max_steps=1)
+    post = await _paced(lambda: client.post("/jobs", json=body), POSTS, POSTS_A_SECOND)
+    get = await _paced(lambda: client.get(f"/jobs/{newest}"), GETS, GETS_A_SECOND)
     return [
-        *_figures("POST /jobs at 10 a second", post, at_most=250),
-        *_figures("GET /jobs/{id} at 50 a second", get, at_most=50),
-        *_figures("GET /jobs at 10 a second", listed),
+        *_figures(f"POST /jobs at 10 a second, {when}", post, at_most=250 if limits else None),
+        *_figures(f"GET /jobs/{{id}} at 50 a second, {when}", get, at_most=50 if limits else None),
     ]
+
+
+async def _submit(client: httpx.AsyncClient, **changes: object) -> str:
+    answer = await client.post("/jobs", json={"config": demo_job(**changes)})
+    return answer.raise_for_status().json()["job_id"]
+
+
+async def _trains(client: httpx.AsyncClient, job_id: str) -> None:
+    while (await client.get(f"/jobs/{job_id}")).json()["phase"] != "training":
+        await asyncio.sleep(0.2)
 
 
 def _figures(name: str, milliseconds: list[float], at_most: float | None = None) -> list[Figure]:
