@@ -1,9 +1,11 @@
 """Experiments: jobs as their trackers recorded them."""
 
 from collections.abc import Sequence
+from typing import Any, Literal
 
 from peft_studio.answers import Comparison, Experiment, ExperimentList
 from peft_studio.client.calls import Call, model, operation, part, path
+from peft_studio.jobs import JobStatus
 
 
 class ExperimentOperations:
@@ -20,15 +22,30 @@ class ExperimentOperations:
         *,
         tracker: str | None = None,
         project: str | None = None,
+        status: JobStatus | str | None = None,
         limit: int | None = None,
         cursor: str | None = None,
     ) -> Call[ExperimentList]:
         """Return experiments, newest first; ``cursor`` is a page's ``next_cursor``, and gives the page behind it."""
-        query = {"tracker": tracker, "project": project, "limit": limit, "cursor": cursor}
+        query = {"tracker": tracker, "project": project, "status": status, "limit": limit, "cursor": cursor}
         return Call("GET", "/experiments", model(ExperimentList), query)
 
     @operation
-    def compare_experiments(self, experiment_ids: Sequence[str]) -> Call[Comparison]:
-        """Put experiments side by side: metrics, configurations, costs, and which is the best."""
-        body = {"experiment_ids": list(experiment_ids)}
+    def compare_experiments(
+        self,
+        experiment_ids: Sequence[str],
+        *,
+        metric: str | None = None,
+        direction: Literal["maximize", "minimize"] | None = None,
+        curves: Sequence[str] | None = None,
+    ) -> Call[Comparison]:
+        """
+        Put experiments side by side: metrics, configurations, costs, and which is the best.
+
+        The best is found by ``metric`` in a ``direction``, by default by accuracy or else by loss; ``curves`` names the
+        metrics that are wanted by step.
+        """
+        choices = {"metric": metric, "direction": direction, "curves": None if curves is None else list(curves)}
+        body: dict[str, Any] = {name: value for name, value in choices.items() if value is not None}
+        body["experiment_ids"] = list(experiment_ids)
         return Call("POST", "/experiments/compare", part("comparison", Comparison), json=body)

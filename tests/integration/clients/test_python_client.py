@@ -174,3 +174,18 @@ def test_a_conflict_is_not_tried_again(studio: Either, api: Served) -> None:
 def test_an_answer_that_is_something_else_is_said_to_be(studio: Either, api: Served) -> None:
     with pytest.raises(InternalError, match="not one that this client understands"):
         studio.ask(f"{api.url}/docs?", "list_jobs")
+
+
+def test_experiments_are_listed_and_compared_by_what_is_asked_for(studio: Either, api: Served) -> None:
+    project = TrainingConfig.model_validate(CONFIG | {"project_name": f"compared by {type(studio).__name__}"})
+    for loss, accuracy in ((0.3, 0.9), (0.2, 0.8)):
+        metrics = {"final_loss": loss, "accuracy": accuracy}
+        api.jobs.add(config=project, status=JobStatus.COMPLETED, metrics=metrics, cost=0.72)
+    page = studio.ask(api.url, "list_experiments", project=project.project_name, status="completed")
+    worse, better = page.experiments
+    assert studio.ask(api.url, "get_experiment", better.id) == better
+    compared = studio.ask(api.url, "compare_experiments", [better.id, worse.id])
+    assert (compared.metric, compared.direction, compared.best_performer) == ("accuracy", "maximize", better.id)
+    assert compared.cost_analysis.cost_per_accuracy_point == [0.008, 0.009]
+    by_loss = studio.ask(api.url, "compare_experiments", [better.id, worse.id], metric="loss", curves=[])
+    assert (by_loss.best_performer, by_loss.curves) == (worse.id, {})
