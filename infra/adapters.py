@@ -7,11 +7,10 @@ from pathlib import Path
 from uuid import uuid4
 
 from infra.settings import Settings
+from peft_studio.adapter_files import WEIGHTS
 from peft_studio.config import TrainingConfig
 from peft_studio.errors import TrainingFailed
 from peft_studio.jobs import Artifact
-
-WEIGHTS = "adapter_model.safetensors"
 
 
 def store(source: Path, job_id: str, config: TrainingConfig, settings: Settings) -> tuple[str, Artifact]:

@@ -58,12 +58,19 @@ def inspect_model(
     """
     if source in UNTRAINABLE:
         raise refuse_model(f"{UNTRAINABLE[source]}; use model_source huggingface or local", field="model_source")
-    folder = Path(base_model)
-    if _exists(folder):
-        return _local(base_model, folder, revision)
+    if exists_here(base_model):
+        return _local(base_model, Path(base_model), revision)
     if source is ModelSource.LOCAL:
         raise refuse_model(f"there is no folder {base_model!r} on the machine that runs the studio")
     return _on_hub(base_model, revision, hub or Hub())
+
+
+def exists_here(base_model: str) -> bool:
+    """Whether a base model's name is a path on this machine, which then means no hub's model."""
+    try:
+        return Path(base_model).exists()
+    except (OSError, ValueError):
+        return False
 
 
 def check_target_modules(config: TrainingConfig, facts: ModelFacts) -> None:
@@ -72,13 +79,6 @@ def check_target_modules(config: TrainingConfig, facts: ModelFacts) -> None:
     if unknown:
         names, known = ", ".join(map(repr, unknown)), ", ".join(facts.linear_modules)
         raise refuse_model(f"{facts.id!r} has no linear layer {names}; it has {known}", field="target_modules")
-
-
-def _exists(path: Path) -> bool:
-    try:
-        return path.exists()
-    except (OSError, ValueError):
-        return False
 
 
 def _local(name: str, path: Path, revision: str | None) -> ModelFacts:

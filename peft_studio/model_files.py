@@ -11,11 +11,11 @@ import yaml
 
 from peft_studio.errors import InvalidConfig
 from peft_studio.plan import ModelFacts
+from peft_studio.safetensors_files import UnsafeFile, read_header
 
 Json = dict[str, Any]
 Shapes = dict[str, list[int]]
 
-MAX_HEADER = 100 << 20  # the format's own limit
 HASHED_WHOLE = 64 << 20
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "tekken.json")
 TEMPLATES = ("chat_template.jinja", "chat_template.json")
@@ -96,18 +96,23 @@ def folder_facts(name: str, folder: Path, revision: str | None = None) -> ModelF
     config = read_config(folder, name)
     weights = _weights(folder, name)
     require_tokenizer(name, {file.name for file in folder.iterdir()})
-    shapes: Shapes = {}
-    for file in weights:
-        shapes |= read_shapes(file)
     return facts_of(
         name,
         revision or _fingerprint(folder, weights),
         config,
-        shapes,
+        folder_shapes(name, folder),
         template=has_template(folder),
         license=_license(folder / "README.md"),
         path=str(folder),
     )
+
+
+def folder_shapes(name: str, folder: Path) -> Shapes:
+    """Read the names and shapes of all weights of a model's folder."""
+    shapes: Shapes = {}
+    for file in _weights(folder, name):
+        shapes |= read_shapes(file)
+    return shapes
 
 
 def read_config(folder: Path, name: str) -> Json:
@@ -155,28 +160,13 @@ def read_object(path: Path) -> Json | None:
 
 
 def read_shapes(path: Path) -> Shapes:
-    """
-    Read the names and shapes of a safetensors file's tensors from its header alone.
-
-    The format: eight bytes of little-endian length, that much JSON, then the tensors' bytes without gaps
-    (https://github.com/huggingface/safetensors). A file that ends early raises ``InvalidConfig``.
-    """
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        content = file.read(length) if 2 <= length <= min(MAX_HEADER, size - 8) else b""
+    """Read the names and shapes of a safetensors file's tensors; one that is not whole raises ``InvalidConfig``."""
     try:
-        header = cast(dict[str, Any], json.loads(content))
-        tensors = {name: entry for name, entry in header.items() if name != "__metadata__"}
-        end = max((entry["data_offsets"][1] for entry in tensors.values()), default=0)
-        shapes = {name: [int(side) for side in entry["shape"]] for name, entry in tensors.items()}
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-        raise refuse_model(f"{path.name!r} is not a safetensors file; fetch it again") from None
-    if size != 8 + length + end:
+        return {name: list(tensor.shape) for name, tensor in read_header(path).items()}
+    except UnsafeFile as error:
         raise refuse_model(
-            f"{path.name!r} has {size} bytes where its header asks for {8 + length + end}; fetch it again"
-        )
-    return shapes
+            f"{path.name!r} is not a safetensors file, or not a whole one: {error}; fetch it again"
+        ) from None
 
 
 def license_of(card: str) -> str | None:

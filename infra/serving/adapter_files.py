@@ -14,19 +14,11 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from infra.serving.lora import LayerWeights, linear_weight, sizes
+from peft_studio.adapter_config import CONFIG, unserved
+from peft_studio.adapter_files import PARTS, PREFIX, WEIGHTS
 from peft_studio.errors import InvalidConfig, NotFound
 
-WEIGHTS = "adapter_model.safetensors"
-CONFIG = "adapter_config.json"
 TEMPLATE = "chat_template.jinja"
-_PREFIX = "base_model.model."
-_PARTS = ("lora_A", "lora_B", "lora_magnitude_vector")
-_PLAIN_STARTS = (True, False, None, "gaussian", "orthogonal")  # what else there is changes the base model's weights
-# Settings that change what an adapter computes, in ways that are not served here.
-_UNSERVED = (
-    *("modules_to_save", "target_parameters", "trainable_token_indices", "layer_replication", "lora_bias"),
-    *("alora_invocation_tokens", "use_qalora", "use_bdlora", "arrow_config", "kasa_config", "monteclora_config"),
-)
 
 
 @dataclass(frozen=True)
@@ -57,7 +49,8 @@ def read_adapter(folder: Path, model: nn.Module, base: BaseName) -> Adapter:
         _refuse(f"its files cannot be read: {error}")
     if not isinstance(config, dict):
         _refuse(f"its {CONFIG} is not an object")
-    _check_kind(config)
+    if reason := unserved(config):
+        _refuse(reason)
     _check_base(config, base)
     modules = dict(model.named_modules())
     weights = {name: _layer(name, parts, config, modules) for name, parts in _by_layer(tensors).items()}
@@ -69,8 +62,8 @@ def read_adapter(folder: Path, model: nn.Module, base: BaseName) -> Adapter:
 def _by_layer(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
     layers: dict[str, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
-        name, _, part = key.removeprefix(_PREFIX).removesuffix(".weight").rpartition(".")
-        if part not in _PARTS or not key.startswith(_PREFIX):
+        name, _, part = key.removeprefix(PREFIX).removesuffix(".weight").rpartition(".")
+        if part not in PARTS or not key.startswith(PREFIX):
             _refuse(f"it holds {key!r}; only LoRA and DoRA on linear layers are served")
         if not torch.isfinite(tensor).all():
             _refuse(f"{key!r} holds numbers that are not finite")
@@ -111,20 +104,6 @@ def _layer(
     # A DoRA layer's length is its magnitude, whatever base weight and update come to; neither changes from here on.
     length = torch.linalg.norm(linear_weight(module).float() + up.T @ down, dim=1)
     return LayerWeights(down, up, magnitude.reshape(outputs) / length)
-
-
-def _check_kind(config: Mapping[str, Any]) -> None:
-    if config.get("peft_type") != "LORA":
-        _refuse(f"its peft_type is {config.get('peft_type')!r}; only LORA is served")
-    if config.get("bias", "none") != "none":
-        _refuse("it was trained with biases; only bias 'none' is served")
-    if config.get("init_lora_weights") not in _PLAIN_STARTS:
-        _refuse(
-            f"it starts from {config['init_lora_weights']!r}, which changes the base model; convert it to plain LoRA"
-        )
-    for name in _UNSERVED:
-        if config.get(name):
-            _refuse(f"its {name} is set, which is not served")
 
 
 def _check_base(config: Mapping[str, Any], base: BaseName) -> None:
