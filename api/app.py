@@ -19,23 +19,35 @@ from api.wire import Wire
 from infra.adapter_records import AdapterRecords
 from infra.api_keys import KeyRing, records_in
 from infra.datasets import Datasets
+from infra.deployments import AdapterDeployments
 from infra.experiments import Experiments
 from infra.flow_runs import FlowRuns
 from infra.prefect_database import PrefectDatabase
 from infra.previews import Previews
 from infra.resources import Resources
+from infra.serving.local import LocalDeployments
+from infra.serving.records import Deployments, DeploymentsInPrefect
 from infra.settings import Settings
 from infra.settings import settings as settings_of_process
+from infra.uploaded_adapters import UploadedAdapters
 from infra.uploads import Uploads
 
 
-def create_app(jobs: Jobs | None = None, keys: Keys | None = None, settings: Settings | None = None) -> Litestar:
+def create_app(
+    jobs: Jobs | None = None,
+    keys: Keys | None = None,
+    settings: Settings | None = None,
+    deployments: Deployments | None = None,
+) -> Litestar:
     """Put the API together; what is not given is the real thing, set up from the environment."""
     settings = settings or settings_of_process()
     database = PrefectDatabase(settings.database_url)
     jobs = jobs or FlowRuns(settings, database)
     keys = keys or KeyRing(records_in(database))
     uploads = Uploads(settings)
+    local = LocalDeployments(deployments or DeploymentsInPrefect(database=database))
+    uploaded = UploadedAdapters(settings)
+    adapters = AdapterRecords(jobs, uploaded, local, settings)
     return Litestar(
         [
             *_sections(routes.AT_ROOT),
@@ -45,11 +57,13 @@ def create_app(jobs: Jobs | None = None, keys: Keys | None = None, settings: Set
             "jobs": provide(jobs),
             "keys": provide(keys),
             "resources": provide(Resources(jobs, settings)),
-            "adapters": provide(AdapterRecords(jobs)),
             "experiments": provide(Experiments(jobs, settings)),
             "datasets": provide(Datasets(jobs, settings)),
             "uploads": provide(uploads),
             "previews": provide(Previews(settings)),
+            "adapters": provide(adapters),
+            "uploaded_adapters": provide(uploaded),
+            "deployments": provide(AdapterDeployments(adapters, uploaded, local, settings)),
             "settings": provide(settings),
             "sockets": provide(OpenSockets(settings.connections_per_key)),
         },

@@ -49,6 +49,12 @@ class PreconditionFailed(StudioError):
     code = "PRECONDITION_FAILED"
 
 
+class RangeNotSatisfiable(StudioError):
+    """The file ends before the range that was asked for."""
+
+    code = "RANGE_NOT_SATISFIABLE"
+
+
 class WireError:
     """An error as it goes out: status, body and headers."""
 
@@ -64,6 +70,7 @@ class WireError:
         PreconditionFailed: 412,
         errors.PayloadTooLarge: 413,
         UnsupportedMediaType: 415,
+        RangeNotSatisfiable: 416,
         errors.RateLimitExceeded: 429,
         errors.ResourceUnavailable: 503,
     }
@@ -85,6 +92,8 @@ class WireError:
             headers["WWW-Authenticate"] = 'Bearer realm="peft-studio"'
         if self.status == 405:
             headers["Allow"] = ", ".join(self.error.details.get("allowed", []))
+        if self.status == 416:
+            headers["Content-Range"] = f"bytes */{self.error.details['size_bytes']}"
         if wait := self.error.details.get("retry_after_seconds"):
             headers["Retry-After"] = str(wait)
         return headers

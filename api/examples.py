@@ -111,6 +111,47 @@ ADAPTER: dict[str, Any] = {
     "metadata": {"rank": 8, "alpha": 16, "target_modules": ["q_proj", "v_proj"]},
 }
 
+UPLOADED: dict[str, Any] = {
+    "adapter_id": "adapter_3f0b8a52c1d94d0f8a6be2c7d5a1e940",
+    "registry_url": "http://localhost:8000/api/v1/adapters/adapter_3f0b8a52c1d94d0f8a6be2c7d5a1e940/download",
+    "success": True,
+}
+
+ADAPTER_DELETED: dict[str, Any] = {"success": True, "adapter_id": ADAPTER["id"]}
+
+DEPLOY: dict[str, Any] = {
+    "adapter_id": ADAPTER["id"],
+    "platform": "local",
+    "config": {"instance_type": "local", "min_replicas": 1, "max_replicas": 1, "auto_scaling": False},
+}
+
+DEPLOYING: dict[str, Any] = {
+    "deployment_id": "deploy_7c1f5d3b9ae84a63b0a5d1f2c3e4b5a6",
+    "status": "deploying",
+    "endpoint": None,
+    "estimated_ready_time": "2024-01-15T11:20:00Z",
+}
+
+SERVING: dict[str, Any] = {
+    "deployment_id": DEPLOYING["deployment_id"],
+    "status": "running",
+    "error": None,
+    **DEPLOY,
+    "endpoint": "http://127.0.0.1:41807/v1",
+    "created_at": "2024-01-15T11:15:00Z",
+    "metrics": {"requests_per_minute": 45, "avg_latency_ms": 120.0, "cost_per_hour": 0.0},
+}
+
+PROMPT: dict[str, Any] = {"prompt": "Once upon a time", "max_tokens": 100, "temperature": 0.7}
+
+ANSWERED: dict[str, Any] = {
+    "response": "Once upon a time, in a land far away...",
+    "latency_ms": 125.0,
+    "tokens_generated": 50,
+}
+
+DEPLOYMENT_DELETED: dict[str, Any] = {"success": True, "deployment_id": DEPLOYING["deployment_id"]}
+
 
 EXPERIMENT: dict[str, Any] = {
     "id": "exp_0d3c6a6e8f3b4c0e9a51c2f3b4d5e6f7",
@@ -216,6 +257,7 @@ ERRORS: dict[int, dict[str, Any]] = {
         "The request body must be application/json, not text/plain.",
         expected="application/json",
     ),
+    416: error("RANGE_NOT_SATISFIABLE", "The file has 16777216 bytes.", size_bytes=16777216),
     429: error(
         "RATE_LIMIT_EXCEEDED",
         "This API key may make 100 requests a minute; try again in 12 s.",

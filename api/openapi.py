@@ -46,6 +46,13 @@ def documented_without_body(status: int, *errors: int) -> dict[int, Any]:
     return {status: good} | {code: error_answer(code) for code in sorted(every)}
 
 
+def documented_file(media_type: str, *errors: int) -> dict[int, Any]:
+    """Describe the answers of a route that sends a file."""
+    every = {*errors, 400, 401, 429, 500, 503}
+    good = ResponseSpec(bytes, generate_examples=False, description="The file", media_type=media_type)
+    return {200: good} | {code: error_answer(code) for code in sorted(every)}
+
+
 def error_answer(status: int) -> ResponseSpec:
     """Describe the error with this status."""
     return answer(status, ErrorBody, ERRORS[status])

@@ -10,7 +10,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from api.dependencies import Submission
 from api.issues import invalid_body
 from infra.experiments import CURVES
-from peft_studio.adapters import Adapter
 from peft_studio.config import Name, TrainingConfig
 from peft_studio.events import Log
 from peft_studio.experiments import Comparison, Direction, Experiment
@@ -22,7 +21,7 @@ from peft_studio.stored_datasets import Dataset
 # All other fields without a value are left out.
 _SHOWN = {
     *("started_at", "completed_at", "duration_seconds", "cost", "artifact"),
-    *("estimated_cost", "estimated_duration_minutes", "next_cursor"),
+    *("estimated_cost", "estimated_duration_minutes", "next_cursor", "job_id"),
     *("target_modules", "quantization", "resource_id", "experiment_tracker", "project_name", "output_dir"),
     *("final_loss", "best_loss", "accuracy", "best_performer", "next_cursor"),
 }
@@ -99,12 +98,6 @@ class ResourcePricing(Whole):
     provider: str
     pricing: Pricing
     availability: Availability
-
-
-class AdapterList(Whole):
-    """Adapters, those of the newest jobs first."""
-
-    adapters: Sequence[Adapter]
 
 
 class ExperimentList(BaseModel):

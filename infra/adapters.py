@@ -1,4 +1,4 @@
-"""The adapter store on local disk: finished adapters, whole or not there at all."""
+"""The adapter store on local disk: adapters that are whole or not there at all, and never anything beside them."""
 
 import hashlib
 import os
@@ -6,11 +6,15 @@ import shutil
 from pathlib import Path
 from uuid import uuid4
 
+from infra.planning import RESERVED
 from infra.settings import Settings
 from peft_studio.adapter_files import WEIGHTS
 from peft_studio.config import TrainingConfig
-from peft_studio.errors import TrainingFailed
+from peft_studio.errors import Conflict, TrainingFailed
 from peft_studio.jobs import Artifact
+
+RECORD = "adapter.json"  # the studio's own record of an uploaded adapter, in the adapter's folder
+_DELETED = ".deleted."
 
 
 def store(source: Path, job_id: str, config: TrainingConfig, settings: Settings) -> tuple[str, Artifact]:
@@ -47,3 +51,45 @@ def describe(adapter: Path) -> Artifact:
 def adapter_id_of(job_id: str) -> str:
     """Return the id of the adapter that a job makes."""
     return "adapter_" + job_id.removeprefix("job_")
+
+
+def files_of(adapter: Path) -> dict[str, Path]:
+    """Return the files of an adapter by name, as PEFT would load them: plain files of its folder, nothing hidden."""
+    return {
+        path.name: path
+        for path in sorted(adapter.iterdir())
+        if path.is_file() and not path.is_symlink() and path.name != RECORD and not path.name.startswith(".")
+    }
+
+
+def set_aside(adapter: Path, settings: Settings) -> Path:
+    """
+    Take an adapter out of the store, in one step, and return where it is until it is deleted.
+
+    Raises ``Conflict`` for a folder that is not the store's, whatever a record says: nothing else is ever deleted.
+    """
+    folder, home = adapter.resolve(), settings.data_dir.resolve()
+    is_named_as_adapters_are = folder.name.startswith(("job_", "adapter_"))
+    if not (is_named_as_adapters_are and folder.is_relative_to(home) and folder != home):
+        raise Conflict(f"The adapter lies in {str(adapter)!r}, outside the studio's store: delete it there.")
+    if folder.relative_to(home).parts[0] in RESERVED:
+        raise Conflict(f"The adapter lies in {str(adapter)!r}, a folder of the studio's own: it is not deleted.")
+    aside = folder.with_name(f"{_DELETED}{folder.name}.{uuid4().hex[:8]}")
+    os.rename(folder, aside)
+    return aside
+
+
+def put_back(aside: Path, adapter: Path) -> None:
+    """Undo ``set_aside``."""
+    os.rename(aside, adapter.resolve())
+
+
+def delete(aside: Path) -> None:
+    """Delete what was set aside."""
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def sweep(settings: Settings) -> None:
+    """Delete what was set aside by a process that was killed before it could delete it."""
+    for aside in settings.adapters.glob(f"{_DELETED}*"):
+        delete(aside)

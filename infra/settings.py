@@ -39,6 +39,7 @@ class Settings(BaseSettings):
         default=1 << 30, ge=0, description="Disk space that uploads leave to database, checkpoints and adapters."
     )
     preview_seconds: float = Field(default=60, gt=0, description="Seconds that a preview of a data set may take.")
+    max_adapter_bytes: int = Field(default=4 << 30, ge=1, description="Largest adapter file that can be uploaded.")
     local_jobs: int = Field(default=1, ge=1, description="Jobs that train on this machine at the same time.")
     job_niceness: int = Field(
         default=5, ge=0, le=19, description="How far jobs step back for the API and the Prefect server beside them."

@@ -1,6 +1,7 @@
 """Base models before any of their weights are loaded: what one is, wherever it lies, and what can be adapted in it."""
 
 import os
+import re
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from peft_studio.model_files import (
 )
 from peft_studio.plan import ModelFacts
 
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9_][\w.-]{0,95})?", re.ASCII)
 UNTRAINABLE = {
     ModelSource.CIVITAI: "Civitai holds image models, no language models in the Hugging Face layout",
     ModelSource.OLLAMA: "Ollama holds quantized GGUF files, no trainable weights in the Hugging Face layout",
@@ -71,6 +73,11 @@ def exists_here(base_model: str) -> bool:
         return Path(base_model).exists()
     except (OSError, ValueError):
         return False
+
+
+def is_hub_id(base_model: str) -> bool:
+    """Whether a name could be a hub's model: ``name`` or ``owner/name``."""
+    return bool(_HUB_ID.fullmatch(base_model)) and ".." not in base_model and "--" not in base_model
 
 
 def check_target_modules(config: TrainingConfig, facts: ModelFacts) -> None:

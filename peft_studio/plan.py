@@ -51,3 +51,8 @@ class Plan(BaseModel):
     total_steps: int
     estimated_cost: float | None = Field(description="In US dollars; None where nothing is known.")
     estimated_duration_minutes: float | None
+
+    @property
+    def is_chat(self) -> bool:
+        """Whether the trainer lays rows out by the chat template: conversations, not plain text."""
+        return self.model.has_chat_template and self.dataset.format in (RowFormat.MESSAGES, RowFormat.INSTRUCTION)

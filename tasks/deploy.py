@@ -13,7 +13,7 @@ from infra.serving.records import PREFIX as DEPLOYMENT_PREFIX
 from infra.serving.records import Deployment
 from peft_studio.errors import InvalidConfig, NotFound, ResourceUnavailable, TrainingFailed
 from peft_studio.jobs import PREFIX, Phase
-from peft_studio.plan import Plan, RowFormat
+from peft_studio.plan import Plan
 from tasks.retrying import retry_on
 from tasks.upload import Stored
 
@@ -50,8 +50,7 @@ async def serve(stored: Stored, plan: Plan, key: str, deployments: LocalDeployme
         adapter=str(Path(stored.artifact.path).parent),
         base_model=plan.model.path or plan.config.base_model,
         revision=plan.model.revision,
-        # As the trainer laid out its rows: a conversation goes through the template, plain text does not.
-        chat=plan.model.has_chat_template and plan.dataset.format in (RowFormat.MESSAGES, RowFormat.INSTRUCTION),
+        chat=plan.is_chat,
         key=key,
     )
     try:

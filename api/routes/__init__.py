@@ -1,6 +1,6 @@
 """One file per section of the contract; a new one is named here and nowhere else."""
 
-from api.routes import adapters, datasets, experiments, health, jobs, live, resources
+from api.routes import adapters, datasets, deployments, experiments, health, jobs, live, resources
 
 AT_ROOT = {"Health": health.ROUTES, "Live": live.ROUTES}
 BELOW_API = {
@@ -9,4 +9,5 @@ BELOW_API = {
     "Resources": resources.ROUTES,
     "Adapters": adapters.ROUTES,
     "Experiments": experiments.ROUTES,
+    "Deployments": deployments.ROUTES,
 }

@@ -1,28 +1,109 @@
-"""Adapters: what completed jobs have made."""
+"""Adapters: what jobs have made and users have brought; list, look at, upload, download, delete."""
 
-from typing import Annotated
+import asyncio
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
 
-from litestar import get
+from litestar import Request, delete, get, post
 from litestar.di import NamedDependency
-from litestar.params import FromPath, QueryParameter, SkipValidation
+from litestar.openapi.datastructures import ResponseSpec
+from litestar.params import FromPath, HeaderParameter, QueryParameter, SkipValidation
+from litestar.response import Response
 
 from api import examples
-from api.openapi import documented
-from api.wire import AdapterList
+from api.adapter_wire import AdapterDeleted, AdapterForm, AdapterList, AdapterUploaded
+from api.downloads import Wanted, send_file, send_zip
+from api.openapi import documented, documented_file
+from api.uploads import Uploaded, receive_form
+from api.wire import from_wire
 from infra.adapter_records import AdapterRecords
-from peft_studio.adapters import Adapter
+from infra.adapters import files_of
+from infra.settings import Settings
+from infra.uploaded_adapters import UploadedAdapters
+from peft_studio.adapters import Adapter, UploadMetadata
+from peft_studio.errors import InvalidConfig, JobNotFound, NotFound
 
 TheAdapters = NamedDependency[SkipValidation[AdapterRecords]]
+TheUploads = NamedDependency[SkipValidation[UploadedAdapters]]
+TheSettings = NamedDependency[SkipValidation[Settings]]
+AnyRequest = Request[Any, Any, Any]
+_MOST_JSON = 1 << 20
+_PART = ResponseSpec(bytes, False, "The range of the file that was asked for", "application/octet-stream")
+_UNCHANGED = ResponseSpec(None, False, "The file is as it was", "application/octet-stream")
 
 
-@get("/adapters", summary="List adapters", responses=documented(AdapterList, {"adapters": [examples.ADAPTER]}, 404))
+@get(
+    "/adapters",
+    summary="List adapters",
+    responses=documented(AdapterList, {"adapters": [examples.ADAPTER], "next_cursor": None}, 404),
+)
 async def list_adapters(
     adapters: TheAdapters,
-    job_id: Annotated[str | None, QueryParameter(description="Only the adapter that this job made.")] = None,
+    job_id: Annotated[str | None, QueryParameter(description="Only the adapters of this job.")] = None,
     limit: Annotated[int, QueryParameter(ge=1, le=100, description="At most so many adapters.")] = 20,
+    cursor: Annotated[str | None, QueryParameter(description="The next_cursor of the page before.")] = None,
 ) -> AdapterList:
-    """Return adapters, those of the newest jobs first."""
-    return AdapterList(adapters=await adapters.list(job_id, limit))
+    """Return adapters, the newest first: in the order in which jobs were submitted and adapters uploaded."""
+    page = await adapters.list(job_id, limit, cursor)
+    return AdapterList(adapters=page.adapters, next_cursor=page.next_cursor)
+
+
+@post(
+    "/adapters/upload",
+    summary="Upload an adapter",
+    operation_class=AdapterForm,
+    request_max_body_size=None,
+    responses=documented(AdapterUploaded, examples.UPLOADED, 403, 404, 409, 413, 415, status=201),
+)
+async def upload_adapter(
+    request: AnyRequest, adapters: TheAdapters, uploaded_adapters: TheUploads, settings: TheSettings
+) -> AdapterUploaded:
+    """Check an adapter's weights against what is said of them, and store it as a folder that stock PEFT loads."""
+    folder = await asyncio.to_thread(uploaded_adapters.begin)
+    try:
+        adapter = await _receive(request, folder, adapters, uploaded_adapters, settings)
+    finally:
+        await asyncio.to_thread(uploaded_adapters.end, folder)
+    url = request.url_for("download_adapter", adapter_id=adapter.id)
+    return AdapterUploaded(adapter_id=adapter.id, registry_url=url)
+
+
+async def _receive(
+    request: AnyRequest, folder: Path, adapters: AdapterRecords, uploads: UploadedAdapters, settings: Settings
+) -> Adapter:
+    limits = {"file": settings.max_adapter_bytes, "metadata": _MOST_JSON, "config": _MOST_JSON}
+    parts = await receive_form(request, folder, limits)
+    file, described = _required(parts, "file"), _required(parts, "metadata")
+    metadata = from_wire(UploadMetadata, await asyncio.to_thread(_read_json, described.path))
+    assert isinstance(metadata, UploadMetadata)
+    if metadata.job_id is not None:
+        await _require_job(adapters, metadata.job_id)
+    config = await asyncio.to_thread(parts["config"].path.read_bytes) if "config" in parts else None
+    key = request.headers.get("Idempotency-Key")
+    owner = f"{request.user.id}:{key}" if key else None
+    return await asyncio.to_thread(uploads.accept, metadata, file.path, file.sha256, config, owner)
+
+
+def _required(parts: Mapping[str, Uploaded], name: str) -> Uploaded:
+    if name not in parts:
+        raise InvalidConfig(f"The form lacks its part {name!r}.", field=name, issue="Required")
+    return parts[name]
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_bytes())
+    except (ValueError, RecursionError):
+        raise InvalidConfig("metadata: it is not JSON.", field="metadata", issue="Must be a JSON object") from None
+
+
+async def _require_job(adapters: AdapterRecords, job_id: str) -> None:
+    try:
+        await adapters.require_job(job_id)
+    except JobNotFound as error:
+        raise InvalidConfig(error.message, field="job_id", issue="Must be a job of this studio") from None
 
 
 @get("/adapters/{adapter_id:str}", summary="Get an adapter", responses=documented(Adapter, examples.ADAPTER, 404))
@@ -31,4 +112,45 @@ async def get_adapter(adapters: TheAdapters, adapter_id: FromPath[str]) -> Adapt
     return await adapters.get(adapter_id)
 
 
-ROUTES = [list_adapters, get_adapter]
+@get(
+    "/adapters/{adapter_id:str}/download",
+    name="download_adapter",
+    summary="Download an adapter",
+    responses=documented_file("application/zip", 404, 416) | {206: _PART, 304: _UNCHANGED},
+)
+async def download_adapter(
+    adapters: TheAdapters,
+    adapter_id: FromPath[str],
+    file: Annotated[str | None, QueryParameter(description="Only this file, as it is.")] = None,
+    range_: Annotated[str | None, HeaderParameter(name="Range", description="With `file`: a part of it.")] = None,
+    if_range: Annotated[str | None, HeaderParameter(name="If-Range")] = None,
+    if_none_match: Annotated[str | None, HeaderParameter(name="If-None-Match")] = None,
+) -> Response[Any]:
+    """
+    Send the adapter's folder, which stock PEFT loads, as a zip archive, or one of its files.
+
+    A file has the SHA-256 of its content as its entity tag, and is sent in ranges: a download that broke off goes on.
+    """
+    folder = Path((await adapters.get(adapter_id)).path).parent
+    files = await asyncio.to_thread(files_of, folder)
+    if file is None:
+        return send_zip(files, adapter_id)
+    if file not in files:
+        names = ", ".join(files)
+        raise NotFound(f"The adapter has no file {file[:100]!r}; it has {names}.", adapter_id=adapter_id, field="file")
+    return await send_file(files[file], Wanted(range_, if_range, if_none_match))
+
+
+@delete(
+    "/adapters/{adapter_id:str}",
+    status_code=200,
+    summary="Delete an adapter",
+    responses=documented(AdapterDeleted, examples.ADAPTER_DELETED, 403, 404, 409),
+)
+async def delete_adapter(adapters: TheAdapters, adapter_id: FromPath[str]) -> AdapterDeleted:
+    """Delete an adapter that no deployment serves; the job that made it keeps its record."""
+    await adapters.delete(adapter_id)
+    return AdapterDeleted(adapter_id=adapter_id)
+
+
+ROUTES = [list_adapters, upload_adapter, get_adapter, download_adapter, delete_adapter]

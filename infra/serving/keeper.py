@@ -17,12 +17,12 @@ import httpx
 from prefect.client.orchestration import get_client
 
 from infra.serving.endpoint_process import UNSERVABLE, Base, EndpointProcess, free_port, is_free
-from infra.serving.records import Deployment, Deployments, DeploymentsInPrefect, DeploymentStatus
+from infra.serving.load_times import LoadTimes
+from infra.serving.records import CHECK_SECONDS, Deployment, Deployments, DeploymentsInPrefect, DeploymentStatus
 from infra.settings import Settings
 from peft_studio.errors import NotFound, ResourceUnavailable, StudioError
 
 log = logging.getLogger(__name__)
-CHECK_SECONDS = 1.0
 _MOST_DEATHS = 5  # of an endpoint, one soon after the other, before its deployments are given up
 _STEADY_SECONDS = 60.0
 _PORT_SECONDS = 5.0  # that a port is waited for: the endpoint before this one may still be letting go of it
@@ -34,6 +34,7 @@ class _Kept:
 
     since: float = field(default_factory=time.monotonic)
     process: EndpointProcess | None = None
+    is_loaded: bool = False
     deaths: int = 0
     not_before: float = 0.0
 
@@ -46,7 +47,7 @@ async def keep(settings: Settings) -> None:
             while True:
                 try:
                     await keeper.check()
-                except httpx.HTTPError:
+                except (httpx.HTTPError, ResourceUnavailable):
                     pass  # the Prefect server is away: what runs goes on running
                 except Exception:
                     log.exception("Looking after the deployments failed.")
@@ -61,6 +62,7 @@ class Keeper:
     def __init__(self, settings: Settings, records: Deployments):
         self._settings = settings
         self._records = records
+        self._load_times = LoadTimes(settings.data_dir)
         self._kept: dict[Base, _Kept] = {}
 
     async def check(self) -> None:
@@ -87,7 +89,11 @@ class Keeper:
             await self._start(base, kept, records)
         else:
             with suppress(ResourceUnavailable):  # it is still starting, or about to be found dead
-                await self._match(kept.process, records)
+                loaded = await kept.process.client.adapters()
+                if not kept.is_loaded:
+                    kept.is_loaded = True
+                    await asyncio.to_thread(self._load_times.note, base.source, kept.process.age_seconds)
+                await self._match(kept.process, loaded, records)
 
     async def _start(self, base: Base, kept: _Kept, records: Sequence[Deployment]) -> None:
         if time.monotonic() < kept.not_before:
@@ -104,7 +110,7 @@ class Keeper:
 
     async def _bury(self, base: Base, kept: _Kept, process: EndpointProcess, records: Sequence[Deployment]) -> None:
         """Clear away an endpoint that ended: start it again after a pause, or give its deployments up."""
-        kept.process, kept.since = None, time.monotonic()
+        kept.process, kept.is_loaded, kept.since = None, False, time.monotonic()
         kept.deaths = 1 if process.age_seconds > _STEADY_SECONDS else kept.deaths + 1
         kept.not_before = time.monotonic() + (2 ** (kept.deaths - 1) - 1)  # at once, then 1, 3, 7 seconds
         log.warning("The endpoint of %s ended with code %s: %s", base.source, process.exit_code, process.last_words())
@@ -118,9 +124,8 @@ class Keeper:
         await self._note(records, DeploymentStatus.FAILED, error=reason)
         del self._kept[base]
 
-    async def _match(self, process: EndpointProcess, records: Sequence[Deployment]) -> None:
+    async def _match(self, process: EndpointProcess, loaded: dict[str, str], records: Sequence[Deployment]) -> None:
         """Load what is wanted and not there, unload what is there and not wanted."""
-        loaded = await process.client.adapters()
         wanted = {record.deployment_id: record.adapter for record in records}
         for name in [name for name, path in loaded.items() if wanted.get(name) != path]:
             await process.client.unload(name)

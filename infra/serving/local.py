@@ -8,6 +8,7 @@ from uuid import uuid4
 from infra.serving.endpoint_client import Answered, EndpointClient
 from infra.serving.meter import Load
 from infra.serving.records import PREFIX, Deployment, Deployments, DeploymentsInPrefect, DeploymentStatus
+from peft_studio.deployments import DeploymentConfig
 from peft_studio.errors import Conflict, InvalidConfig, ResourceUnavailable
 
 _POLL_SECONDS = 0.2
@@ -29,6 +30,7 @@ class LocalDeployments:
         *,
         chat: bool = True,
         key: str | None = None,
+        config: DeploymentConfig | None = None,
     ) -> Deployment:
         """
         Ask for an adapter (its folder) to be served; ``chat``: prompts go through the chat template.
@@ -43,6 +45,7 @@ class LocalDeployments:
             base_model=base_model,
             revision=revision,
             chat=chat,
+            config=config or DeploymentConfig(),
         )
         try:
             await self._records.add(wanted)
@@ -60,6 +63,11 @@ class LocalDeployments:
     async def list(self, status: DeploymentStatus | None = None) -> Sequence[Deployment]:
         """Return all, or those in one state, newest first."""
         return [record for record in reversed(await self._records.all()) if status in (None, record.status)]
+
+    async def serving(self, adapter_id: str) -> Sequence[str]:
+        """Return the ids of the deployments that serve an adapter, or are to."""
+        records = await self._records.all()
+        return [record.deployment_id for record in records if record.adapter_id == adapter_id and record.is_wanted]
 
     async def wait(self, deployment_id: str, seconds: float) -> Deployment:
         """Return a deployment once it runs; raises ``InvalidConfig`` where it failed; gives up in the end."""

@@ -1,7 +1,7 @@
 """Deployments as they are recorded, and where the records are kept: behind one protocol, in memory or in Prefect."""
 
-from collections.abc import Sequence
-from contextlib import AbstractAsyncContextManager, nullcontext
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager, nullcontext
 from datetime import datetime
 from enum import StrEnum
 from typing import Protocol
@@ -12,6 +12,9 @@ from prefect.client.schemas.objects import Variable
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from pydantic import BaseModel, ConfigDict, Field
 
+from infra.flow_runs import answering
+from infra.prefect_database import PrefectDatabase
+from peft_studio.deployments import DeploymentConfig
 from peft_studio.errors import Conflict, NotFound
 from peft_studio.events import now
 
@@ -19,6 +22,7 @@ PREFIX = "deploy_"
 TAG = "peft-studio-deployment"
 _VARIABLE = "deployment_"
 _PAGE = 200
+CHECK_SECONDS = 1.0  # how often the keeper looks at the records
 
 
 class DeploymentStatus(StrEnum):
@@ -41,6 +45,7 @@ class Deployment(BaseModel):
     base_model: str = Field(description="The folder or hub id that its base model is loaded from.")
     revision: str | None = None
     platform: str = "local"
+    config: DeploymentConfig = DeploymentConfig()
     chat: bool = Field(description="Whether a prompt goes through the chat template.")
     status: DeploymentStatus = DeploymentStatus.DEPLOYING
     endpoint: str | None = Field(default=None, description="Stays the same over restarts where it can.")
@@ -110,13 +115,26 @@ class DeploymentsInMemory:
 
 
 class DeploymentsInPrefect:
-    """Records as variables of the Prefect server; ``client``, where given, is used and left open."""
+    """
+    Records as variables of the Prefect server; ``client``, where given, is used and left open.
 
-    def __init__(self, client: PrefectClient | None = None):
+    With its ``database`` they are read there, which costs the server nothing. A server that is away raises
+    ``ResourceUnavailable``.
+    """
+
+    def __init__(self, client: PrefectClient | None = None, database: PrefectDatabase | None = None):
         self._client = client
+        self._database = database
 
     async def all(self) -> Sequence[Deployment]:
         """Read all, oldest first."""
+        if self._database is not None:
+            records = [Deployment.model_validate(value) for value in await self._database.variables(TAG)]
+        else:
+            records = await self._from_server()
+        return sorted(records, key=lambda record: record.created_at)
+
+    async def _from_server(self) -> list[Deployment]:
         records: list[Deployment] = []
         async with self._prefect() as client:
             while len(records) % _PAGE == 0:
@@ -131,12 +149,18 @@ class DeploymentsInPrefect:
                 records += [Deployment.model_validate(variable.value) for variable in page]
                 if not page:
                     break
-        return sorted(records, key=lambda record: record.created_at)
+        return records
 
     async def get(self, deployment_id: str) -> Deployment:
         """Read one; raises ``NotFound``."""
+        name = _variable(deployment_id)
+        if self._database is not None:
+            found = [record for record in await self.all() if record.deployment_id == deployment_id]
+            if not found:
+                raise _not_found(deployment_id)
+            return found[0]
         async with self._prefect() as client:
-            variable = await client.read_variable_by_name(_variable(deployment_id))
+            variable = await client.read_variable_by_name(name)
         if variable is None:
             raise _not_found(deployment_id)
         return Deployment.model_validate(variable.value)
@@ -167,8 +191,10 @@ class DeploymentsInPrefect:
         except ObjectNotFound:
             return
 
-    def _prefect(self) -> AbstractAsyncContextManager[PrefectClient]:
-        return nullcontext(self._client) if self._client else get_client()
+    @asynccontextmanager
+    async def _prefect(self) -> AsyncGenerator[PrefectClient]:
+        async with answering(), nullcontext(self._client) if self._client else get_client() as client:
+            yield client
 
 
 def _variable(deployment_id: str) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
@@ -9,6 +10,7 @@ from litestar import Litestar
 from litestar.testing import TestClient
 
 from api.app import create_app
+from infra.serving.records import DeploymentsInMemory
 from infra.settings import Settings
 from tests.integration.api.studio_in_memory import JobsInMemory, KeysInMemory
 
@@ -27,11 +29,17 @@ def jobs() -> JobsInMemory:
 
 
 @pytest.fixture
-def connect(jobs: JobsInMemory) -> Iterator[Connect]:
+def deployments() -> DeploymentsInMemory:
+    return DeploymentsInMemory()
+
+
+@pytest.fixture
+def connect(jobs: JobsInMemory, deployments: DeploymentsInMemory, tmp_path: Path) -> Iterator[Connect]:
     with ExitStack() as stack:
 
         def opened(key: str | None = "writes", **settings: Any) -> Client:
-            app = create_app(jobs, KeysInMemory(), Settings.model_validate({"requests_per_minute": 1000, **settings}))
+            given = Settings.model_validate({"requests_per_minute": 1000, "data_dir": tmp_path / "data", **settings})
+            app = create_app(jobs, KeysInMemory(), given, deployments)
             # Errors inside the API are answered like everywhere else, and not raised into the test.
             client = stack.enter_context(TestClient(app, raise_server_exceptions=False))
             if key:

@@ -1,0 +1,101 @@
+"""Deployments: adapters that answer prompts."""
+
+from typing import Annotated, Any
+
+from litestar import Request, delete, get, post
+from litestar.di import NamedDependency
+from litestar.openapi.spec import Example
+from litestar.params import Body, FromPath, QueryParameter, SkipValidation
+
+from api import examples
+from api.deployment_wire import (
+    MAX_PROMPT_BYTES,
+    CreateDeployment,
+    DeploymentCreated,
+    DeploymentDeleted,
+    DeploymentList,
+    DeploymentShown,
+    TestAnswer,
+    TestPrompt,
+)
+from api.openapi import documented
+from infra.deployments import AdapterDeployments
+from infra.serving.records import DeploymentStatus
+
+TheDeployments = NamedDependency[SkipValidation[AdapterDeployments]]
+
+
+@post(
+    "/deployments",
+    summary="Deploy an adapter",
+    responses=documented(DeploymentCreated, examples.DEPLOYING, 403, 404, 409, 413, 415, status=201),
+)
+async def create_deployment(
+    request: Request[Any, Any, Any],
+    data: Annotated[CreateDeployment, Body(examples=[Example(value=examples.DEPLOY)])],
+    deployments: TheDeployments,
+) -> DeploymentCreated:
+    """Have an adapter served, and answer before it is: it is once its status is ``running``."""
+    key = request.headers.get("Idempotency-Key")
+    owner = f"{request.user.id}:{key}" if key else None
+    return DeploymentCreated.of(await deployments.create(data.adapter_id, data.platform, data.config, key=owner))
+
+
+@get(
+    "/deployments",
+    summary="List deployments",
+    responses=documented(DeploymentList, {"deployments": [examples.SERVING], "next_cursor": None}),
+)
+async def list_deployments(
+    deployments: TheDeployments,
+    status: Annotated[DeploymentStatus | None, QueryParameter(description="Only deployments in this state.")] = None,
+    limit: Annotated[int, QueryParameter(ge=1, le=100, description="At most so many deployments.")] = 20,
+    cursor: Annotated[str | None, QueryParameter(description="The next_cursor of the page before.")] = None,
+) -> DeploymentList:
+    """Return deployments, newest first, and how busy each was in the last minute."""
+    page = await deployments.list(status, limit, cursor)
+    return DeploymentList(
+        deployments=[DeploymentShown.of(looked) for looked in page.deployments], next_cursor=page.next_cursor
+    )
+
+
+@get(
+    "/deployments/{deployment_id:str}",
+    summary="Get a deployment",
+    responses=documented(DeploymentShown, examples.SERVING, 404),
+)
+async def get_deployment(deployments: TheDeployments, deployment_id: FromPath[str]) -> DeploymentShown:
+    """Return one deployment: whether it answers and where, or why it failed."""
+    return DeploymentShown.of(await deployments.get(deployment_id))
+
+
+@post(
+    "/deployments/{deployment_id:str}/test",
+    status_code=200,
+    summary="Test a deployment",
+    request_max_body_size=MAX_PROMPT_BYTES,
+    responses=documented(TestAnswer, examples.ANSWERED, 403, 404, 409, 413, 415),
+)
+async def test_deployment(
+    data: Annotated[TestPrompt, Body(examples=[Example(value=examples.PROMPT)])],
+    deployments: TheDeployments,
+    deployment_id: FromPath[str],
+) -> TestAnswer:
+    """Have a deployment answer a prompt, through its chat template if it was trained on conversations."""
+    answer = await deployments.test(deployment_id, data.prompt, data.max_tokens, data.temperature)
+    return TestAnswer(response=answer.text, latency_ms=answer.latency_ms, tokens_generated=answer.tokens_generated)
+
+
+@delete(
+    "/deployments/{deployment_id:str}",
+    status_code=200,
+    summary="Delete a deployment",
+    responses=documented(DeploymentDeleted, examples.DEPLOYMENT_DELETED, 403, 404),
+)
+async def delete_deployment(deployments: TheDeployments, deployment_id: FromPath[str]) -> DeploymentDeleted:
+    """Take a deployment off, and answer once its endpoint has let go of the adapter."""
+    await deployments.remove(deployment_id)
+    return DeploymentDeleted(deployment_id=deployment_id)
+
+
+ROUTES = [create_deployment, list_deployments, get_deployment, test_deployment, delete_deployment]

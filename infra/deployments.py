@@ -1,0 +1,185 @@
+"""Stored adapters, served: what is asked for is checked, put on a platform, looked after and taken off again."""
+
+import asyncio
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from uuid import NAMESPACE_URL, uuid5
+
+from infra.adapter_records import AdapterRecords
+from infra.cursors import read_cursor, write_cursor
+from infra.planning import PLATFORMS
+from infra.serving.endpoint_client import Answered
+from infra.serving.load_times import LoadTimes
+from infra.serving.local import LocalDeployments
+from infra.serving.records import CHECK_SECONDS, PREFIX, Deployment, DeploymentStatus
+from infra.settings import Settings
+from infra.uploaded_adapters import UploadedAdapters
+from peft_studio.adapters import Adapter
+from peft_studio.base_models import inspect_model
+from peft_studio.deployments import DeploymentConfig, DeploymentMetrics
+from peft_studio.errors import Conflict, InvalidConfig, NotFound, PlatformNotConnected, ResourceUnavailable
+from peft_studio.plan import ModelFacts, Plan
+
+_THIS_MACHINE = (None, "local", "auto")
+
+
+@dataclass(frozen=True)
+class Created:
+    """A deployment that was asked for, and when it will likely answer; None where nothing is known."""
+
+    deployment: Deployment
+    ready_at: datetime | None
+
+
+@dataclass(frozen=True)
+class Looked:
+    """A deployment, and how busy it is."""
+
+    deployment: Deployment
+    metrics: DeploymentMetrics
+
+
+@dataclass(frozen=True)
+class DeploymentPage:
+    """Some deployments, newest first."""
+
+    deployments: list[Looked]
+    next_cursor: str | None
+
+
+class AdapterDeployments:
+    """The deployments of stored adapters; of the platforms, ``local`` is this machine."""
+
+    def __init__(
+        self, adapters: AdapterRecords, uploads: UploadedAdapters, local: LocalDeployments, settings: Settings
+    ):
+        self._adapters = adapters
+        self._uploads = uploads
+        self._local = local
+        self._settings = settings
+        self._load_times = LoadTimes(settings.data_dir)
+
+    async def create(
+        self, adapter_id: str, platform: str, config: DeploymentConfig, *, key: str | None = None
+    ) -> Created:
+        """
+        Ask for an adapter to be served, and return at once; ``key`` makes the same request the same deployment.
+
+        Raises ``InvalidConfig`` with the field that cannot be honoured, and ``PlatformNotConnected``.
+        """
+        _check_platform(platform)
+        _check_config(config)
+        adapter = await self._adapters.get(adapter_id)
+        facts, chat = await asyncio.to_thread(self._base_of, adapter)
+        digits = uuid5(NAMESPACE_URL, f"peft-studio:deployment:{key}").hex if key else None
+        if digits is not None:
+            await self._refuse_another(PREFIX + digits, adapter_id)
+        deployment = await self._local.create(
+            adapter_id=adapter_id,
+            adapter=str(Path(adapter.path).parent),
+            base_model=facts.path or facts.id,
+            revision=facts.revision,
+            chat=chat,
+            key=digits,
+            config=config,
+        )
+        try:
+            await self._adapters.get(adapter_id)  # it may just have been deleted: see AdapterRecords.delete
+        except NotFound:
+            await self._local.remove(deployment.deployment_id)
+            raise
+        return Created(deployment, await self._ready_at(deployment))
+
+    async def get(self, deployment_id: str) -> Looked:
+        """Return one deployment; raises ``NotFound``."""
+        return await self._look(await self._local.get(deployment_id))
+
+    async def list(
+        self, status: DeploymentStatus | None = None, limit: int = 20, cursor: str | None = None
+    ) -> DeploymentPage:
+        """Return deployments, all or those in one state, newest first."""
+        behind = read_cursor(cursor) if cursor is not None else None
+        places = {(record.created_at, record.deployment_id): record for record in await self._local.list(status)}
+        found = sorted((place for place in places if behind is None or place < behind), reverse=True)
+        looked = await asyncio.gather(*(self._look(places[place]) for place in found[:limit]))
+        return DeploymentPage(looked, write_cursor(found[limit - 1]) if len(found) > limit else None)
+
+    async def test(self, deployment_id: str, prompt: str, max_tokens: int, temperature: float) -> Answered:
+        """Have a deployment answer a prompt; raises ``InvalidConfig`` with the field that the model cannot take."""
+        return await self._local.prompt(deployment_id, prompt, max_tokens, temperature)
+
+    async def remove(self, deployment_id: str) -> None:
+        """Take a deployment off, and forget it once its endpoint has let go of it."""
+        await self._local.remove(deployment_id)
+
+    async def _look(self, deployment: Deployment) -> Looked:
+        metrics = DeploymentMetrics()
+        if deployment.status is DeploymentStatus.RUNNING:
+            # One that has just died is not busy.
+            with suppress(ResourceUnavailable, Conflict, NotFound):
+                load = await self._local.load(deployment.deployment_id)
+                metrics = DeploymentMetrics(
+                    requests_per_minute=load.requests_per_minute, avg_latency_ms=load.avg_latency_ms or 0.0
+                )
+        return Looked(deployment, metrics)
+
+    async def _refuse_another(self, deployment_id: str, adapter_id: str) -> None:
+        """Raise ``Conflict`` where a key has made a deployment of another adapter."""
+        with suppress(NotFound):
+            if (await self._local.get(deployment_id)).adapter_id != adapter_id:
+                raise Conflict(
+                    "This Idempotency-Key was used before, with another adapter.",
+                    field="Idempotency-Key",
+                    deployment_id=deployment_id,
+                )
+
+    def _base_of(self, adapter: Adapter) -> tuple[ModelFacts, bool]:
+        """Return the base model that an adapter needs, and whether prompts go through the chat template."""
+        if record := self._uploads.get(adapter.id):
+            facts = inspect_model(adapter.base_model, revision=record.sent.model_revision)
+            return facts, facts.has_chat_template if record.sent.chat is None else record.sent.chat
+        plan = self._settings.run_dir(str(adapter.job_id)).read("plan.json", Plan)
+        if plan is not None:
+            return plan.model, plan.is_chat
+        facts = inspect_model(adapter.base_model)  # the run directory is gone: what the model is now has to do
+        return facts, facts.has_chat_template
+
+    async def _ready_at(self, deployment: Deployment) -> datetime | None:
+        base = deployment.base_model, deployment.revision
+        others = await self._local.list(DeploymentStatus.RUNNING)
+        if any((other.base_model, other.revision) == base for other in others):
+            seconds: float | None = 2 * CHECK_SECONDS  # the model is loaded, and the worker looks every so often
+        else:
+            seconds = await asyncio.to_thread(self._load_times.estimate, deployment.base_model)
+        return None if seconds is None else deployment.created_at + timedelta(seconds=seconds)
+
+
+def _check_platform(platform: str) -> None:
+    name = platform.lower()
+    if name in PLATFORMS:
+        raise PlatformNotConnected(
+            f"The platform {name!r} is not connected; connect it first, or deploy on 'local'.",
+            platform=name,
+            field="platform",
+        )
+    if name != "local":
+        raise _refused("platform", f"there is no platform {platform[:100]!r}; use 'local'")
+
+
+def _check_config(config: DeploymentConfig) -> None:
+    """Refuse what this machine cannot honour."""
+    if config.instance_type not in _THIS_MACHINE:
+        raise _refused(
+            "config.instance_type",
+            f"this machine is no {config.instance_type!r}; use 'local', or leave the field out",
+        )
+    if config.max_replicas > 1:
+        raise _refused("config.max_replicas", "one machine serves one replica, which answers many requests at a time")
+    if config.auto_scaling:
+        raise _refused("config.auto_scaling", "one machine cannot become more; set it to false")
+
+
+def _refused(field: str, issue: str) -> InvalidConfig:
+    return InvalidConfig(f"{field}: {issue}", field=field, issue=issue)
