@@ -1,5 +1,30 @@
-"""A client of the real API, with a studio in memory behind it."""
+"""A client of the real API, with a studio in memory behind it, and a real endpoint beside it."""
 
+from collections.abc import Callable, Iterator
+
+import httpx
+import pytest
+
+from infra.serving.endpoint import prepare
+from infra.serving.routes import create_app
 from tests.integration.api.fixtures import client, connect, deployments, jobs
+from tests.loopback import on_loopback
+from tests.tiny import tiny_model
+from tests.unit.serving.adapters import make_adapter
 
 __all__ = ["client", "connect", "deployments", "jobs"]
+
+
+@pytest.fixture(scope="session")
+def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], str]]:
+    """Have an adapter served under a name; returns the endpoint's address."""
+    base = tiny_model(tmp_path_factory.mktemp("base"))
+    adapter = make_adapter(tmp_path_factory.mktemp("adapter"), base, seed=0)
+    with on_loopback(create_app(prepare(str(base)))) as url:
+
+        def serve(name: str) -> str:
+            loading = {"lora_name": name, "lora_path": str(adapter)}
+            httpx.post(f"{url}/v1/load_lora_adapter", json=loading, timeout=60).raise_for_status()
+            return f"{url}/v1"
+
+        yield serve

@@ -10,13 +10,18 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Promise:
-    """An example: the request, and the body of its answer. ``title`` is the heading in the document."""
+    """
+    An example: the request, and the body of its answer.
+
+    ``title`` is the heading in the document; ``form`` names the parts of a request that is no JSON.
+    """
 
     title: str
     method: str
     path: str
     answer: Any
     body: Any = None
+    form: tuple[str, ...] = ()
 
 
 PROMISES = [
@@ -238,6 +243,7 @@ PROMISES = [
         "Upload Adapter",
         "POST",
         "/adapters/upload",
+        form=("file", "metadata"),
         answer={"adapter_id": "adapter_xyz789", "registry_url": "https://huggingface.co/user/model", "success": True},
     ),
     Promise(

@@ -1,31 +1,42 @@
 """For each example of the API's document, a studio in which its request has the answer that was promised."""
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import anyio
+
+from infra.serving.records import Deployment, Deployments, DeploymentStatus
 from peft_studio.config import TrainingConfig
 from peft_studio.events import Log
 from peft_studio.experiments import experiment_id_of
 from peft_studio.jobs import Artifact, Job, JobStatus, Phase
 from peft_studio.machine import Gpu
+from tests.adapter_files import weights
 from tests.contract.promises import PROMISES
+from tests.integration.api.fixtures import Client
 from tests.integration.api.machines import made, measured
 from tests.integration.api.studio_in_memory import START, JobsInMemory
+from tests.model_folders import write_model
 
 REQUEST: dict[str, Any] = next(promise for promise in PROMISES if promise.title == "Create Training Job").body["config"]
 CONFIG = TrainingConfig.model_validate(REQUEST)
-Names = dict[str, str]
+ADAPTER, DEPLOYMENT = "adapter_" + "0f" * 16, "deploy_" + "0f" * 16
+Names = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Backstage:
-    """What stands behind the API: jobs, and a data directory."""
+    """What stands before and behind the API: a client of it, jobs, deployments, a data directory, and an endpoint."""
 
+    client: Client
     jobs: JobsInMemory
+    deployments: Deployments
     data_dir: Path
+    endpoint: Callable[[str], str]
 
 
 def running(jobs: JobsInMemory) -> Job:
@@ -93,7 +104,35 @@ def _two_experiments(studio: Backstage) -> Names:
     return {"exp_ghi789": experiment_id_of(first.job_id), "exp_jkl012": experiment_id_of(second.job_id)}
 
 
-# By the example's heading. A scene returns what stands in the request in place of the document's names.
+def _an_adapters_file(_: Backstage) -> Names:
+    metadata = {"base_model": "org/model", "algorithm": "lora", "rank": 2}
+    return {"file": ("adapter.safetensors", weights()), "metadata": (None, json.dumps(metadata))}
+
+
+def _an_uploaded_adapter(studio: Backstage) -> Names:
+    """One to be deployed here: on this machine, which is one replica and cannot become more."""
+    model = write_model(studio.data_dir / "model")
+    form = {"file": weights(), "metadata": (None, json.dumps({"base_model": str(model)}))}
+    uploaded = studio.client.post("/api/v1/adapters/upload", files=form).json()
+    here = {"platform": "local", "instance_type": "local", "max_replicas": 1, "auto_scaling": False}
+    return {"adapter_id": uploaded["adapter_id"], **here}
+
+
+def _a_running_deployment(studio: Backstage) -> Names:
+    deployment = Deployment(
+        deployment_id=DEPLOYMENT,
+        adapter_id=ADAPTER,
+        adapter="/path/to/adapter",
+        base_model="org/model",
+        chat=True,
+        status=DeploymentStatus.RUNNING,
+        endpoint=studio.endpoint(DEPLOYMENT),
+    )
+    anyio.run(studio.deployments.add, deployment)
+    return {"deployment_id": DEPLOYMENT, "status": "running"}
+
+
+# By the example's heading. A scene returns what stands in the request in place of the document's names and values.
 SCENES: dict[str, Callable[[Backstage], Names]] = {
     "Create Training Job": _nothing,
     "List Jobs": _some_running_jobs,
@@ -103,6 +142,10 @@ SCENES: dict[str, Callable[[Backstage], Names]] = {
     "List Resources": _a_machine,
     "Get Resource Pricing": _a_machine,
     "List Adapters": _an_adapter,
+    "Upload Adapter": _an_adapters_file,
+    "Create Deployment": _an_uploaded_adapter,
+    "List Deployments": _a_running_deployment,
+    "Test Deployment": _a_running_deployment,
     "List Experiments": _some_experiments,
     "Compare Experiments": _two_experiments,
 }

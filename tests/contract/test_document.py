@@ -69,6 +69,12 @@ def test_an_example_is_the_documents(sections: dict[str, str], promise: Promise)
     assert examples(sections[promise.title]) == promised
 
 
+@pytest.mark.parametrize("promise", PROMISES, ids=[promise.title for promise in PROMISES])
+def test_the_parts_of_a_form_are_the_documents(sections: dict[str, str], promise: Promise) -> None:
+    _, _, form = sections[promise.title].partition("(multipart/form-data):**")
+    assert tuple(re.findall(r"^- `(\w+)`:", form, re.MULTILINE)) == promise.form
+
+
 @pytest.mark.parametrize(("title", "name"), DEFAULTS)
 def test_a_default_is_the_documents(sections: dict[str, str], title: str, name: str) -> None:
     assert re.search(rf"- `{name}`: .*\(default: {DEFAULTS[title, name]}\)", sections[title])

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from infra.serving.records import Deployments
 from infra.settings import Settings
 from peft_studio import errors
 from peft_studio.events import Event, parse_event
@@ -32,10 +33,10 @@ SHOWN = [promise for promise in PROMISES if promise.title in SCENES]
 
 
 def in_its_place(value: Any, names: Names) -> Any:
-    """Put what there is in this studio in place of the document's names."""
+    """Put what there is in this studio in place of the document's names, and of the values of its fields."""
     match value:
         case dict():
-            return {name: in_its_place(inner, names) for name, inner in value.items()}
+            return {name: names[name] if name in names else in_its_place(inner, names) for name, inner in value.items()}
         case list():
             return [in_its_place(inner, names) for inner in value]
         case str():
@@ -44,27 +45,37 @@ def in_its_place(value: Any, names: Names) -> Any:
             return value
 
 
+Ask = Callable[[Promise], tuple[Any, Names]]
+
+
 @pytest.fixture
-def ask(connect: Connect, jobs: JobsInMemory, tmp_path: Path) -> Callable[[Promise], tuple[Any, Names]]:
+def ask(
+    connect: Connect, jobs: JobsInMemory, deployments: Deployments, tmp_path: Path, endpoint: Callable[[str], str]
+) -> Ask:
     """Send an example's request, in its scene."""
 
     def asked(promise: Promise) -> tuple[Any, Names]:
-        names = SCENES[promise.title](Backstage(jobs, tmp_path))
-        path, body = promise.path.format(**names), in_its_place(promise.body, names)
-        return connect(data_dir=tmp_path).request(promise.method, "/api/v1" + path, json=body), names
+        client = connect(data_dir=tmp_path)
+        names = SCENES[promise.title](Backstage(client, jobs, deployments, tmp_path, endpoint))
+        content: dict[str, Any] = {}
+        if promise.form:
+            content["files"] = {part: names[part] for part in promise.form}
+        elif promise.body is not None:
+            content["json"] = in_its_place(promise.body, names)
+        return client.request(promise.method, "/api/v1" + promise.path.format(**names), **content), names
 
     return asked
 
 
 @pytest.mark.parametrize("promise", SHOWN, ids=[promise.title for promise in SHOWN])
-def test_an_answer_has_what_was_promised(ask: Callable[[Promise], tuple[Any, Names]], promise: Promise) -> None:
+def test_an_answer_has_what_was_promised(ask: Ask, promise: Promise) -> None:
     answer, _ = ask(promise)
     assert answer.status_code == (201 if promise.title in CREATED else 200), answer.text
     assert answer.headers["Content-Type"] == "application/json"
     assert differences(shape_of(promise.answer, CONFIG), answer.json()) == []
 
 
-def test_the_documents_comparison_comes_out_of_its_experiments(ask: Callable[[Promise], tuple[Any, Names]]) -> None:
+def test_the_documents_comparison_comes_out_of_its_experiments(ask: Ask) -> None:
     promise = next(promise for promise in PROMISES if promise.title == "Compare Experiments")
     answer, names = ask(promise)
     promised, comparison = in_its_place(promise.answer["comparison"], names), answer.json()["comparison"]
@@ -72,6 +83,14 @@ def test_the_documents_comparison_comes_out_of_its_experiments(ask: Callable[[Pr
         assert comparison["metrics"][name] == promised["metrics"][name]
     for name in ("best_performer", "cost_analysis"):
         assert comparison[name] == promised[name]
+
+
+def test_the_documents_own_deployment_is_understood_and_wants_its_platform_connected(client: Client) -> None:
+    promise = next(promise for promise in PROMISES if promise.title == "Create Deployment")
+    answer = client.post("/api/v1/deployments", json=promise.body)
+    assert answer.status_code == 409
+    assert answer.json()["error"]["code"] == "PLATFORM_NOT_CONNECTED"
+    assert answer.json()["error"]["details"] == {"platform": "predibase", "field": "platform"}
 
 
 def test_the_configuration_that_was_sent_is_the_one_that_comes_back(client: Client) -> None:
