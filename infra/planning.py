@@ -9,8 +9,9 @@ from infra import capabilities
 from infra.dataset_store import DatasetStore
 from infra.settings import Settings
 from peft_studio import datasets
-from peft_studio.base_models import check_target_modules, inspect_model
-from peft_studio.config import Precision, Quantization, TrainingConfig
+from peft_studio.algorithm_table import METHODS
+from peft_studio.base_models import check_names, inspect_model
+from peft_studio.config import Bias, Precision, Quantization, TrainingConfig
 from peft_studio.errors import InvalidConfig, NotFound, PlatformNotConnected
 from peft_studio.machine import Capabilities
 from peft_studio.plan import DatasetFacts, ModelFacts, Plan
@@ -46,6 +47,8 @@ NOT_IN_KEY = {
     "force",
     "checkpoint_steps",
 }
+# Lists of which neither order nor repetition matters.
+IN_ANY_ORDER = ("target_modules", "modules_to_save", "layers_to_transform", "trainable_tokens")
 CHARACTERS_PER_TOKEN = 4
 FLOPS_PER_PARAMETER_AND_TOKEN = 4
 EFFICIENCY = 0.5
@@ -61,11 +64,12 @@ def make_plan(config: TrainingConfig, settings: Settings) -> Plan:
     _check_platform(config)
     _check_tracker(config)
     _check_output_dir(config, settings)
+    _check_deployment(config)
     machine = capabilities.load(settings)
     if machine:
         _check_machine(config, machine)
     model = inspect_model(config.base_model, config.model_source, config.model_revision)
-    check_target_modules(config, model)
+    check_names(config, model)
     _check_length(config, model)
     dataset = _dataset(config, settings)
     train, _ = datasets.split_rows(dataset.rows, config.validation_split, config.seed)
@@ -93,9 +97,10 @@ def cache_key(config: TrainingConfig, model: ModelFacts, dataset: DatasetFacts) 
         "trainer": TRAINER_VERSION,
         "model": model.revision,
         "dataset": dataset.sha256,
-        **config.model_dump(mode="json", exclude=NOT_IN_KEY),
+        # Defaults left out, so that a field that a new version adds makes no difference.
+        **config.model_dump(mode="json", exclude=NOT_IN_KEY, exclude_defaults=True),
         "quantization": config.effective_quantization,
-        "target_modules": sorted(set(config.target_modules or [])),
+        **{name: sorted(set(getattr(config, name) or [])) for name in IN_ANY_ORDER},
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
@@ -192,6 +197,18 @@ def _check_output_dir(config: TrainingConfig, settings: Settings) -> None:
     existing = next(place for place in (target, *target.parents) if place.exists())
     if not existing.is_dir():
         raise _invalid("output_dir", f"{config.output_dir!r} leads through a file; name a folder")
+
+
+def _check_deployment(config: TrainingConfig) -> None:
+    # Known before anything is trained: the endpoint would refuse the finished adapter.
+    if config.deploy is None:
+        return
+    if not config.method.served:
+        served = ", ".join(name for name, method in METHODS.items() if method.served)
+        raise _invalid("deploy", f"the local endpoint does not serve {config.algorithm} adapters; it serves {served}")
+    extras = [name for name in ("modules_to_save", "trainable_tokens") if getattr(config, name)]
+    if extras := [*extras, *(["bias"] if config.bias is not Bias.NONE else [])]:
+        raise _invalid("deploy", f"the local endpoint does not serve adapters with {' and '.join(extras)}")
 
 
 def _check_machine(config: TrainingConfig, machine: Capabilities) -> None:

@@ -2,12 +2,13 @@
 
 import os
 import re
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from peft_studio.algorithms import Targets
 from peft_studio.config import ModelSource, TrainingConfig
 from peft_studio.errors import ResourceUnavailable
 from peft_studio.model_files import (
@@ -80,12 +81,33 @@ def is_hub_id(base_model: str) -> bool:
     return bool(_HUB_ID.fullmatch(base_model)) and ".." not in base_model and "--" not in base_model
 
 
-def check_target_modules(config: TrainingConfig, facts: ModelFacts) -> None:
-    """Raise ``InvalidConfig`` if a named module is not among the model's linear layers."""
-    unknown = [name for name in config.target_modules or [] if name.split(".")[-1] not in facts.linear_modules]
+def check_names(config: TrainingConfig, facts: ModelFacts) -> None:
+    """Raise ``InvalidConfig`` if the configuration names layers or modules that the model does not have."""
+    for field, named in (
+        ("target_modules", config.target_modules or []),
+        ("rank_pattern", config.rank_pattern),
+        ("alpha_pattern", config.alpha_pattern),
+    ):
+        _require(
+            field, "linear layer", named, facts.modules if _goes_elsewhere(config) else facts.linear_modules, facts
+        )
+    _require("modules_to_save", "module", config.modules_to_save or [], facts.modules, facts)
+    beyond = [n for n in config.layers_to_transform or [] if facts.layers is not None and n >= facts.layers]
+    if beyond:
+        raise refuse_model(
+            f"{facts.id!r} has the layers 0 to {(facts.layers or 0) - 1}, no {min(beyond)}", field="layers_to_transform"
+        )
+
+
+def _goes_elsewhere(config: TrainingConfig) -> bool:
+    return config.method.targets is not Targets.LINEAR
+
+
+def _require(field: str, kind: str, named: Iterable[str], known: list[str], facts: ModelFacts) -> None:
+    unknown = [name for name in named if name.split(".")[-1] not in known]
     if unknown:
-        names, known = ", ".join(map(repr, unknown)), ", ".join(facts.linear_modules)
-        raise refuse_model(f"{facts.id!r} has no linear layer {names}; it has {known}", field="target_modules")
+        names, choice = ", ".join(map(repr, unknown)), ", ".join(known)
+        raise refuse_model(f"{facts.id!r} has no {kind} {names}; it has {choice}", field=field)
 
 
 def _local(name: str, path: Path, revision: str | None) -> ModelFacts:

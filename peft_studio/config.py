@@ -1,25 +1,14 @@
 """TrainingConfig: the body of ``POST /jobs``, the flow's one parameter and the trainer's input, the same object."""
 
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
+from peft_studio.algorithm_table import METHODS
+from peft_studio.algorithms import Algorithm, Method, Quantization, Targets
 
-class Algorithm(StrEnum):
-    """How the adapter is parametrised."""
-
-    LORA = "lora"
-    QLORA = "qlora"
-    DORA = "dora"
-
-
-class Quantization(StrEnum):
-    """How the frozen base model's weights are held in memory."""
-
-    NONE = "none"
-    INT8 = "int8"
-    INT4 = "int4"
+__all__ = ["Algorithm", "DeployConfig", "ModelSource", "Precision", "Quantization", "TrainingConfig"]
 
 
 class ModelSource(StrEnum):
@@ -39,6 +28,14 @@ class Precision(StrEnum):
     BFLOAT16 = "bfloat16"
 
 
+class Bias(StrEnum):
+    """Which biases are trained beside the adapter."""
+
+    NONE = "none"
+    ADAPTED = "adapted"  # those of the layers that are adapted
+    ALL = "all"
+
+
 class DeployConfig(BaseModel):
     """Where the finished adapter is served."""
 
@@ -48,6 +45,10 @@ class DeployConfig(BaseModel):
 
 
 Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f]+$")]
+# A layer's or other module's name, or its last components; PEFT would take any regular expression.
+Module = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*$")]
+Rank = Annotated[int, Field(ge=1, le=1024)]
+Alpha = Annotated[float, Field(gt=0, le=4096)]
 MAX_SEED = 2**32 - 1
 
 
@@ -68,15 +69,34 @@ class TrainingConfig(BaseModel):
     )
 
     algorithm: Algorithm = Algorithm.LORA
-    rank: int = Field(default=8, ge=1, le=1024)
-    alpha: float = Field(default=16, gt=0, le=4096)
+    rank: Rank = 8
+    alpha: Alpha = 16
     dropout: float = Field(default=0.05, ge=0, lt=1)
     target_modules: list[Name] | None = Field(
         default=None,
         description="Names of the layers to adapt; by default all linear layers but the output head.",
     )
+    modules_to_save: list[Module] | None = Field(
+        default=None, description="Modules that are trained whole and stored with the adapter."
+    )
+    layers_to_transform: list[Annotated[int, Field(ge=0, le=10_000)]] | None = Field(
+        default=None, description="Numbers of the transformer blocks to adapt; by default all."
+    )
+    rank_pattern: dict[Module, Rank] = Field(default={}, description="A rank of its own for some layers, by name.")
+    alpha_pattern: dict[Module, Alpha] = Field(default={}, description="An alpha of its own for some layers, by name.")
+    bias: Bias = Bias.NONE
+    use_rslora: bool = Field(default=False, description="Scale by alpha / sqrt(rank) instead of alpha / rank.")
+    use_dora: bool = Field(default=False, description="Learn direction and magnitude of the weights apart.")
+    trainable_tokens: list[Annotated[str, Field(min_length=1, max_length=200)]] | None = Field(
+        default=None,
+        validate_default=True,
+        description="Tokens of the vocabulary whose embeddings are trained too.",
+    )
+    algorithm_options: dict[str, bool | int | float | str] = Field(
+        default={}, description="What only this algorithm knows, by the name it has in PEFT."
+    )
     quantization: Quantization | None = Field(
-        default=None, description="By default int4 for qlora and none for everything else."
+        default=None, description="By default int4 for qlora and loftq, and none for everything else."
     )
     precision: Precision = Precision.AUTO
 
@@ -106,23 +126,69 @@ class TrainingConfig(BaseModel):
     )
     force: bool = Field(default=False, description="Train even if the very same job was trained before.")
 
-    @field_validator("target_modules")
+    @field_validator("target_modules", "modules_to_save", "layers_to_transform", "trainable_tokens")
     @classmethod
-    def _names_something(cls, names: list[str] | None) -> list[str] | None:
+    def _names_something(cls, names: list[Any] | None) -> list[Any] | None:
         if names is not None and not names:
-            raise ValueError("name at least one module, or leave the field out")
+            raise ValueError("name at least one, or leave the field out")
         return names
 
-    @model_validator(mode="after")
-    def _quantization_fits_algorithm(self) -> "TrainingConfig":
-        if self.algorithm is Algorithm.QLORA and self.quantization is Quantization.NONE:
-            raise ValueError("qlora needs a quantized base model: set quantization to int4 or int8, or use lora")
-        return self
+    @field_validator(
+        *("target_modules", "modules_to_save", "layers_to_transform", "rank_pattern", "alpha_pattern", "bias"),
+        *("use_rslora", "use_dora", "trainable_tokens"),
+    )
+    @classmethod
+    def _is_taken_by_the_algorithm(cls, value: Any, info: ValidationInfo) -> Any:
+        algorithm = info.data.get("algorithm")
+        if algorithm is Algorithm.TRAINABLE_TOKENS and info.field_name == "trainable_tokens" and value is None:
+            raise ValueError("name the tokens that are to be trained")
+        if algorithm and value and value != Bias.NONE and info.field_name not in METHODS[algorithm].takes:
+            raise ValueError(f"{algorithm} does not take it; leave the field out")
+        return value
+
+    @field_validator("algorithm_options")
+    @classmethod
+    def _options_are_those_of_the_algorithm(cls, options: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        algorithm = info.data.get("algorithm")
+        known = METHODS[algorithm].options if algorithm else {}
+        for name, value in options.items() if algorithm else ():
+            if name not in known:
+                has = f"its options are {', '.join(known)}" if known else "it has none"
+                raise ValueError(f"{algorithm} has no option {name[:50]!r}; {has}")
+            if wrong := known[name].wrong(value):
+                raise ValueError(f"{name} {wrong}")
+        return options
+
+    @field_validator("quantization")
+    @classmethod
+    def _quantization_fits_algorithm(cls, value: Quantization | None, info: ValidationInfo) -> Quantization | None:
+        algorithm = info.data.get("algorithm")
+        fitting = METHODS[algorithm].quantizations if algorithm else tuple(Quantization)
+        if value is None or value in fitting:
+            return value
+        choices = " or ".join(fitting)
+        if value is Quantization.NONE:
+            raise ValueError(f"{algorithm} needs a quantized base model: set quantization to {choices}, or use lora")
+        raise ValueError(f"{algorithm} does not work on a base model in {value}: set quantization to {choices}")
+
+    @property
+    def method(self) -> Method:
+        """The algorithm's row in the table."""
+        return METHODS[self.algorithm]
+
+    def option(self, name: str) -> Any:
+        """An option of the algorithm: as it was given, or else the table's default."""
+        return self.algorithm_options.get(name, self.method.options[name].default)
+
+    @property
+    def virtual_tokens(self) -> int:
+        """How many tokens that are no words the adapter puts before every text."""
+        return self.option("num_virtual_tokens") if self.method.targets is Targets.PROMPT else 0
 
     @property
     def effective_quantization(self) -> Quantization:
         """The quantization in force, the default resolved."""
-        return self.quantization or (Quantization.INT4 if self.algorithm is Algorithm.QLORA else Quantization.NONE)
+        return self.quantization or self.method.quantizations[0]
 
     @property
     def effective_batch_size(self) -> int:

@@ -27,6 +27,7 @@ CONTEXT_LENGTHS = (
     "seq_length",
     "n_ctx",
 )
+LAYERS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
 NOT_WRITERS = (
     "ForMaskedLM",
     "ForPreTraining",
@@ -72,7 +73,9 @@ def facts_of(
         architecture=architecture,
         parameters=sum(math.prod(shape) for shape in shapes.values()),
         linear_modules=modules,
-        context_length=_context_length(config),
+        modules=_modules(config, shapes),
+        layers=_setting(config, LAYERS),
+        context_length=_setting(config, CONTEXT_LENGTHS),
         has_chat_template=template,
         license=license,
     )
@@ -213,10 +216,17 @@ def no_safetensors(name: str, pickled: bool) -> InvalidConfig:
     return refuse_model(f"{name!r} has no safetensors weights")
 
 
-def _context_length(config: Json) -> int | None:
+def _modules(config: Json, shapes: Shapes) -> list[str]:
+    """Leaf names of all modules with weights; a head that shares the embedding's is in no file."""
+    names = dict.fromkeys(name.split(".")[-2] for name in shapes if name.count(".") > 0)
+    return [*names, *(["lm_head"] if config.get("tie_word_embeddings") and "lm_head" not in names else [])]
+
+
+def _setting(config: Json, keys: tuple[str, ...]) -> int | None:
+    """Read a number that architectures call by different names."""
     nested = config.get("text_config")
     for source in (config, cast(Json, nested) if isinstance(nested, dict) else {}):
-        for key in CONTEXT_LENGTHS:
+        for key in keys:
             value = source.get(key)
             if isinstance(value, int) and value > 0:
                 return value

@@ -25,6 +25,8 @@ class ModelFacts(BaseModel):
     architecture: str
     parameters: int
     linear_modules: list[str] = Field(description="Last components of the linear layers' names, no output head.")
+    modules: list[str] = Field(default=[], description="Last components of the names of all modules with weights.")
+    layers: int | None = Field(default=None, description="Number of transformer blocks.")
     context_length: int | None = None
     has_chat_template: bool = False
     license: str | None = None

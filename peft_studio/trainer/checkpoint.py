@@ -5,13 +5,14 @@ import io
 import os
 import random
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import numpy as np
 import safetensors.torch
 import torch
-from peft import get_peft_model_state_dict, set_peft_model_state_dict
+from peft import get_peft_model_state_dict
 from pydantic import BaseModel, ValidationError
 
 from peft_studio.trainer.report import Reporter
@@ -52,6 +53,18 @@ class Manifest(BaseModel):
     files: dict[str, FileFacts]
 
 
+class Stateful(Protocol):
+    """A part of the training that has to be put back as it was; its state holds tensors and plain values alone."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Say what there is to remember."""
+        ...
+
+    def load_state_dict(self, state_dict: dict[str, Any], /) -> None:
+        """Put it back."""
+        ...
+
+
 class Checkpoints:
     """
     A run's checkpoints, in folders ``step-N``; each is also an ordinary PEFT adapter.
@@ -65,7 +78,7 @@ class Checkpoints:
         self._purpose = purpose
         self._report = report
 
-    def save(self, progress: Progress, model: Any, optimizer: torch.optim.Optimizer) -> None:
+    def save(self, progress: Progress, model: Any, parts: Mapping[str, Stateful]) -> None:
         """Save, and delete all but the newest; where that fails the older ones stay and a warning is reported."""
         final = self._folder / f"step-{progress.step}"
         if final.is_dir() and self._defect(final) is None:
@@ -75,7 +88,7 @@ class Checkpoints:
             self._report.sync()
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir(parents=True)
-            self._fill(temporary, progress, model, optimizer)
+            self._fill(temporary, progress, model, parts)
             shutil.rmtree(final, ignore_errors=True)
             temporary.rename(final)
             sync_folder(self._folder)
@@ -88,24 +101,32 @@ class Checkpoints:
                 "WARNING",
             )
 
-    def restore(self, model: Any, optimizer: torch.optim.Optimizer) -> Progress | None:
-        """Put the newest whole checkpoint back into model, optimizer and random generators; None without one."""
+    def restore(self, model: Any, parts: Mapping[str, Stateful]) -> Progress | None:
+        """Put the newest whole checkpoint back into model, parts and random generators; None without one."""
         for leftover in self._folder.glob(".step-*"):  # of a writer that was killed
             shutil.rmtree(leftover, ignore_errors=True)
         for folder in self._folders():
             defect = self._defect(folder)
             if defect is None:
-                return self._load(folder, model, optimizer)
+                return self._load(folder, model, parts)
             self._report.log(f"The checkpoint {folder.name} is not used: {defect}.", "WARNING")
         return None
 
-    def _fill(self, folder: Path, progress: Progress, model: Any, optimizer: torch.optim.Optimizer) -> None:
+    def _fill(self, folder: Path, progress: Progress, model: Any, parts: Mapping[str, Stateful]) -> None:
         weights = get_peft_model_state_dict(model, save_embedding_layers=False)
         state = io.BytesIO()
-        torch.save({"optimizer": optimizer.state_dict(), "random": random_state()}, state)
+        torch.save(
+            {
+                # As they are: what PEFT stores of some adapters is less than what goes on being trained.
+                "parameters": _trained(model),
+                "random": random_state(),
+                **{name: part.state_dict() for name, part in parts.items()},
+            },
+            state,
+        )
         model.peft_config["default"].save_pretrained(str(folder))
         # Made in memory and written by Python, so that a full disk is one kind of error.
-        write_durably(folder / WEIGHTS, safetensors.torch.save(weights, {"format": "pt"}))
+        write_durably(folder / WEIGHTS, safetensors.torch.save(_unshared(weights), {"format": "pt"}))
         write_durably(folder / STATE, state.getbuffer())
         write_durably(folder / PROGRESS, progress.model_dump_json().encode())
         files = {path.name: _facts(path) for path in sorted(folder.iterdir())}
@@ -113,11 +134,14 @@ class Checkpoints:
         write_durably(folder / MANIFEST, manifest.model_dump_json(indent=2).encode())
         sync_folder(folder)
 
-    def _load(self, folder: Path, model: Any, optimizer: torch.optim.Optimizer) -> Progress:
-        result = set_peft_model_state_dict(model, safetensors.torch.load_file(folder / WEIGHTS))
-        assert not result.unexpected_keys, result.unexpected_keys
+    def _load(self, folder: Path, model: Any, parts: Mapping[str, Stateful]) -> Progress:
         state = torch.load(folder / STATE, map_location="cpu", weights_only=True)
-        optimizer.load_state_dict(state["optimizer"])
+        parameters = _trained(model)
+        assert parameters.keys() == state["parameters"].keys()
+        for name, value in state["parameters"].items():
+            parameters[name].copy_(value)
+        for name, part in parts.items():
+            part.load_state_dict(state[name])
         set_random_state(state["random"])
         return Progress.model_validate_json((folder / PROGRESS).read_bytes())
 
@@ -179,6 +203,21 @@ def sync_folder(folder: Path) -> None:
         os.fsync(file)
     finally:
         os.close(file)
+
+
+def _trained(model: Any) -> dict[str, torch.Tensor]:
+    return {name: parameter.detach() for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def _unshared(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Copy what several layers share: the format knows no shared memory."""
+    seen: set[int] = set()
+    alone: dict[str, torch.Tensor] = {}
+    for name, weight in weights.items():
+        place = weight.untyped_storage().data_ptr()
+        alone[name] = weight.clone().contiguous() if place in seen else weight.contiguous()
+        seen.add(place)
+    return alone
 
 
 def _step_of(folder: Path) -> int:

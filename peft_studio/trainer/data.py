@@ -78,7 +78,7 @@ def prepare(config: TrainingConfig, plan: Plan | None, base: Base, report: Repor
     """Read, divide and tokenize the data set: rows to train on, and rows held out."""
     train, held_out = read_examples(config, plan)
     renderer = Renderer(base.tokenizer, train[0].format)
-    limit = base.longest(config.max_length)
+    limit = base.longest(config.max_length, config.virtual_tokens)
     encoded = encode(train, base, renderer, limit), encode(held_out, base, renderer, limit)
     truncated, dropped = (sum(getattr(part, name) for part in encoded) for name in ("truncated", "dropped"))
     if not encoded[0].rows:

@@ -10,11 +10,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from peft_studio.algorithms import Algorithm
 from peft_studio.config import TrainingConfig
 from peft_studio.errors import TrainingFailed
-from peft_studio.trainer.checkpoint import Checkpoints, Progress, random_state, set_random_state
+from peft_studio.trainer.adalora import RankAllocation
+from peft_studio.trainer.checkpoint import Checkpoints, Progress, Stateful, random_state, set_random_state
 from peft_studio.trainer.data import Row, collate, epoch_order
 from peft_studio.trainer.loss import mean_loss, summed_loss
+from peft_studio.trainer.optimizer import make_optimizer, set_learning_rate
 from peft_studio.trainer.report import Reporter
 from peft_studio.trainer.stop import Stopped, StopSignal
 
@@ -68,9 +71,11 @@ class Training:
         self._checkpoints, self._report, self._stop = checkpoints, report, stop
         self._schedule = Schedule.of(config, len(rows))
         self._trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        self._optimizer = torch.optim.AdamW(
-            self._trainable, lr=config.learning_rate, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0
-        )
+        self._optimizer = make_optimizer(model, config)
+        self._ranks = RankAllocation(model) if config.algorithm is Algorithm.ADALORA else None
+        self._state: dict[str, Stateful] = {"optimizer": self._optimizer}
+        if self._ranks:
+            self._state["ranks"] = self._ranks
         self._progress = Progress()
         self._epoch, self._order = -1, list[int]()
 
@@ -100,7 +105,7 @@ class Training:
 
     def _begin(self) -> None:
         seed_everything(self._config.seed)
-        restored = self._checkpoints.restore(self._model, self._optimizer)
+        restored = self._checkpoints.restore(self._model, self._state)
         total = self._schedule.total
         if restored is None:
             self._report.log(f"{len(self._rows)} rows, {total} steps")
@@ -124,9 +129,10 @@ class Training:
         gradient = torch.nn.utils.clip_grad_norm_(self._trainable, MAX_GRADIENT_NORM).item()
         require_finite(loss, gradient, progress.step + 1)
         rate = self._schedule.learning_rate(progress.step)
-        for group in self._optimizer.param_groups:
-            group["lr"] = rate
+        set_learning_rate(self._optimizer, rate)
         self._optimizer.step()
+        if self._ranks:
+            self._ranks.allocate(progress.step + 1)
         self._optimizer.zero_grad()
 
         tokens, seconds = sum(len(row.ids) for row in rows), time.perf_counter() - started
@@ -154,6 +160,8 @@ class Training:
             loss = summed_loss(self._model, batch) / supervised
             loss.backward()
             total += loss.detach()
+        if self._ranks:
+            self._ranks.penalty().backward()  # no part of the loss that is reported
         return total.item()
 
     def _say(self, numbers: dict[str, float]) -> None:
@@ -175,7 +183,7 @@ class Training:
         self._report.evaluation(progress.step, self.epochs, progress.eval_loss)
 
     def _save(self) -> None:
-        self._checkpoints.save(self._progress, self._model, self._optimizer)
+        self._checkpoints.save(self._progress, self._model, self._state)
 
 
 def seed_everything(seed: int) -> None:

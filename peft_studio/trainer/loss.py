@@ -73,8 +73,12 @@ def _predictions(model: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
     where = batch.learn[:, 1:].nonzero(as_tuple=True)
     targets = batch.ids[:, 1:][where]
 
+    count, length = batch.ids.shape
+
     def narrow(_: nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-        return (args[0][where].unsqueeze(0), *args[1:]) if args[0].shape[:2] == batch.ids.shape else args
+        # Virtual tokens of the adapter's stand before the row's own.
+        fits = args[0].dim() == 3 and args[0].shape[0] == count and args[0].shape[1] >= length
+        return (args[0][:, -length:][where].unsqueeze(0), *args[1:]) if fits else args
 
     head = model.get_output_embeddings()
     hook = head.register_forward_pre_hook(narrow) if head is not None else None
@@ -85,6 +89,6 @@ def _predictions(model: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
     finally:
         if hook is not None:
             hook.remove()
-    if logits.shape[:2] == batch.ids.shape:  # no such head: every position has its logits
-        logits = logits[:, :-1][where]
+    if logits.shape[1] >= length and logits.shape[0] == count:  # no such head: every position has its logits
+        logits = logits[:, -length:-1][where]
     return logits.view(-1, logits.shape[-1]), targets

@@ -1,22 +1,18 @@
-"""The seam to transformers, bitsandbytes and PEFT: tokenizer, base model and adapter as a configuration asks for."""
+"""The seam to transformers and bitsandbytes: tokenizer and base model as a configuration asks for them."""
 
 import logging
 import os
-import warnings
-from collections.abc import Generator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftModel, TaskType, get_peft_model, inject_adapter_in_model
+from peft import LoraConfig, inject_adapter_in_model
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
-from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging as transformers_logging
 
-from peft_studio.config import Algorithm, Precision, Quantization, TrainingConfig
+from peft_studio.config import Precision, Quantization, TrainingConfig
 from peft_studio.errors import InvalidConfig
 from peft_studio.plan import Plan
 
@@ -45,9 +41,10 @@ class Base:
             issue="Set eos_token in the model's tokenizer_config.json.",
         )
 
-    def longest(self, wanted: int) -> int:
-        """The longest row, in tokens, that was asked for and that the model has positions for."""
-        return min(wanted, getattr(self.config.get_text_config(), "max_position_embeddings", None) or wanted)
+    def longest(self, wanted: int, before: int = 0) -> int:
+        """The longest row, in tokens, that was asked for and that the model has positions for behind some others."""
+        room = getattr(self.config.get_text_config(), "max_position_embeddings", None)
+        return min(wanted, max(1, room - before)) if room else wanted
 
 
 def device() -> torch.device:
@@ -106,74 +103,13 @@ def load_base(base: Base, config: TrainingConfig) -> Any:
     return model
 
 
-def add_adapter(model: Any, base: Base, config: TrainingConfig) -> PeftModel:
-    """Freeze the base model and put a new adapter on it, drawn from the configuration's seed."""
-    if config.target_modules is not None:
-        require_modules(model, config.target_modules)
-    lora = LoraConfig(
-        task_type=TaskType.CAUSAL_LM,
-        r=config.rank,
-        lora_alpha=_whole(config.alpha),  # pyright: ignore[reportArgumentType]  # it is only ever divided by r
-        lora_dropout=config.dropout,
-        target_modules=config.target_modules or linear_layers(model),
-        use_dora=config.algorithm is Algorithm.DORA,
-    )
-    torch.manual_seed(config.seed)
-    try:
-        with _quiet():
-            adapted = get_peft_model(model, lora, revision=base.revision)
-    except ValueError as error:
-        raise InvalidConfig(str(error).splitlines()[0], field="target_modules", issue="See the message.") from error
-    adapted.train()
-    return adapted
-
-
-def load_adapter(model: Any, folder: Path) -> PeftModel:
-    """Put a stored adapter on a base model, the way any user of the adapter would."""
-    with _quiet():
-        adapted = PeftModel.from_pretrained(model, str(folder))
-    adapted.eval()
-    return adapted
-
-
-@contextmanager
-def _quiet() -> Generator[None]:
-    # What PEFT says about names it uses itself, and about a transposed layer, which it then handles by itself.
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "fan_in_fan_out is set to", UserWarning)
-        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
-        yield
-
-
-def linear_layers(model: Any) -> list[str]:
-    """Last components of the names of all linear layers but the output head; whole names where these would hit it."""
-    head = model.get_output_embeddings()
-    linear = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D)}
-    own = {name.rsplit(".", 1)[-1] for name, module in linear.items() if module is head}
-    whole = [name for name, module in linear.items() if module is not head]
-    short = {name.rsplit(".", 1)[-1] for name in whole}
-    return whole if short & own else sorted(short)
-
-
-def require_modules(model: nn.Module, names: list[str]) -> None:
-    """Refuse names of layers that the model does not have; PEFT itself minds only where none of them exists."""
-    modules = [name for name, _ in model.named_modules()]
-    missing = [name for name in names if not any(m == name or m.endswith(f".{name}") for m in modules)]
-    if missing:
-        raise InvalidConfig(
-            f"The base model has no layer {', '.join(map(repr, missing))}.",
-            field="target_modules",
-            issue=f"Choose among {', '.join(linear_layers(model))}, or leave the field out.",
-        )
-
-
 def require_quantization(config: TrainingConfig, on: torch.device) -> None:
     """Refuse what bitsandbytes and PEFT cannot do here, which two steps of a small layer show before a large model."""
     quantization = config.effective_quantization
     if quantization is Quantization.NONE:
         return
     try:
-        _try_out(quantization, config.algorithm, on)
+        _try_out(quantization, config.use_dora or bool(config.method.fixed.get("use_dora")), on)
     except (ImportError, RuntimeError, NotImplementedError, AttributeError, ValueError, OSError) as error:
         raise InvalidConfig(
             f"This machine cannot train a {config.algorithm} adapter on a base model in {quantization} "
@@ -183,7 +119,7 @@ def require_quantization(config: TrainingConfig, on: torch.device) -> None:
         ) from error
 
 
-def _try_out(quantization: Quantization, algorithm: Algorithm, on: torch.device) -> None:
+def _try_out(quantization: Quantization, dora: bool, on: torch.device) -> None:
     from bitsandbytes.nn.modules import Linear4bit, Linear8bitLt
 
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # on a CPU it warns at every product of matrices
@@ -191,7 +127,7 @@ def _try_out(quantization: Quantization, algorithm: Algorithm, on: torch.device)
     layer = Linear4bit(64, 64, quant_type="nf4") if four else Linear8bitLt(64, 64, has_fp16_weights=False)
     model: Any = nn.Sequential(layer).to(on)
     model.is_loaded_in_4bit, model.is_loaded_in_8bit = four, not four
-    inject_adapter_in_model(LoraConfig(r=1, target_modules=["0"], use_dora=algorithm is Algorithm.DORA), model)
+    inject_adapter_in_model(LoraConfig(r=1, target_modules=["0"], use_dora=dora), model)
     for _ in range(2):
         model(torch.ones(1, 64, device=on, requires_grad=True)).sum().backward()
 
@@ -221,8 +157,3 @@ def _refusal(config: TrainingConfig, error: Exception) -> Exception:
         field="base_model",
         issue="Check the name, the revision and whether you have access to it.",
     )
-
-
-def _whole(number: float) -> float:
-    # Written as 16 rather than 16.0, for readers of adapter_config.json that insist on an integer.
-    return int(number) if number == int(number) else number

@@ -14,11 +14,15 @@ from peft_studio.config import TrainingConfig
 from peft_studio.errors import InvalidConfig
 from peft_studio.plan import Plan
 from peft_studio.run_dir import RunDir
+from peft_studio.trainer import TRAINER_VERSION
+from peft_studio.trainer.adapter import adapter_config, add_adapter, unused_fields
 from peft_studio.trainer.checkpoint import Checkpoints
 from peft_studio.trainer.data import Encoded, prepare
-from peft_studio.trainer.fit import Training
-from peft_studio.trainer.model import add_adapter, device, load_base, read_base, require_quantization
+from peft_studio.trainer.fit import Schedule, Training
+from peft_studio.trainer.layers import require_names, skeleton
+from peft_studio.trainer.model import device, load_base, read_base, require_quantization
 from peft_studio.trainer.outcome import attempt
+from peft_studio.trainer.plain_lora import starting_factors
 from peft_studio.trainer.report import Reporter
 from peft_studio.trainer.save import save_adapter, summarize
 from peft_studio.trainer.stop import StopSignal
@@ -41,16 +45,22 @@ def train(run: RunDir, stop: StopSignal) -> None:
     require_quantization(config, device())
 
     base = read_base(config, plan)
+    shape = skeleton(base.config)
+    require_names(shape, config)
+    if unused := unused_fields(config):
+        report.log(f"{config.algorithm} makes no use of {' and '.join(unused)}.")
     rows, held_out = prepare(config, plan, base, report)
     stop.check()
-    model = add_adapter(load_base(base, config), base, config)
+    settings = adapter_config(config, base, shape, Schedule.of(config, len(rows.rows)).total)
+    model = add_adapter(load_base(base, config), settings, base, config)
+    start = starting_factors(model) if config.method.moves_base else None
     stop.check()
 
     checkpoints = Checkpoints(run.checkpoints, purpose(config, rows), report)
     training = Training(model, rows.rows, held_out.rows, config, checkpoints, report, stop)
     progress = training.run()
 
-    save_adapter(run, model, base.tokenizer)
+    save_adapter(run, model, base.tokenizer, start)
     run.write("summary.json", summarize(progress, model, rows, held_out, training.epochs))
     report.log(f"Training finished: {progress.step} steps, loss {progress.loss:.3f}")
 
@@ -71,4 +81,5 @@ def read_job(run: RunDir) -> tuple[TrainingConfig, Plan | None]:
 def purpose(config: TrainingConfig, rows: Encoded) -> str:
     """What a checkpoint has to be made for to be of use: this configuration and these tokens."""
     # Defaults left out, so that a field that a new version adds makes no difference.
-    return hashlib.sha256((config.model_dump_json(exclude_defaults=True) + rows.fingerprint()).encode()).hexdigest()
+    settings = config.model_dump_json(exclude_defaults=True)
+    return hashlib.sha256((TRAINER_VERSION + settings + rows.fingerprint()).encode()).hexdigest()

@@ -4,22 +4,32 @@ import os
 import platform
 import shutil
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
+
+import safetensors.torch
 
 from peft_studio.jobs import TrainingSummary
 from peft_studio.run_dir import RunDir
-from peft_studio.trainer.checkpoint import Progress, sync_folder
+from peft_studio.trainer.checkpoint import WEIGHTS, Progress, sync_folder
 from peft_studio.trainer.data import Encoded
+from peft_studio.trainer.plain_lora import Weights, plain_config, plain_weights
 
 REPORTED = ("torch", "transformers", "peft", "bitsandbytes", "tokenizers")
 
 
-def save_adapter(run: RunDir, model: Any, tokenizer: Any) -> None:
-    """Write the adapter with tokenizer and chat template beside its place, make it durable, and move it there."""
+def save_adapter(run: RunDir, model: Any, tokenizer: Any, start: Weights | None = None) -> None:
+    """
+    Write the adapter with tokenizer and chat template beside its place, make it durable, and move it there.
+
+    With the factors that it started from, the adapter is stored as one for the base model as it was before.
+    """
     temporary = run.path / ".adapter"
     shutil.rmtree(temporary, ignore_errors=True)
     # Left to itself PEFT asks the hub about the base model's vocabulary; nothing here ever changes that.
     model.save_pretrained(str(temporary), save_embedding_layers=False)
+    if start is not None:
+        _store_plainly(temporary, model, start)
     tokenizer.save_pretrained(str(temporary))
     for path in temporary.rglob("*"):
         if path.is_file():
@@ -29,6 +39,14 @@ def save_adapter(run: RunDir, model: Any, tokenizer: Any) -> None:
     shutil.rmtree(run.adapter, ignore_errors=True)  # of an attempt that died before its summary
     temporary.rename(run.adapter)
     sync_folder(run.path)
+
+
+def _store_plainly(folder: Path, model: Any, start: Weights) -> None:
+    config = plain_config(model.peft_config["default"])
+    config.inference_mode = True
+    config.save_pretrained(str(folder))
+    weights = safetensors.torch.load_file(folder / WEIGHTS)
+    safetensors.torch.save_file(plain_weights(weights, start), folder / WEIGHTS, {"format": "pt"})
 
 
 def summarize(progress: Progress, model: Any, train: Encoded, held_out: Encoded, epochs: float) -> TrainingSummary:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from peft_studio.base_models import Hub, check_target_modules, inspect_model
+from peft_studio.base_models import Hub, check_names, inspect_model
 from peft_studio.config import ModelSource, TrainingConfig
 from peft_studio.errors import InvalidConfig, ResourceUnavailable
 from peft_studio.model_files import linear_modules, read_shapes
@@ -217,10 +217,10 @@ def test_sources_without_trainable_weights_are_refused(source: ModelSource) -> N
 
 def test_named_modules_must_be_there(model: Path) -> None:
     def check(*names: str) -> None:
-        check_target_modules(TrainingConfig(base_model="m", dataset_path="d", target_modules=list(names)), look(model))
+        check_names(TrainingConfig(base_model="m", dataset_path="d", target_modules=list(names)), look(model))
 
     check("q_proj", "self_attn.v_proj")
-    check_target_modules(TrainingConfig(base_model="m", dataset_path="d"), look(model))
+    check_names(TrainingConfig(base_model="m", dataset_path="d"), look(model))
     with pytest.raises(InvalidConfig) as caught:
         check("q_proj", "query", "lm_head")
     assert caught.value.details["field"] == "target_modules"

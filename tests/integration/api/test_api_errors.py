@@ -7,11 +7,13 @@ from typing import Any
 import pytest
 
 from peft_studio import errors
+from peft_studio.algorithms import Algorithm
 from peft_studio.errors import StudioError
 from tests.integration.api.fixtures import Client
 from tests.integration.api.studio_in_memory import CONFIG, JobsInMemory
 
 JSON = {"Content-Type": "application/json"}
+ALGORITHMS = f"Must be {', '.join(map(repr, map(str, list(Algorithm)[:-1])))} or {str(list(Algorithm)[-1])!r}"
 
 
 @pytest.mark.parametrize(
@@ -29,13 +31,13 @@ JSON = {"Content-Type": "application/json"}
         ({"rank": 1.5}, "rank", "Must be a valid integer, got a number with a fractional part"),
         ({"base_model": None}, "base_model", "Must be a valid string"),
         ({"base_model": ""}, "base_model", "Must have at least 1 character"),
-        ({"algorithm": "lorra"}, "algorithm", "Must be 'lora', 'qlora' or 'dora'"),
+        ({"algorithm": "lorra"}, "algorithm", ALGORITHMS),
         ({"learnin_rate": 1}, "learnin_rate", "Unknown field; did you mean learning_rate?"),
         ({"colour": "red"}, "colour", "Unknown field"),
         ({"deploy": {"platfrom": "local"}}, "deploy.platfrom", "Unknown field; did you mean platform?"),
         ({"deploy": 3}, "deploy", "Must be an object"),
         ({"target_modules": ["q", ""]}, "target_modules.1", "Must have at least 1 character"),
-        ({"target_modules": []}, "target_modules", "name at least one module, or leave the field out"),
+        ({"target_modules": []}, "target_modules", "name at least one, or leave the field out"),
     ],
 )
 def test_a_wrong_configuration_is_refused_by_field(client: Client, change: dict[str, Any], field: str, issue: str):

@@ -5,8 +5,8 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from peft_studio.trainer.data import Batch
+from peft_studio.trainer.layers import linear_layers
 from peft_studio.trainer.loss import summed_loss
-from peft_studio.trainer.model import linear_layers
 
 SMALL = {"vocab_size": 100, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
 ARCHITECTURES: dict[str, dict[str, Any]] = {

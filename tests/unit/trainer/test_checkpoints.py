@@ -16,23 +16,9 @@ from peft_studio.trainer.outcome import DONE, STOPPED
 from peft_studio.trainer.program import run as train
 from peft_studio.trainer.stop import StopSignal
 from tests.tiny import make_run
+from tests.unit.trainer.stops import StopAtLook
 
 JOB: dict[str, Any] = {"dropout": 0.2, "warmup_steps": 2, "validation_split": 0.1}
-
-
-class StopAtLook(StopSignal):
-    """Asks for a stop the n-th time somebody looks."""
-
-    def __init__(self, n: int):
-        super().__init__()
-        self._left = n
-
-    @property
-    def requested(self) -> bool:
-        self._left -= 1
-        if self._left <= 0:
-            self.set("enough")
-        return super().requested
 
 
 def metrics(run: RunDir) -> list[tuple[float | None, ...]]:

@@ -13,8 +13,9 @@ from peft_studio.datasets import examples, inspect, split_rows
 from peft_studio.events import Failure, Log, Metrics
 from peft_studio.plan import ModelFacts, Plan, RowFormat
 from peft_studio.run_dir import RunDir
+from peft_studio.trainer.adapter import adapter_config, add_adapter
 from peft_studio.trainer.data import Row, encode, epoch_order
-from peft_studio.trainer.model import add_adapter, load_base, read_base
+from peft_studio.trainer.model import load_base, read_base
 from peft_studio.trainer.outcome import DONE, FAILED, STOPPED
 from peft_studio.trainer.program import run as train
 from peft_studio.trainer.render import Renderer
@@ -137,8 +138,9 @@ def test_loss_curve_is_that_of_trl(tmp_path: Path) -> None:
     base = read_base(config, None)
     kept, _ = split_rows(len(raw), 0.0, config.seed)
     order = [raw[kept[i]] for i in epoch_order(len(kept), config.seed, 0)]
+    raw_model = load_base(base, config)
     trainer = SFTTrainer(
-        model=add_adapter(load_base(base, config), base, config),
+        model=add_adapter(raw_model, adapter_config(config, base, raw_model, 4), base, config),
         args=SFTConfig(
             output_dir=str(tmp_path / "trl"),
             learning_rate=config.learning_rate,
