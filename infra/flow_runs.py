@@ -39,6 +39,7 @@ _STATE_SECONDS = 0.5  # how often Prefect is asked for a followed job's state, h
 _CANCEL_SECONDS = 10.0
 _PREFECT_SECONDS = 20.0  # Prefect's client tries again by itself; a restarting server is back long before
 _READY_SECONDS = 3.0
+_SUBMISSIONS = 4  # at the same time; more would only wait in the Prefect server, until they were given up
 
 
 @dataclass(frozen=True)
@@ -92,11 +93,12 @@ class FlowRuns:
         self._opening = asyncio.Lock()
         self._deployment: UUID | None = None
         self._followed: dict[UUID, _Followed] = {}
+        self._submitting = asyncio.Semaphore(_SUBMISSIONS)
 
     async def submit(self, config: TrainingConfig, *, idempotency_key: str | None = None) -> Submitted:
         """Validate a configuration and start a flow run for it; a repeated key gives the job of the first time."""
         plan = await asyncio.to_thread(make_plan, config, self._settings)
-        async with answering():
+        async with self._submitting, answering():
             flow_run = await self._create(config, idempotency_key)
         job = job_of(Run.of(flow_run), self._settings)
         if job.config != config:
