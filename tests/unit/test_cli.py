@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.studio import free_port
+from peft_studio.cli import OF_THE_SERVER, SECTIONS
 
 
 def peft_studio(*words: str, **environment: str) -> "subprocess.CompletedProcess[str]":
@@ -82,3 +83,9 @@ def test_an_unreachable_database_is_named_without_its_password(tmp_path: Path) -
     assert "The database 127.0.0.1/studio cannot be reached" in tried.stderr
     assert "opensesame" not in tried.stderr
     assert tried.stderr.count("\n") == 1
+
+
+def test_what_help_says_of_a_command_is_what_the_command_says_of_itself() -> None:
+    for name in SECTIONS | OF_THE_SERVER:
+        shown = " ".join(peft_studio(name, "--help", COLUMNS="200").stdout.split())
+        assert (SECTIONS | OF_THE_SERVER)[name] in shown, name

@@ -5,15 +5,19 @@ The real API on a loopback port, with a studio in memory behind it.
 """
 
 import sys
+import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from api.app import create_app
 from infra.settings import Settings
 from peft_studio.events import Log, Metrics, Status
 from peft_studio.jobs import Job, JobStatus, Phase
+from tests.integration.api.machines import measured
 from tests.integration.api.studio_in_memory import JobsInMemory, KeysInMemory
 from tests.loopback import on_loopback
 
@@ -29,10 +33,33 @@ class Served:
 @contextmanager
 def served(**settings: Any) -> Iterator[Served]:
     """Serve the API for as long as the block lasts."""
-    jobs = JobsInMemory()
-    app = create_app(jobs, KeysInMemory(), Settings.model_validate({"requests_per_minute": 10_000, **settings}))
-    with on_loopback(app) as url:
-        yield Served(url, jobs)
+    with tempfile.TemporaryDirectory() as folder:
+        measured(Path(folder))
+        with _running(Settings.model_validate({"requests_per_minute": 10_000, "data_dir": folder, **settings})) as api:
+            yield api
+
+
+@contextmanager
+def _running(settings: Settings) -> Iterator[Served]:
+    jobs, port = JobsInMemory(), free_port()
+    app = create_app(jobs, KeysInMemory(), settings)
+    config = uvicorn.Config(app, host="127.0.0.1", port=port, log_level="error", timeout_graceful_shutdown=1)
+    started = threading.Event()
+
+    class Lifespan(uvicorn.Server):
+        async def startup(self, sockets: Any = None) -> None:
+            await super().startup(sockets)
+            started.set()
+
+    server = Lifespan(config)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    try:
+        assert started.wait(20), "the API did not start"
+        yield Served(f"http://127.0.0.1:{port}", jobs)
+    finally:
+        server.should_exit = True
+        thread.join(10)
 
 
 def eventful(jobs: JobsInMemory) -> Job:
