@@ -9,16 +9,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from peft_studio.adapters import Adapter
+    from peft_studio.adapters import Adapter, UploadMetadata
     from peft_studio.answers import (
         AdapterList,
         AdapterUploaded,
         Checkpoint,
         CheckpointSaved,
         Comparison,
-        Dataset,
         DatasetList,
-        DatasetPreview,
         Deleted,
         Deployment,
         DeploymentCreated,
@@ -44,6 +42,7 @@ if TYPE_CHECKING:
     )
     from peft_studio.client import AsyncClient, Client
     from peft_studio.config import Algorithm, DeployConfig, ModelSource, Precision, Quantization, TrainingConfig
+    from peft_studio.deployments import DeploymentConfig
     from peft_studio.errors import (
         AuthenticationFailed,
         Conflict,
@@ -64,6 +63,8 @@ if TYPE_CHECKING:
     )
     from peft_studio.events import Event, Failure, Log, Metrics, Status
     from peft_studio.jobs import Job, JobStatus, Phase
+    from peft_studio.previews import DatasetPreview
+    from peft_studio.stored_datasets import Dataset
 
 __all__ = [
     "Adapter",
@@ -83,6 +84,7 @@ __all__ = [
     "Deleted",
     "DeployConfig",
     "Deployment",
+    "DeploymentConfig",
     "DeploymentCreated",
     "DeploymentList",
     "DeploymentTested",
@@ -129,9 +131,13 @@ __all__ = [
     "TrainingConfig",
     "TrainingFailed",
     "Unreachable",
+    "UploadMetadata",
 ]
 
-_HOMES = ("errors", "config", "jobs", "events", "adapters", "answers", "client")
+_HOMES = (
+    *("errors", "config", "jobs", "events", "adapters", "deployments", "stored_datasets", "previews"),
+    *("answers", "client"),
+)
 
 
 def __getattr__(name: str) -> Any:

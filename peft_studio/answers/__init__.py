@@ -14,7 +14,7 @@ from peft_studio.answers.adapters import (
     DeploymentTested,
 )
 from peft_studio.answers.answer import Answer, Deleted
-from peft_studio.answers.datasets import Dataset, DatasetList, DatasetPreview, Sample, Token
+from peft_studio.answers.datasets import DatasetList
 from peft_studio.answers.experiments import Comparison, CostAnalysis, Experiment, ExperimentList
 from peft_studio.answers.jobs import (
     Checkpoint,
@@ -46,9 +46,7 @@ __all__ = [
     "CheckpointSaved",
     "Comparison",
     "CostAnalysis",
-    "Dataset",
     "DatasetList",
-    "DatasetPreview",
     "Deleted",
     "Deployment",
     "DeploymentCreated",
@@ -73,7 +71,5 @@ __all__ = [
     "PlatformList",
     "ResourceList",
     "ResourcePricing",
-    "Sample",
     "Ticket",
-    "Token",
 ]

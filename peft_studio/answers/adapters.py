@@ -4,6 +4,7 @@ from datetime import datetime
 
 from peft_studio.adapters import Adapter
 from peft_studio.answers.answer import Answer
+from peft_studio.deployments import DeploymentConfig, DeploymentMetrics
 
 
 class AdapterList(Answer):
@@ -22,15 +23,17 @@ class AdapterUploaded(Answer):
 
 
 class Deployment(Answer):
-    """An adapter behind an endpoint."""
+    """An adapter behind an endpoint; its id is also the model's name there."""
 
     deployment_id: str
     adapter_id: str
     platform: str
+    config: DeploymentConfig
     status: str
     endpoint: str | None = None
+    error: str | None = None
     created_at: datetime
-    metrics: dict[str, float | None] | None = None
+    metrics: DeploymentMetrics
 
 
 class DeploymentCreated(Answer):

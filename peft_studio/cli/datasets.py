@@ -7,12 +7,13 @@ import typer
 from rich.console import Group
 from rich.text import Text
 
-from peft_studio.answers import Dataset, DatasetPreview, Sample
 from peft_studio.cli import SECTIONS
 from peft_studio.cli.session import Session, command
 from peft_studio.cli.tables import facts, size, table
 from peft_studio.cli.watching import transfer
 from peft_studio.config import ModelSource
+from peft_studio.previews import DatasetPreview, Sample
+from peft_studio.stored_datasets import Dataset
 
 app = typer.Typer(help=SECTIONS["datasets"], no_args_is_help=True)
 
@@ -94,4 +95,5 @@ def _summary(seen: DatasetPreview) -> Text:
         "without an answer": len(seen.empty_rows),
     }
     said = ", ".join(f"{count} rows {what}" for what, count in troubles.items() if count)
-    return Text(f"{seen.supervised_share:.0%} of all tokens carry loss" + (f"; {said}" if said else ""))
+    share = f"{seen.supervised_share:.0%} of the tokens in {seen.examined_rows:,} rows carry loss"
+    return Text(share + (f"; {said}" if said else ""))

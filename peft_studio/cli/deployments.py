@@ -43,7 +43,7 @@ def list_deployments(
 def show(session: Session, deployment_id: DeploymentId) -> None:
     """Show a deployment."""
     found = session.client.get_deployment(deployment_id)
-    session.show(found, lambda: facts(found.model_dump(exclude={"metrics"}) | dict(found.metrics or {})))
+    session.show(found, lambda: facts(found.model_dump(exclude={"metrics", "config"}) | dict(found.metrics)))
 
 
 @command(app, "test")

@@ -5,7 +5,7 @@ from typing import Any
 
 import httpx
 
-from peft_studio.adapters import Adapter
+from peft_studio.adapters import Adapter, UploadMetadata
 from peft_studio.answers import AdapterList, AdapterUploaded, Deleted
 from peft_studio.client.bodies import Progress, form
 from peft_studio.client.calls import Call, model, operation, path
@@ -21,7 +21,7 @@ class AdapterOperations:
     def upload_adapter(
         self,
         file: str | Path,
-        metadata: dict[str, Any],
+        metadata: UploadMetadata | dict[str, Any],
         *,
         config: str | Path | None = None,
         progress: Progress | None = None,
@@ -35,6 +35,8 @@ class AdapterOperations:
         """
         files = {"file": Path(file)} | ({"config": Path(config)} if config else {})
         headers = {"Idempotency-Key": idempotency_key} if idempotency_key else {}
+        if isinstance(metadata, UploadMetadata):
+            metadata = metadata.model_dump(mode="json", exclude_unset=True)
         body = form(files, {"metadata": metadata}, progress)
         return Call(
             "POST", "/adapters/upload", model(AdapterUploaded), body=body, headers=headers, seconds=_TRANSFER_SECONDS
@@ -65,8 +67,8 @@ class AdapterOperations:
         """
         Save an adapter as a zip of its folder in PEFT's layout, or one ``file`` of it (``adapter_model.safetensors``).
 
-        The file ``to`` is complete and checked, or as it was before: against the hash that the studio sends with it,
-        or against ``sha256`` where you know it, as from a job's ``artifact.hash``.
+        The file ``to`` is complete and checked, or as it was before: one file against the hash that the studio sends
+        with it, or against ``sha256`` where you know it, as from a job's ``artifact.hash``.
         """
         target = Path(to)
 

@@ -8,7 +8,7 @@ from typing import Any, Self, TypeVar
 import httpx
 from websockets.asyncio.client import connect
 
-from peft_studio.client.calls import Awaited, Call, Procedure
+from peft_studio.client.calls import Awaited, Call, Pause, Procedure
 from peft_studio.client.following import LOST, Trail
 from peft_studio.client.operations import Operations
 from peft_studio.client.reading import read_answer
@@ -68,15 +68,19 @@ class AsyncClient(Operations, Awaited):
 
     async def _run(self, procedure: Procedure[T]) -> T:
         # A procedure's own work is to read and to hash files: not on the event loop.
-        step, given = procedure.send, None
+        go_on, given = procedure.send, None
         while True:
-            call, finished = await asyncio.to_thread(_advance, step, given)
-            if call is None:
-                return finished
+            step, finished = await asyncio.to_thread(_advance, go_on, given)
             try:
-                step, given = procedure.send, await self._send(call)
+                match step:
+                    case None:
+                        return finished
+                    case Pause(seconds):
+                        go_on, given = procedure.send, await asyncio.sleep(seconds)
+                    case _:
+                        go_on, given = procedure.send, await self._send(step)
             except Exception as error:
-                step, given = procedure.throw, error
+                go_on, given = procedure.throw, error
 
     async def _send(self, call: Call[T]) -> T:
         tries = Tries(self._repeats if call.repeatable else 0)
@@ -119,9 +123,9 @@ class AsyncClient(Operations, Awaited):
             await asyncio.to_thread(receiving.finish)
 
 
-def _advance(step: Any, given: Any) -> tuple[Call[Any] | None, Any]:
-    """Take a procedure to its next call, or to its end (a ``StopIteration`` cannot leave a thread)."""
+def _advance(go_on: Any, given: Any) -> tuple[Call[Any] | Pause | None, Any]:
+    """Take a procedure to its next step, or to its end (a ``StopIteration`` cannot leave a thread)."""
     try:
-        return step(given), None
+        return go_on(given), None
     except StopIteration as finished:
         return None, finished.value

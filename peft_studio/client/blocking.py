@@ -8,7 +8,7 @@ from typing import Any, Self, TypeVar
 import httpx
 from websockets.sync.client import connect
 
-from peft_studio.client.calls import Blocking, Call, Procedure
+from peft_studio.client.calls import Blocking, Call, Pause, Procedure
 from peft_studio.client.following import LOST, Trail
 from peft_studio.client.operations import Operations
 from peft_studio.client.reading import read_answer
@@ -65,16 +65,15 @@ class Client(Operations, Blocking):
         return self._run(operation) if isinstance(operation, Generator) else self._send(operation)
 
     def _run(self, procedure: Procedure[T]) -> T:
-        answer: Any = None
         try:
-            call = procedure.send(None)
+            step = procedure.send(None)
             while True:
                 try:
-                    answer = self._send(call)
+                    answer = time.sleep(step.seconds) if isinstance(step, Pause) else self._send(step)
                 except Exception as error:
-                    call = procedure.throw(error)
+                    step = procedure.throw(error)
                 else:
-                    call = procedure.send(answer)
+                    step = procedure.send(answer)
         except StopIteration as finished:
             return finished.value
 

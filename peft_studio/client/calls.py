@@ -1,9 +1,9 @@
 """
 What both clients share: a request described, and an operation made of one or several.
 
-A ``Call`` knows no socket; a ``Procedure`` yields calls and is sent their answers, and so needs no second version that
-awaits them. ``operation`` makes a method of either: it returns the answer on a ``Client`` and a coroutine of the same
-answer on an ``AsyncClient``, with the same parameters.
+A ``Call`` knows no socket; a ``Procedure`` yields calls (and pauses) and is sent their answers, and so needs no second
+version that awaits them. ``operation`` makes a method of either: it returns the answer on a ``Client`` and a coroutine
+of the same answer on an ``AsyncClient``, with the same parameters.
 """
 
 from __future__ import annotations
@@ -60,7 +60,14 @@ class Call(Generic[T]):
         return automatic | of_body | of_file | dict(self.headers)
 
 
-Procedure: TypeAlias = Generator[Call[Any], Any, T]
+@dataclass(frozen=True)
+class Pause:
+    """Some time that a procedure waits."""
+
+    seconds: float
+
+
+Procedure: TypeAlias = Generator[Call[Any] | Pause, Any, T]
 
 
 class Blocking:

@@ -1,20 +1,23 @@
-"""Data sets: uploaded in pieces, so that an upload goes on where it was cut off."""
+"""Data sets: uploaded so that an upload goes on where it was cut off (the tus protocol)."""
 
 import base64
+import hashlib
 from pathlib import Path
 
 import httpx
 
-from peft_studio.answers import Dataset, DatasetList, DatasetPreview, Deleted
+from peft_studio.answers import DatasetList, Deleted
 from peft_studio.client.bodies import Body, FileRange, Progress
-from peft_studio.client.calls import Call, Procedure, model, operation, path
+from peft_studio.client.calls import Call, Pause, Procedure, model, operation, part, path
 from peft_studio.config import ModelSource
-from peft_studio.errors import Unreachable
+from peft_studio.errors import Conflict, Unreachable
+from peft_studio.previews import DatasetPreview
+from peft_studio.stored_datasets import Dataset
 
-PIECE_BYTES = 16 << 20
-_CHECKING_SECONDS = 600.0  # the last piece is answered when every row has been read
+_CHECKING_SECONDS = 600.0  # the last byte is answered when every row has been read
 _TUS = {"Tus-Resumable": "1.0.0"}
-_SETBACKS = 5
+_SETBACKS = 6
+_PAUSE_SECONDS = 0.3
 
 
 class DatasetOperations:
@@ -28,31 +31,28 @@ class DatasetOperations:
         name: str | None = None,
         progress: Progress | None = None,
         upload_id: str | None = None,
-        piece_bytes: int = PIECE_BYTES,
     ) -> Procedure[Dataset]:
         """
-        Upload a data set file, in pieces; the studio checks its rows before it is there.
+        Upload a data set file; the studio checks its hash and all of its rows before it is there.
 
         ``progress(sent, total)`` is told how far it is. A lost connection is taken up at the last byte that arrived.
         Where that fails for good, the error's ``details["upload_id"]`` lets a later call go on with the same file.
         """
         file = Path(file)
         size = file.stat().st_size
-        upload: str = upload_id or (yield _begin(name or file.name, size))
-        dataset_id: str | None = None
+        upload: str = upload_id or (yield _begin(file, name, size))
         setbacks = 0
         try:
-            sent, dataset_id = yield _where(upload)
+            sent, dataset_id = yield _look(upload)
             while dataset_id is None:
-                piece = FileRange(file, sent, min(piece_bytes, size - sent))
                 try:
-                    sent, dataset_id = yield _send(upload, piece, size, progress)
-                    setbacks = 0
-                except Unreachable:
+                    sent, dataset_id = yield _send(upload, FileRange(file, sent, size - sent), size, progress)
+                except (Unreachable, Conflict):  # a conflict, where the studio has not yet noticed that we were cut off
                     if (setbacks := setbacks + 1) > _SETBACKS:
                         raise
-                    sent, dataset_id = yield _where(upload)
-        except Unreachable as lost:
+                    yield Pause(_PAUSE_SECONDS * setbacks)
+                    sent, dataset_id = yield _look(upload)
+        except (Unreachable, Conflict) as lost:
             lost.details["upload_id"] = upload
             raise
         return (yield Call("GET", path("datasets", dataset_id), model(Dataset)))
@@ -88,26 +88,26 @@ class DatasetOperations:
         return Call("DELETE", path("datasets", dataset_id), model(Deleted))
 
 
-def _begin(name: str, size: int) -> Call[str]:
-    filename = base64.b64encode(name.encode()).decode()
-    headers = _TUS | {"Upload-Length": str(size), "Upload-Metadata": f"filename {filename}"}
-    return Call("POST", "/datasets/uploads", _last_part_of_location, headers=headers)
+def _begin(file: Path, name: str | None, size: int) -> Call[str]:
+    with file.open("rb") as opened:
+        sha256 = hashlib.file_digest(opened, "sha256").hexdigest()
+    said = {"filename": file.name, "sha256": sha256} | ({"name": name} if name else {})
+    metadata = ",".join(f"{key} {base64.b64encode(value.encode()).decode()}" for key, value in said.items())
+    headers = _TUS | {"Upload-Length": str(size), "Upload-Metadata": metadata}
+    return Call("POST", "/datasets/uploads", part("upload_id", str), headers=headers)
 
 
-def _send(upload_id: str, piece: FileRange, total: int, progress: Progress | None) -> Call[tuple[int, str | None]]:
-    body = Body([piece], "application/offset+octet-stream", progress, sent_before=piece.start, total=total)
-    where, headers = path("datasets", "uploads", upload_id), _TUS | {"Upload-Offset": str(piece.start)}
+def _send(upload_id: str, rest: FileRange, total: int, progress: Progress | None) -> Call[tuple[int, str | None]]:
+    body = Body([rest], "application/offset+octet-stream", progress, sent_before=rest.start, total=total)
+    where, headers = path("datasets", "uploads", upload_id), _TUS | {"Upload-Offset": str(rest.start)}
     # Not to be repeated blindly: what has arrived of it is to be found out first.
     return Call("PATCH", where, _arrived, headers=headers, body=body, seconds=_CHECKING_SECONDS, repeatable=False)
 
 
-def _where(upload_id: str) -> Call[tuple[int, str | None]]:
-    return Call("HEAD", path("datasets", "uploads", upload_id), _arrived, headers=_TUS)
+def _look(upload_id: str) -> Call[tuple[int, str | None]]:
+    where = path("datasets", "uploads", upload_id)
+    return Call("HEAD", where, _arrived, headers=_TUS, seconds=_CHECKING_SECONDS)
 
 
 def _arrived(response: httpx.Response) -> tuple[int, str | None]:
     return int(response.headers["Upload-Offset"]), response.headers.get("Dataset-Id")
-
-
-def _last_part_of_location(response: httpx.Response) -> str:
-    return httpx.URL(response.headers["Location"]).path.rpartition("/")[2]

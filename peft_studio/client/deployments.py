@@ -4,6 +4,7 @@ from typing import Any
 
 from peft_studio.answers import Deleted, Deployment, DeploymentCreated, DeploymentList, DeploymentTested
 from peft_studio.client.calls import Call, model, operation, path
+from peft_studio.deployments import DeploymentConfig
 
 _ANSWERING_SECONDS = 300.0
 
@@ -16,11 +17,13 @@ class DeploymentOperations:
         self,
         adapter_id: str,
         platform: str = "local",
-        config: dict[str, Any] | None = None,
+        config: DeploymentConfig | dict[str, Any] | None = None,
         *,
         idempotency_key: str | None = None,
     ) -> Call[DeploymentCreated]:
         """Put an adapter behind an endpoint; ``get_deployment`` has the endpoint when its status is ``running``."""
+        if isinstance(config, DeploymentConfig):
+            config = config.model_dump(mode="json", exclude_unset=True)
         body = {"adapter_id": adapter_id, "platform": platform, "config": config or {}}
         headers = {"Idempotency-Key": idempotency_key} if idempotency_key else {}
         return Call("POST", "/deployments", model(DeploymentCreated), json=body, headers=headers)

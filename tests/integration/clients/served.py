@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from api.app import create_app
+from benchmarks.studio import free_port
+from infra.serving.records import DeploymentsInMemory
 from infra.settings import Settings
 from peft_studio.events import Log, Metrics, Status
 from peft_studio.jobs import Job, JobStatus, Phase
@@ -28,6 +30,7 @@ class Served:
 
     url: str
     jobs: JobsInMemory
+    data_dir: Path
 
 
 @contextmanager
@@ -42,7 +45,7 @@ def served(**settings: Any) -> Iterator[Served]:
 @contextmanager
 def _running(settings: Settings) -> Iterator[Served]:
     jobs, port = JobsInMemory(), free_port()
-    app = create_app(jobs, KeysInMemory(), settings)
+    app = create_app(jobs, KeysInMemory(), settings, DeploymentsInMemory())
     config = uvicorn.Config(app, host="127.0.0.1", port=port, log_level="error", timeout_graceful_shutdown=1)
     started = threading.Event()
 
@@ -56,7 +59,7 @@ def _running(settings: Settings) -> Iterator[Served]:
     thread.start()
     try:
         assert started.wait(20), "the API did not start"
-        yield Served(f"http://127.0.0.1:{port}", jobs)
+        yield Served(f"http://127.0.0.1:{port}", jobs, settings.data_dir)
     finally:
         server.should_exit = True
         thread.join(10)
