@@ -176,6 +176,7 @@ def test_help_answers_without_importing_what_it_does_not_need(run: Run) -> None:
 @pytest.mark.parametrize(("typed", "offered"), [("peft-studio jo", "jobs"), ("peft-studio jobs su", "submit")])
 def test_a_shell_completes_commands_and_theirs(environment: dict[str, str], typed: str, offered: str) -> None:
     asked = {"_PEFT_STUDIO_COMPLETE": "complete_zsh", "_TYPER_COMPLETE_ARGS": typed}
-    installed = Path(sys.executable).with_name("peft-studio")
-    done = subprocess.run([installed], capture_output=True, text=True, env=environment | asked, timeout=60)
+    code = "import sys; from peft_studio.cli import main; sys.argv = ['peft-studio']; main()"
+    words = [sys.executable, "-c", code]
+    done = subprocess.run(words, capture_output=True, text=True, env=environment | asked, timeout=60)
     assert f'"{offered}"' in done.stdout
