@@ -6,7 +6,6 @@ The real API on a loopback port, with a studio in memory behind it.
 
 import sys
 import tempfile
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from api.app import create_app
-from benchmarks.studio import free_port
 from infra.serving.records import DeploymentsInMemory
 from infra.settings import Settings
 from peft_studio.events import Log, Metrics, Status
@@ -36,33 +34,12 @@ class Served:
 @contextmanager
 def served(**settings: Any) -> Iterator[Served]:
     """Serve the API for as long as the block lasts."""
+    jobs = JobsInMemory()
     with tempfile.TemporaryDirectory() as folder:
         measured(Path(folder))
-        with _running(Settings.model_validate({"requests_per_minute": 10_000, "data_dir": folder, **settings})) as api:
-            yield api
-
-
-@contextmanager
-def _running(settings: Settings) -> Iterator[Served]:
-    jobs, port = JobsInMemory(), free_port()
-    app = create_app(jobs, KeysInMemory(), settings, DeploymentsInMemory())
-    config = uvicorn.Config(app, host="127.0.0.1", port=port, log_level="error", timeout_graceful_shutdown=1)
-    started = threading.Event()
-
-    class Lifespan(uvicorn.Server):
-        async def startup(self, sockets: Any = None) -> None:
-            await super().startup(sockets)
-            started.set()
-
-    server = Lifespan(config)
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    try:
-        assert started.wait(20), "the API did not start"
-        yield Served(f"http://127.0.0.1:{port}", jobs, settings.data_dir)
-    finally:
-        server.should_exit = True
-        thread.join(10)
+        given = Settings.model_validate({"requests_per_minute": 10_000, "data_dir": folder, **settings})
+        with on_loopback(create_app(jobs, KeysInMemory(), given, DeploymentsInMemory())) as url:
+            yield Served(url, jobs, given.data_dir)
 
 
 def eventful(jobs: JobsInMemory) -> Job:
