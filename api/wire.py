@@ -191,7 +191,8 @@ def from_wire(model: type[BaseModel], value: Any) -> BaseModel:
 
 def to_wire(model: BaseModel) -> Any:
     """Turn a model into JSON types: no fields without a value unless the contract shows them, counts whole."""
-    value = model.model_dump(mode="json")
+    # Prefect takes configurations that we refuse: they are shown as they are, and not warned of whenever they are.
+    value = model.model_dump(mode="json", warnings=False)
     return value if isinstance(model, Whole) else _as_shown(value)
 
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Any, Literal
 
@@ -85,7 +86,7 @@ def no_experiment(experiment_id: str) -> NotFound:
 
 def project_of(config: TrainingConfig) -> str:
     """Return the project that a job belongs to."""
-    return config.project_name or DEFAULT_PROJECT
+    return str(config.project_name or DEFAULT_PROJECT)
 
 
 def experiment_of(job: Job) -> Experiment:
@@ -170,12 +171,17 @@ def cost_per_point(cost: float | None, accuracy: float | None) -> float | None:
 
 def differences(configs: Sequence[TrainingConfig]) -> dict[str, list[Any]]:
     """Return the fields that are not the same in all configurations, each with all values; defaults are resolved."""
-    plain = [
-        {**config.model_dump(mode="json", warnings=False), "quantization": str(config.effective_quantization)}
-        for config in configs
-    ]
+    plain = [_plain(config) for config in configs]
     columns = {name: [config.get(name) for config in plain] for name in plain[0]}
     return {name: values for name, values in columns.items() if any(value != values[0] for value in values)}
+
+
+def _plain(config: TrainingConfig) -> dict[str, Any]:
+    values = config.model_dump(mode="json", warnings=False)
+    # Prefect's own command line starts whatever it is given: such a job has failed, and is compared all the same.
+    with suppress(KeyError, TypeError):
+        values["quantization"] = str(config.effective_quantization)
+    return values
 
 
 def _finite(value: float | None) -> float | None:

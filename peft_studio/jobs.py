@@ -144,7 +144,8 @@ class Job(BaseModel):
 
 def name_of(config: TrainingConfig) -> str:
     """Name a job for people: what is trained, and how."""
-    return f"{config.project_name or config.base_model.rstrip('/').split('/')[-1]} {config.algorithm} r{config.rank}"
+    what = config.project_name or str(config.base_model).rstrip("/").split("/")[-1]
+    return f"{what} {config.algorithm} r{config.rank}"
 
 
 def job_id_of(flow_run_id: UUID) -> str:

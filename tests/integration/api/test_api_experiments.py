@@ -207,5 +207,17 @@ def test_a_comparison_of_something_else_is_refused_with_the_field(client: Client
     assert answer.json()["error"]["details"]["field"] == field
 
 
+def test_a_job_that_was_started_past_the_api_with_nonsense_is_listed_and_compared(
+    client: Client, jobs: JobsInMemory
+) -> None:
+    nonsense: dict[str, Any] = {"base_model": 7, "algorithm": "magic", "rank": "many", "project_name": ["x"]}
+    failed = jobs.add(config=TrainingConfig.model_construct(None, dataset_path="", **nonsense), status=JobStatus.FAILED)
+    experiment = client.get("/api/v1/experiments").json()["experiments"][0]
+    assert (experiment["id"], experiment["name"]) == (ids(failed)[0], "['x'] magic rmany")
+    assert {name: experiment["config"][name] for name in nonsense} == nonsense
+    differences = compared(client, *ids(failed, jobs.add())).json()["comparison"]["config_differences"]
+    assert differences["rank"] == ["many", 8]
+
+
 def test_a_key_that_may_only_read_may_compare(connect: Connect, jobs: JobsInMemory) -> None:
     assert compared(connect("reads"), *ids(ended(jobs), ended(jobs))).status_code == 200
