@@ -1,13 +1,13 @@
 """
 Run the benchmarks and print their figures beside their limits.
 
-    python -m benchmarks [startup] [first_step] [api_latency] [history]
+    python -m benchmarks [startup] [first_step] [api_latency] [history] [upload]
 """
 
 import sys
 from collections.abc import Callable
 
-from benchmarks import api_latency, first_step, history, startup
+from benchmarks import api_latency, first_step, history, startup, upload
 from benchmarks.report import Figure, show
 
 BENCHMARKS: dict[str, Callable[[], list[Figure]]] = {
@@ -15,6 +15,7 @@ BENCHMARKS: dict[str, Callable[[], list[Figure]]] = {
     "first_step": first_step.measure,
     "api_latency": api_latency.measure,
     "history": history.measure,
+    "upload": upload.measure,
 }
 
 

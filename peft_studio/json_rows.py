@@ -106,18 +106,22 @@ class _Document:
             try:
                 value, end = self._parser.raw_decode(self._text, self._at)
             except json.JSONDecodeError as error:
+                bad = self._bad(error.msg, error.pos)
                 cut_off = error.pos >= len(self._text) - _NEAR_THE_END or error.msg.startswith("Unterminated")
                 if cut_off and self._more():
                     continue
-                raise self._bad(error.msg, error.pos) from None
+                raise bad from None
             except RecursionError:
                 raise BadJson("it is not JSON: nested too deeply") from None
             except ValueError:
                 raise BadJson("it is not JSON: a number is too long") from None
             # A number that ends where the window ends may go on behind it.
             if end < len(self._text) or not self._more():
-                self._at = end
-                return value
+                break
+        length, self._at = end - self._at, end
+        if length > MAX_VALUE:
+            raise TooLong
+        return value
 
     def require_end(self) -> None:
         """Raise ``BadJson`` where anything follows."""
@@ -133,10 +137,10 @@ class _Document:
         """Read on, twice as far each time that one value needs more; False at the end."""
         if self._ended:
             return False
-        self._forget()
-        if len(self._text) > MAX_VALUE:
+        needed = len(self._text) - self._at
+        if needed > MAX_VALUE:
             raise TooLong
-        chunk = self._file.read(max(CHUNK, len(self._text)))
+        chunk = self._file.read(max(CHUNK, needed))
         pending = len(self._decoder.getstate()[0])
         try:
             text = self._decoder.decode(chunk, final=not chunk)
@@ -145,12 +149,10 @@ class _Document:
             raise BadJson(f"byte {place} is not UTF-8; save it as UTF-8") from None
         self._read += len(chunk)
         self._ended = not chunk
-        self._text += text
+        if chunk:
+            self._line, self._column = self._place(self._at)
+            self._text, self._at = self._text[self._at :] + text, 0
         return not self._ended
-
-    def _forget(self) -> None:
-        self._line, self._column = self._place(self._at)
-        self._text, self._at = self._text[self._at :], 0
 
     def _place(self, at: int) -> tuple[int, int]:
         lines = self._text.count("\n", 0, at)

@@ -10,12 +10,15 @@ from typing import Any
 import pytest
 
 from infra import capabilities
+from infra.dataset_store import DatasetStore
 from infra.planning import PLATFORMS, TRACKERS, cache_key, estimate_seconds, make_plan, total_steps
 from infra.settings import Settings
+from infra.uploads import UploadRecord, Uploads
 from peft_studio.config import DeployConfig, ModelSource, Precision, Quantization, TrainingConfig
 from peft_studio.errors import InvalidConfig, PlatformNotConnected, ResourceUnavailable, StudioError
 from peft_studio.machine import Capabilities, Gpu
 from peft_studio.plan import DatasetFacts, ModelFacts, RowFormat
+from peft_studio.stored_datasets import Dataset, FileType
 from tests.model_folders import write_model
 
 MACHINE = Capabilities(
@@ -315,3 +318,28 @@ def test_a_machine_that_cannot_be_measured_says_why(studio_settings: Settings, m
     monkeypatch.setenv("PYTHONHOME", "/nowhere")
     with pytest.raises(ResourceUnavailable, match="could not be measured"):
         capabilities.probe(studio_settings)
+
+
+def uploaded(settings: Settings, tmp_path: Path, rows: int) -> Dataset:
+    uploads = Uploads(settings)
+    upload = uploads.begin(None)
+    file = write_rows(tmp_path / "uploaded", rows)
+    upload.describe(UploadRecord(name="rows.jsonl", file_type=FileType.JSONL, length=file.stat().st_size), file)
+    dataset = DatasetStore(settings).take(upload)
+    upload.close()
+    return dataset
+
+
+def test_the_id_of_an_uploaded_data_set_stands_for_its_file(
+    measured: Settings, basics: dict[str, Any], tmp_path: Path
+) -> None:
+    by_path = make_plan(TrainingConfig(**basics), measured)
+    dataset = uploaded(measured, tmp_path, 20)
+    plan = make_plan(TrainingConfig(**basics | {"dataset_path": dataset.dataset_id}), measured)
+    assert plan.config.dataset_path == dataset.dataset_id
+    assert plan.dataset == by_path.dataset.model_copy(update={"path": dataset.path})
+    assert plan.cache_key == by_path.cache_key
+    DatasetStore(measured).delete(dataset.dataset_id)
+    error = refusal(measured, **basics | {"dataset_path": dataset.dataset_id})
+    assert error.details["field"] == "dataset_path"
+    assert "upload it first" in error.message
