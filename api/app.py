@@ -11,7 +11,7 @@ from litestar.types import ControllerRouterHandler
 
 from api import routes
 from api.auth import Authentication, role_allows
-from api.dependencies import Jobs, Keys, provide
+from api.dependencies import Control, Jobs, Keys, provide
 from api.errors import read_body, respond
 from api.limits import OpenSockets, RateLimit
 from api.openapi import openapi_config, openapi_document
@@ -22,6 +22,9 @@ from infra.datasets import Datasets
 from infra.deployments import AdapterDeployments
 from infra.experiments import Experiments
 from infra.flow_runs import FlowRuns
+from infra.job_control import JobControl
+from infra.job_history import JobHistory
+from infra.job_plans import JobPlans
 from infra.prefect_database import PrefectDatabase
 from infra.previews import Previews
 from infra.resources import Resources
@@ -38,6 +41,7 @@ def create_app(
     keys: Keys | None = None,
     settings: Settings | None = None,
     deployments: Deployments | None = None,
+    control: Control | None = None,
 ) -> Litestar:
     """Put the API together; what is not given is the real thing, set up from the environment."""
     settings = settings or settings_of_process()
@@ -55,6 +59,9 @@ def create_app(
         ],
         dependencies={
             "jobs": provide(jobs),
+            "control": provide(control or JobControl(settings, jobs)),
+            "history": provide(JobHistory(jobs, settings)),
+            "plans": provide(JobPlans(settings)),
             "keys": provide(keys),
             "resources": provide(Resources(jobs, settings)),
             "experiments": provide(Experiments(jobs, settings)),

@@ -6,6 +6,7 @@ from typing import Any, Literal, Protocol
 from litestar.di import Provide
 
 from infra.adapter_records import Page
+from peft_studio.checkpoints import Checkpoint
 from peft_studio.config import TrainingConfig
 from peft_studio.events import Event, Log
 from peft_studio.jobs import Job, JobStatus
@@ -31,7 +32,9 @@ class Submission(Protocol):
 class Jobs(Protocol):
     """Where jobs are submitted and looked up."""
 
-    async def submit(self, config: TrainingConfig, *, idempotency_key: str | None = None) -> Submission:
+    async def submit(
+        self, config: TrainingConfig, *, idempotency_key: str | None = None, parent_job_id: str | None = None
+    ) -> Submission:
         """Validate a configuration and start a job; a repeated key gives the job of the first time."""
         ...
 
@@ -69,6 +72,26 @@ class Jobs(Protocol):
 
     async def close(self) -> None:
         """Let go of connections."""
+        ...
+
+
+class Control(Protocol):
+    """What can be done to a job that is there; raises ``Conflict`` where its state does not allow it."""
+
+    async def pause(self, job_id: str) -> Job:
+        """Hold a job back, or have it stop with a checkpoint; return it when it has, or as it is after a while."""
+        ...
+
+    async def resume(self, job_id: str) -> Job:
+        """Have a paused job go on."""
+        ...
+
+    async def retry(self, job_id: str) -> Job:
+        """Have a job that failed or was cancelled go on."""
+        ...
+
+    async def checkpoint(self, job_id: str) -> Checkpoint:
+        """Have a job that trains save a checkpoint."""
         ...
 
 

@@ -137,7 +137,7 @@ async def read_body(request: Request[Any, Any, Any]) -> None:
     if wanted is not RequestEncodingType.JSON:
         return
     try:
-        if await request.json() is None:
+        if await request.json() is None and not body.is_optional:
             raise errors.InvalidConfig("The request has no body; send a JSON object.", field="body", issue="Required")
     except SerializationException as error:
         raise errors.InvalidConfig("The request body is not JSON.", field="body", issue=str(error)) from error

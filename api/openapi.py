@@ -53,6 +53,20 @@ def documented_file(media_type: str, *errors: int) -> dict[int, Any]:
     return {200: good} | {code: error_answer(code) for code in sorted(every)}
 
 
+def streamed(example: str, *errors: int) -> dict[int, Any]:
+    """Describe the answers of a route that sends Server-Sent Events."""
+    answers = documented(ErrorBody, {}, *errors)
+    return answers | {
+        200: ResponseSpec(
+            data_container=str,
+            description="OK",
+            media_type="text/event-stream",  # pyright: ignore[reportArgumentType]
+            generate_examples=False,
+            examples=[Example(summary="OK", value=example)],
+        )
+    }
+
+
 def error_answer(status: int) -> ResponseSpec:
     """Describe the error with this status."""
     return answer(status, ErrorBody, ERRORS[status])

@@ -8,15 +8,19 @@ from typing import Any
 
 from prefect import flow
 from prefect.client.schemas.objects import FlowRun, State
+from prefect.exceptions import ParameterTypeError, Pause
 from prefect.runtime import flow_run as current_flow_run
 from prefect.states import Cancelled
 
 from infra.flow_runs import CANCELLED, is_cancelled, tag_current_run
 from infra.job_record import JobRecord
+from infra.pausing import pause_if_asked, suspend
 from infra.settings import settings
 from peft_studio.config import TrainingConfig
 from peft_studio.errors import StudioError
 from peft_studio.jobs import JobResult, job_id_of, name_of
+from peft_studio.run_dir import Request
+from peft_studio.trainer.report import DISK_FULL
 from tasks.deploy import deploy, withdraw
 from tasks.evaluate import evaluate
 from tasks.provision import provision
@@ -47,6 +51,12 @@ def tell_why(flow: Any, flow_run: FlowRun, state: State[Any]) -> None:
     record = JobRecord(job_id_of(flow_run.id), settings())
     if isinstance(error, StudioError):
         record.fail(error.message, str(error.details.get("issue", "")), error.details.get("code", error.code))
+    elif isinstance(error, ParameterTypeError):
+        record.fail("The configuration cannot be understood.", str(error), "INVALID_CONFIG")
+    elif isinstance(error, OSError) and error.errno in DISK_FULL:
+        record.fail("The disk is full.", f"Make room, then retry the job ({error}).", "DISK_FULL")
+    elif isinstance(error, TimeoutError):
+        record.fail("A step of the job took too long.", state.message or "", "TIMED_OUT")
     else:
         record.fail("The job failed.", state.message or "", "INTERNAL_ERROR")
 
@@ -60,29 +70,41 @@ def tell_why(flow: Any, flow_run: FlowRun, state: State[Any]) -> None:
 )
 def finetune(config: TrainingConfig) -> JobResult | State:
     """Run one fine-tuning job, from its configuration to an evaluated adapter."""
-    if is_cancelled():
-        return Cancelled(message=CANCELLED)
     record = JobRecord.current()
-    tag_current_run(config)
-    with record.heartbeat():
-        plan = validate(config)
-        machine = provision(plan)
+    with record.alone():
+        if is_cancelled():
+            return Cancelled(message=CANCELLED)
+        tag_current_run(config)
         try:
-            trained = train(plan, machine)
-        finally:
-            cost = release(machine)
-        adapter = upload(trained, plan)
-        endpoint = deploy(adapter, plan) if config.deploy else None
-        evaluation = evaluate(adapter, plan)
-        result = JobResult(
-            adapter_id=adapter.adapter_id,
-            artifact=adapter.artifact,
-            training=trained.summary,
-            evaluation=evaluation,
-            cost=cost,
-            reused_from=trained.job_id if trained.job_id != record.job_id else None,
-            endpoint=endpoint,
-            step_seconds=record.step_seconds(),
-        )
-        record.finish(result)
-        return result
+            return run_steps(config, record)
+        except Pause as pause:
+            release_whatever_is_left(record)
+            suspend(record, pause)
+
+
+def run_steps(config: TrainingConfig, record: JobRecord) -> JobResult:
+    """Go through the steps; ``Pause`` is raised where somebody wants the job to pause before or while it trains."""
+    pause_if_asked(record)
+    plan = validate(config)
+    pause_if_asked(record)
+    machine = provision(plan)
+    try:
+        trained = train(plan, machine)
+    finally:
+        cost = release(machine)
+    record.run.withdraw(Request.PAUSE)  # what remains is short, and pausing would save nothing
+    adapter = upload(trained, plan)
+    endpoint = deploy(adapter, plan) if config.deploy else None
+    evaluation = evaluate(adapter, plan)
+    result = JobResult(
+        adapter_id=adapter.adapter_id,
+        artifact=adapter.artifact,
+        training=trained.summary,
+        evaluation=evaluation,
+        cost=cost,
+        reused_from=trained.job_id if trained.job_id != record.job_id else None,
+        endpoint=endpoint,
+        step_seconds=record.step_seconds(),
+    )
+    record.finish(result)
+    return result

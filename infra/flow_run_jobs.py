@@ -9,7 +9,7 @@ from infra.job_reads import Run
 from infra.settings import Settings
 from peft_studio.config import TrainingConfig
 from peft_studio.experiments import project_of
-from peft_studio.jobs import Job, JobResult, JobStatus, Phase, job_id_of
+from peft_studio.jobs import Job, JobResult, JobStatus, Phase, TerminationReason, job_id_of
 
 STATES = {
     # Crashed is a passing state: infra/recovery.py takes such a run up again, or fails it with a reason.
@@ -19,6 +19,7 @@ STATES = {
     JobStatus.FAILED: [StateType.FAILED],
     JobStatus.CANCELLED: [StateType.CANCELLED],
 }
+PARENT = "parent:"  # tag of a clone, before the id of the job it is one of
 _status_of = {state: status for status, states in STATES.items() for state in states}
 
 
@@ -48,6 +49,7 @@ def job_of(run: Run, settings: Settings) -> Job:
         created_at=run.created,
         started_at=run.start_time,
         attempts=run.run_count,
+        parent_job_id=next((tag.removeprefix(PARENT) for tag in run.tags if tag.startswith(PARENT)), None),
     )
     completed = run.state_type is StateType.COMPLETED and run.result is not None
     changes = _outcome(JobResult.model_validate_json(run.result or "")) if completed else _so_far(job, run, settings)
@@ -72,14 +74,28 @@ def _so_far(job: Job, run: Run, settings: Settings) -> dict[str, Any]:
     changes: dict[str, Any] = {"phase": latest.phase or Phase.QUEUED, "metrics": latest.metrics}
     if total := latest.metrics.get("total_steps"):
         changes["progress"] = min(latest.metrics.get("step", 0) / total, 1.0)
-    if job.status is JobStatus.PENDING and run.run_count:
-        changes["phase"] = Phase.RECOVERING
+    if job.status is JobStatus.RUNNING and latest.phase is Phase.PAUSED:
+        changes["phase"] = Phase.PAUSING  # until its process has told Prefect
+    if job.status is JobStatus.PENDING:
+        changes["phase"] = _waiting_for(run.state_type, latest.phase)
     if job.status.is_final:
         changes["phase"] = Phase.DONE
         changes["cost"] = 0.0 if job.config.provider == "local" else None
+    if job.status is JobStatus.CANCELLED:
+        changes["termination_reason"] = TerminationReason.CANCELLED
     if job.status is JobStatus.FAILED:
         changes["error"] = latest.failure or {"error": run.state_message}
+        changes["termination_reason"] = TerminationReason.of_failure(latest.failure["code"] if latest.failure else "")
     return changes
+
+
+def _waiting_for(state: StateType, phase: Phase | None) -> Phase:
+    """Say what a pending job waits for: its turn, most of the time."""
+    if state is StateType.PAUSED:
+        return Phase.PAUSED
+    if phase is Phase.PAUSING:
+        return phase
+    return Phase.RECOVERING if phase is Phase.RECOVERING or state is StateType.CRASHED else Phase.QUEUED
 
 
 def _outcome(result: JobResult) -> dict[str, Any]:
@@ -95,8 +111,9 @@ def _outcome(result: JobResult) -> dict[str, Any]:
         "progress": 1.0,
         "cost": result.cost,
         "metrics": metrics,
+        "termination_reason": TerminationReason.REUSED if result.reused_from else TerminationReason.COMPLETED,
         **{
             name: getattr(result, name)
-            for name in ("artifact", "evaluation", "reused_from", "endpoint", "step_seconds")
+            for name in ("adapter_id", "artifact", "evaluation", "reused_from", "endpoint", "step_seconds")
         },
     }

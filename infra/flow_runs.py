@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
+from itertools import takewhile
 from uuid import UUID
 
 import httpx
@@ -20,7 +21,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.runtime import flow_run as current_flow_run
 from prefect.states import Cancelled, Cancelling
 
-from infra.flow_run_jobs import STATES, job_of, status_of, tags_of
+from infra.flow_run_jobs import PARENT, STATES, job_of, status_of, tags_of
 from infra.job_reads import JobReads, Run, RunFilter
 from infra.planning import make_plan
 from infra.prefect_database import PrefectDatabase
@@ -95,11 +96,13 @@ class FlowRuns:
         self._followed: dict[UUID, _Followed] = {}
         self._submitting = asyncio.Semaphore(_SUBMISSIONS)
 
-    async def submit(self, config: TrainingConfig, *, idempotency_key: str | None = None) -> Submitted:
+    async def submit(
+        self, config: TrainingConfig, *, idempotency_key: str | None = None, parent_job_id: str | None = None
+    ) -> Submitted:
         """Validate a configuration and start a flow run for it; a repeated key gives the job of the first time."""
         plan = await asyncio.to_thread(make_plan, config, self._settings)
         async with self._submitting, answering():
-            flow_run = await self._create(config, idempotency_key)
+            flow_run = await self._create(config, idempotency_key, parent_job_id)
         job = job_of(Run.of(flow_run), self._settings)
         if job.config != config:
             raise Conflict(
@@ -204,10 +207,10 @@ class FlowRuns:
                 self._client = await self._stack.enter_async_context(get_client())
             return self._client
 
-    async def _create(self, config: TrainingConfig, idempotency_key: str | None) -> FlowRun:
+    async def _create(self, config: TrainingConfig, idempotency_key: str | None, parent_job_id: str | None) -> FlowRun:
         wanted = DeploymentFlowRunCreate(
             parameters={"config": config.model_dump(mode="json", exclude_unset=True)},
-            tags=tags_of(config),
+            tags=[*tags_of(config), *([PARENT + parent_job_id] if parent_job_id else [])],
             idempotency_key=idempotency_key,
             # It was checked just now, and better: by its own model. A JSON schema costs the server 16 ms a job.
             enforce_parameter_schema=False,
@@ -264,7 +267,9 @@ def tag_current_run(config: TrainingConfig) -> None:
 
 
 def is_cancelled() -> bool:
-    """Tell whether the current flow run was cancelled between a worker's taking it and its first line."""
+    """Tell whether the current flow run was cancelled between its being scheduled and its first line."""
     with get_client(sync_client=True) as client:
         states = client.read_flow_run_states(UUID(current_flow_run.id))
-    return any(state.is_cancelled() or state.is_cancelling() for state in states)
+    latest_first = sorted(states, key=lambda state: state.timestamp, reverse=True)
+    since_scheduled = takewhile(lambda state: not state.is_scheduled(), latest_first)
+    return any(state.is_cancelled() or state.is_cancelling() for state in since_scheduled)

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 import httpx
@@ -22,12 +23,14 @@ from prefect.client.schemas.filters import (
     FlowRunFilterStateType,
 )
 from prefect.client.schemas.objects import FlowRun, State, StateType
-from prefect.states import AwaitingRetry, Cancelled, Failed
+from prefect.states import AwaitingRetry, Cancelled, Failed, Suspended
 
 from infra.flow_runs import CANCELLED, FLOW
+from infra.job_control import RETRIED
 from infra.job_record import HEARTBEAT, HEARTBEAT_SECONDS, JobRecord
 from infra.settings import Settings
-from peft_studio.jobs import Phase, job_id_of
+from peft_studio.jobs import JobStatus, Phase, job_id_of
+from peft_studio.run_dir import Request
 
 log = logging.getLogger(__name__)
 CHECK_SECONDS = 2.0
@@ -82,15 +85,20 @@ class Recovery:
         return datetime.fromtimestamp(beat, UTC)
 
     async def _take_up(self, client: PrefectClient, run: FlowRun, state: State) -> None:
-        """Schedule a dead run again, end one that was being cancelled, give up on one that died too often."""
+        """Schedule a dead run again, end one that was being ended, give up on one that died too often."""
         record = JobRecord(job_id_of(run.id), self._settings)
         self._silent_since.pop(record.job_id, None)
-        deaths = 1 + sum(past.message == _TAKEN_UP for past in await client.read_flow_run_states(run.id))
+        deaths = 1 + times_taken_up(await client.read_flow_run_states(run.id))
+        if (await client.read_flow_run(run.id)).state_type is not run.state_type:
+            return  # somebody decided otherwise meanwhile
         if state.is_cancelling():
             await client.set_flow_run_state(run.id, Cancelled(message=CANCELLED), force=True)
+        elif record.run.is_asked(Request.PAUSE):
+            record.run.enter(Phase.PAUSED, JobStatus.PENDING)
+            await client.set_flow_run_state(run.id, Suspended(), force=True)
         elif deaths > self._settings.max_recoveries:
             reason = f"The job's process died {deaths} times; the last time: {state.message or 'without a word'}"
-            record.fail("The job's process died too often.", reason, "INTERNAL_ERROR")
+            record.fail("The job's process died too often.", reason, "PROCESS_DIED")
             await client.set_flow_run_state(run.id, Failed(message=reason), force=True)
         else:
             record.say("The job's process is gone; the job is taken up again.", "WARNING")
@@ -99,3 +107,11 @@ class Recovery:
                 run.id, AwaitingRetry(message=_TAKEN_UP, scheduled_time=datetime.now(UTC)), force=True
             )
         log.warning("Recovered %s from %s (death %d)", record.job_id, state.name, deaths)
+
+
+def times_taken_up(states: Sequence[State]) -> int:
+    """Count how often a run was taken up since it began, or since a user had it tried again."""
+    taken_up = 0
+    for state in sorted(states, key=lambda state: state.timestamp):
+        taken_up = 0 if state.message == RETRIED else taken_up + (state.message == _TAKEN_UP)
+    return taken_up

@@ -21,6 +21,7 @@ import socket
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -79,7 +80,16 @@ def _become(connection: socket.socket, request: dict[str, Any], streams: list[in
     """Be the program that was asked for, in the freshly forked child; leave as any Python program does."""
     code = 70
     connection = socket.socket(fileno=connection.detach())  # outlives the server's own frames
-    atexit.register(lambda: connection.sendall(f"{code}\n".encode()))  # registered first, so it runs last
+
+    def leave() -> None:
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):
+                stream.flush()
+        connection.sendall(f"{code}\n".encode())
+        # Taking apart what the server had imported would cost a second, in which the program seems to be running still.
+        os._exit(code)
+
+    atexit.register(leave)  # registered first, so it runs last
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     for number, stream in enumerate(streams):
         os.dup2(stream, number)

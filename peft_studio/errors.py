@@ -15,6 +15,10 @@ What can go wrong, and what the caller can do about it.
     ├── ResourceUnavailable      wait, or choose another machine
     │   └── Unreachable          start the studio, or correct its address
     ├── TrainingFailed           read the job's log
+    │   ├── OutOfMemory          lower batch_size or max_length, or quantize
+    │   ├── Diverged             lower learning_rate
+    │   ├── DiskFull             make room, then retry the job
+    │   ├── DeployFailed         see the reason, then retry the job
     │   └── TrainerDied          nothing: it is tried again from the last checkpoint
     └── InternalError            report the reference
 
@@ -123,8 +127,34 @@ class TrainingFailed(StudioError):
     code = "TRAINING_FAILED"
 
 
+class OutOfMemory(TrainingFailed):
+    """Out of memory"""
+
+    code = "OUT_OF_MEMORY"
+
+
+class Diverged(TrainingFailed):
+    """The loss is no longer a number."""
+
+    code = "DIVERGED"
+
+
+class DiskFull(TrainingFailed):
+    """The disk is full."""
+
+    code = "DISK_FULL"
+
+
+class DeployFailed(TrainingFailed):
+    """The adapter could not be deployed."""
+
+    code = "DEPLOY_FAILED"
+
+
 class TrainerDied(TrainingFailed):
     """The trainer process ended without a word."""
+
+    code = "PROCESS_DIED"
 
 
 class InternalError(StudioError):

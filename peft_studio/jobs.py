@@ -40,7 +40,43 @@ class Phase(StrEnum):
     DEPLOYING = "deploying"
     EVALUATING = "evaluating"
     RECOVERING = "recovering"
+    PAUSING = "pausing"
+    PAUSED = "paused"
     DONE = "done"
+
+
+class TerminationReason(StrEnum):
+    """Why a job ended."""
+
+    COMPLETED = "completed"
+    REUSED = "reused"
+    CANCELLED = "cancelled"
+    INVALID_CONFIG = "invalid_config"
+    OUT_OF_MEMORY = "out_of_memory"
+    DIVERGED = "diverged"
+    DISK_FULL = "disk_full"
+    PROCESS_DIED = "process_died"
+    RESOURCE_UNAVAILABLE = "resource_unavailable"
+    TRAINING_FAILED = "training_failed"
+    DEPLOY_FAILED = "deploy_failed"
+    TIMED_OUT = "timed_out"
+    INTERNAL_ERROR = "internal_error"
+
+    @classmethod
+    def of_failure(cls, code: str) -> "TerminationReason":
+        """Return what a failure's code stands for."""
+        if code in ("PLATFORM_NOT_CONNECTED", "INSUFFICIENT_CREDITS"):
+            return cls.RESOURCE_UNAVAILABLE
+        if code in ("NOT_FOUND", "PERMISSION_DENIED"):  # of a model, a data set
+            return cls.INVALID_CONFIG
+        return next((reason for reason in _FAILURES if reason == code.lower()), cls.INTERNAL_ERROR)
+
+
+_FAILURES = frozenset(TerminationReason) - {
+    TerminationReason.COMPLETED,
+    TerminationReason.REUSED,
+    TerminationReason.CANCELLED,
+}
 
 
 class Artifact(BaseModel):
@@ -136,6 +172,9 @@ class Job(BaseModel):
     artifact: Artifact | None = None
     evaluation: Evaluation | None = None
     error: dict[str, Any] | None = None
+    termination_reason: TerminationReason | None = Field(default=None, description="Why it ended, once it has.")
+    parent_job_id: str | None = Field(default=None, description="The job that this one is a clone of.")
+    adapter_id: str | None = None
     reused_from: str | None = None
     endpoint: str | None = None
     step_seconds: dict[str, float] = Field(default_factory=dict)

@@ -9,6 +9,7 @@ RunDir: the one place a job's work lives on disk, and all that the trainer is gi
     summary.json         TrainingSummary, written when the adapter is whole
     evaluation.json      Evaluation
     failure.json         the Failure that ended the last attempt
+    requests/            what the running job is asked for (Request), each a file that is removed once it is done
     trainer.log          the trainer's standard output and error
 
 An event's sequence number is its line number, starting at 1: readers resume from it, and no writer has to
@@ -20,16 +21,27 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from peft_studio.config import TrainingConfig
-from peft_studio.events import Event, Failure, Metrics, Status, parse_event
-from peft_studio.jobs import Evaluation, Phase, TrainingSummary
+from peft_studio.events import Event, Failure, Metrics, Status, now, parse_event
+from peft_studio.jobs import Evaluation, JobStatus, Phase, TrainingSummary
 
 M = TypeVar("M", bound=BaseModel)
+
+
+class Request(StrEnum):
+    """What a job can be asked for while it runs."""
+
+    PAUSE = "pause"
+    CHECKPOINT = "checkpoint"
+
+
 _TAIL_BYTES = 1 << 16
 
 
@@ -92,6 +104,24 @@ class RunDir:
         """Why the last attempt ended, where it ended by itself."""
         return self.read("failure.json", Failure)
 
+    def ask(self, request: Request) -> datetime:
+        """Ask the running job for something; return the time of it, by the clock of files."""
+        file = self.path / "requests" / request
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+        with suppress(FileNotFoundError):  # done already
+            return datetime.fromtimestamp(file.stat().st_mtime, UTC)
+        return now()
+
+    def is_asked(self, request: Request) -> bool:
+        """Tell whether something is asked for: one look at the disk, so that it can be done between any two steps."""
+        return (self.path / "requests" / request).exists()
+
+    def withdraw(self, *requests: Request) -> None:
+        """Ask no longer, because it is done or not wanted any more."""
+        for request in requests:
+            (self.path / "requests" / request).unlink(missing_ok=True)
+
     def append(self, event: Event) -> None:
         """Add an event: one line, one write, so that two writers never mix."""
         self.path.mkdir(parents=True, exist_ok=True)
@@ -105,6 +135,10 @@ class RunDir:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.events_path))
         finally:
             os.close(file)
+
+    def enter(self, phase: Phase, status: JobStatus = JobStatus.RUNNING) -> None:
+        """Note that the job goes on to another phase."""
+        self.append(Status(job_id=self.job_id, status=status, phase=phase))
 
     def events(self, after: int = 0) -> Iterator[tuple[int, Event]]:
         """Every whole event with a sequence number above ``after``."""
@@ -124,6 +158,8 @@ class RunDir:
                 match parse_event(line):
                     case Status(phase=Phase() as phase):
                         latest.phase = phase
+                        if phase is Phase.QUEUED:  # it was taken up again after it had failed
+                            latest.failure = None
                     case Metrics(metrics=metrics):
                         latest.metrics = metrics if "loss" in metrics else {**latest.metrics, **metrics}
                     case Failure() as failure:

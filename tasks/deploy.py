@@ -11,7 +11,7 @@ from infra.job_record import JobRecord
 from infra.serving.local import LocalDeployments
 from infra.serving.records import PREFIX as DEPLOYMENT_PREFIX
 from infra.serving.records import Deployment
-from peft_studio.errors import InvalidConfig, NotFound, ResourceUnavailable, TrainingFailed
+from peft_studio.errors import DeployFailed, InvalidConfig, NotFound, ResourceUnavailable, TrainingFailed
 from peft_studio.jobs import PREFIX, Phase
 from peft_studio.plan import Plan
 from tasks.retrying import retry_on
@@ -37,8 +37,8 @@ def deploy(stored: Stored, plan: Plan) -> str:
     try:
         key = record.job_id.removeprefix(PREFIX)
         deployment, said = asyncio.run(serve(stored, plan, key, LocalDeployments()))
-    except InvalidConfig as error:
-        raise TrainingFailed(error.message, **error.details) from error
+    except (InvalidConfig, TrainingFailed) as error:
+        raise DeployFailed(error.message, **error.details) from error
     record.say(f"The adapter answers at {deployment.endpoint} as model {deployment.deployment_id} ({said}).")
     return str(deployment.endpoint)
 

@@ -8,16 +8,19 @@ from prefect.context import TaskRunContext
 from pydantic import BaseModel
 
 from infra.job_record import JobRecord
+from infra.pausing import is_pause_asked, pause_if_asked
 from infra.providers import provider
 from infra.providers.base import Machine
 from infra.settings import settings
-from peft_studio.errors import ResourceUnavailable, TrainerDied, TrainingFailed
+from peft_studio.errors import DiskFull, ResourceUnavailable, TrainerDied, TrainingFailed
 from peft_studio.jobs import Phase, TrainingSummary
 from peft_studio.plan import Plan
-from peft_studio.run_dir import EventReader, RunDir
+from peft_studio.run_dir import EventReader, Request, RunDir
+from peft_studio.trainer.outcome import FULL
 from tasks.retrying import retry_on
 
 _POLL_SECONDS = 0.1
+_CHECKPOINT_SECONDS = 60.0  # a trainer that is paused has time to save what it has
 _LOG_LINES = 30
 
 
@@ -60,6 +63,7 @@ def _content_key(context: TaskRunContext, arguments: dict[str, object]) -> str:
 def train_once(plan: Plan, machine: Machine) -> Trained:
     """Run the trainer to its end; one that died is run again, from its last checkpoint."""
     record = JobRecord.current()
+    pause_if_asked(record)
     record.enter(Phase.TRAINING)
     (record.run.path / "failure.json").unlink(missing_ok=True)
     reader = EventReader(record.run)
@@ -73,8 +77,12 @@ def train_once(plan: Plan, machine: Machine) -> Trained:
             code = attempt.poll()
             for _, event in reader.read():
                 record.show(event)
+            if code is None and is_pause_asked(record):
+                attempt.stop(_CHECKPOINT_SECONDS)
+                pause_if_asked(record)
     finally:
         attempt.stop()
+        record.run.withdraw(Request.CHECKPOINT)
     if code != 0:
         raise _reason(code, record)
     summary = record.run.read_summary()
@@ -87,10 +95,12 @@ def _reason(code: int, record: JobRecord) -> TrainingFailed:
     """Tell an error that would come again from an end that was none of the trainer's doing."""
     if failure := record.run.read_failure():
         if failure.code == ResourceUnavailable.code:  # a hub that is away, say
-            return TrainerDied(failure.error, issue=failure.details)
+            return TrainerDied(failure.error, issue=failure.details, code=failure.code)
         if failure.code == "INTERNAL_ERROR":
             record.say(_tail(record.run), "ERROR")
         return TrainingFailed(failure.error, issue=failure.details, code=failure.code)
+    if code == FULL:
+        return DiskFull(issue="Make room, then retry the job.")
     record.say(f"The trainer ended with code {code}; trying again from its last checkpoint.", "WARNING")
     return TrainerDied(f"The trainer ended without a word, with code {code}.")
 

@@ -1,10 +1,21 @@
 """One file per section of the contract; a new one is named here and nowhere else."""
 
-from api.routes import adapters, datasets, deployments, experiments, health, jobs, live, resources
+from api.routes import (
+    adapters,
+    datasets,
+    deployments,
+    experiments,
+    health,
+    job_control,
+    job_history,
+    jobs,
+    live,
+    resources,
+)
 
 AT_ROOT = {"Health": health.ROUTES, "Live": live.ROUTES}
 BELOW_API = {
-    "Jobs": jobs.ROUTES,
+    "Jobs": [*jobs.ROUTES, *job_control.ROUTES, *job_history.ROUTES],
     "Data sets": datasets.ROUTES,
     "Resources": resources.ROUTES,
     "Adapters": adapters.ROUTES,

@@ -7,6 +7,8 @@ from pydantic import BaseModel
 from peft_studio.plan import Plan
 from peft_studio.run_dir import RunDir
 
+STOP_SECONDS = 8.0
+
 
 class Machine(BaseModel):
     """A machine that a job trains on."""
@@ -24,8 +26,8 @@ class Attempt(Protocol):
         """Return the trainer's exit code, or None while it works."""
         ...
 
-    def stop(self) -> None:
-        """Have the trainer save a checkpoint and end; returns when it is gone, at most ten seconds later."""
+    def stop(self, seconds: float = STOP_SECONDS) -> None:
+        """Have the trainer save a checkpoint and end; returns when it is gone, by force after so many seconds."""
         ...
 
 

@@ -3,11 +3,9 @@
 import subprocess
 import sys
 
-from infra.providers.base import Machine
+from infra.providers.base import STOP_SECONDS, Machine
 from peft_studio.plan import Plan
 from peft_studio.run_dir import RunDir
-
-_STOP_SECONDS = 8.0
 
 
 class LocalAttempt:
@@ -28,12 +26,12 @@ class LocalAttempt:
         """Return the exit code, or None while it works; negative or above 128 when a signal ended it."""
         return self._process.poll()
 
-    def stop(self) -> None:
+    def stop(self, seconds: float = STOP_SECONDS) -> None:
         """End the process: first with a request to save a checkpoint, then by force."""
         if self._process.poll() is None:
             self._process.terminate()
             try:
-                self._process.wait(_STOP_SECONDS)
+                self._process.wait(seconds)
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()

@@ -5,7 +5,7 @@ Train one adapter.
 
 Reads config.json (and plan.json) in the run directory; appends to events.jsonl while it works; leaves adapter/ and
 summary.json. Started again in the same directory it goes on from the newest checkpoint. Exit codes: 0 done, 64 failed
-for good, 70 crashed, 73 another trainer is at work there, 75 stopped with a checkpoint.
+for good, 70 crashed, 73 another trainer is at work there, 74 no room on the disk, 75 stopped with a checkpoint.
 PEFT_STUDIO_THREADS sets the number of CPU threads.
 """
 

@@ -15,6 +15,7 @@ import torch
 from peft import get_peft_model_state_dict
 from pydantic import BaseModel, ValidationError
 
+from peft_studio.run_dir import Request, RunDir
 from peft_studio.trainer.report import Reporter
 
 KEPT = 2
@@ -28,6 +29,7 @@ class Progress(BaseModel):
     """How far training has come, over all attempts."""
 
     step: int = 0  # the place in the data follows from it: an epoch's order is a function of seed and epoch
+    epoch: float | None = None  # for readers
     tokens: int = 0
     supervised_tokens: int = 0
     seconds: float = 0.0
@@ -73,15 +75,28 @@ class Checkpoints:
     whole unless the disk lost something since: then the manifest's hashes tell.
     """
 
-    def __init__(self, folder: Path, purpose: str, report: Reporter):
-        self._folder = folder
+    def __init__(self, run: RunDir, purpose: str, report: Reporter):
+        self._run = run
+        self._folder = run.checkpoints
         self._purpose = purpose
         self._report = report
 
+    @property
+    def requested(self) -> bool:
+        """Whether somebody asked for a checkpoint out of turn."""
+        return self._run.is_asked(Request.CHECKPOINT)
+
     def save(self, progress: Progress, model: Any, parts: Mapping[str, Stateful]) -> None:
         """Save, and delete all but the newest; where that fails the older ones stay and a warning is reported."""
+        try:
+            self._save(progress, model, parts)
+        finally:
+            self._run.withdraw(Request.CHECKPOINT)
+
+    def _save(self, progress: Progress, model: Any, parts: Mapping[str, Stateful]) -> None:
         final = self._folder / f"step-{progress.step}"
         if final.is_dir() and self._defect(final) is None:
+            (final / MANIFEST).touch()  # whoever asked for a checkpoint sees that this one is the answer
             return
         temporary = self._folder / f".step-{progress.step}"
         try:

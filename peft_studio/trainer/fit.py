@@ -12,7 +12,7 @@ import torch
 
 from peft_studio.algorithms import Algorithm
 from peft_studio.config import TrainingConfig
-from peft_studio.errors import TrainingFailed
+from peft_studio.errors import Diverged
 from peft_studio.trainer.adalora import RankAllocation
 from peft_studio.trainer.checkpoint import Checkpoints, Progress, Stateful, random_state, set_random_state
 from peft_studio.trainer.data import Row, collate, epoch_order
@@ -92,7 +92,9 @@ class Training:
             while True:
                 if progress.step % schedule.steps_per_epoch == 0 or progress.step == schedule.total:
                     self._evaluate()
-                if progress.step and progress.step % self._config.checkpoint_steps == 0:
+                if progress.step and (
+                    progress.step % self._config.checkpoint_steps == 0 or self._checkpoints.requested
+                ):
                     self._save()
                 if progress.step == schedule.total:
                     return progress
@@ -183,6 +185,7 @@ class Training:
         self._report.evaluation(progress.step, self.epochs, progress.eval_loss)
 
     def _save(self) -> None:
+        self._progress.epoch = self.epochs
         self._checkpoints.save(self._progress, self._model, self._state)
 
 
@@ -197,7 +200,7 @@ def require_finite(loss: float, gradient: float, step: int) -> None:
     """Refuse to take a step that would ruin the adapter."""
     for name, value in (("loss", loss), ("gradient", gradient)):
         if not math.isfinite(value):
-            raise TrainingFailed(
+            raise Diverged(
                 f"The {name} became {value} at step {step}.",
                 field="learning_rate",
                 issue="Lower learning_rate, add warmup_steps or set precision to float32, and look for broken rows.",

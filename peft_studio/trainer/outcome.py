@@ -7,15 +7,16 @@ import traceback
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
-from peft_studio.errors import Conflict, InternalError, StudioError, TrainingFailed
+from peft_studio.errors import Conflict, DiskFull, InternalError, OutOfMemory, StudioError
 from peft_studio.events import Failure
 from peft_studio.run_dir import RunDir
-from peft_studio.trainer.report import Reporter
+from peft_studio.trainer.report import DISK_FULL, Reporter
 from peft_studio.trainer.stop import Stopped, StopSignal
 
 DONE = 0
 FAILED = 64  # a StudioError: the same input would fail again
 CRASHED = 70  # anything else: another attempt may go better
+FULL = 74  # the disk is full, maybe too full to leave a word about it
 BUSY = 73  # another trainer holds the run directory
 STOPPED = 75  # a stop was asked for: start again to go on
 
@@ -42,7 +43,9 @@ def attempt(run: RunDir, stop: StopSignal, work: Callable[[], None], patience: f
         return _fail(run, error, FAILED)
     except Exception as error:
         if _is_out_of_memory(error):
-            return _fail(run, TrainingFailed("Out of memory", issue=_memory_advice(error)), FAILED)
+            return _fail(run, OutOfMemory(issue=_memory_advice(error)), FAILED)
+        if isinstance(error, OSError) and error.errno in DISK_FULL:
+            return _fail(run, DiskFull(issue=f"Make room, then retry the job ({error})."), FULL)
         traceback.print_exc()
         line = (str(error).strip() or "no message").splitlines()[0]
         return _fail(run, InternalError(f"{type(error).__name__}: {line}", issue="See the trainer's log."), CRASHED)

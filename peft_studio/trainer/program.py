@@ -56,7 +56,7 @@ def train(run: RunDir, stop: StopSignal) -> None:
     start = starting_factors(model) if config.method.moves_base else None
     stop.check()
 
-    checkpoints = Checkpoints(run.checkpoints, purpose(config, rows), report)
+    checkpoints = Checkpoints(run, purpose(config, rows), report)
     training = Training(model, rows.rows, held_out.rows, config, checkpoints, report, stop)
     progress = training.run()
 

@@ -39,7 +39,7 @@ def connect(jobs: JobsInMemory, deployments: DeploymentsInMemory, tmp_path: Path
 
         def opened(key: str | None = "writes", **settings: Any) -> Client:
             given = Settings.model_validate({"requests_per_minute": 1000, "data_dir": tmp_path / "data", **settings})
-            app = create_app(jobs, KeysInMemory(), given, deployments)
+            app = create_app(jobs, KeysInMemory(), given, deployments, control=jobs)
             # Errors inside the API are answered like everywhere else, and not raised into the test.
             client = stack.enter_context(TestClient(app, raise_server_exceptions=False))
             if key:

@@ -8,6 +8,7 @@ from typing import Any
 from uuid import uuid4
 
 from api.dependencies import Role
+from peft_studio.checkpoints import Checkpoint
 from peft_studio.config import TrainingConfig
 from peft_studio.errors import Conflict, InvalidConfig, JobNotFound
 from peft_studio.events import Event, Log, Status
@@ -81,9 +82,14 @@ class JobsInMemory:
         if isinstance(event, Status):
             self.jobs[event.job_id] = self.jobs[event.job_id].model_copy(update={"status": event.status})
 
-    async def submit(self, config: TrainingConfig, *, idempotency_key: str | None = None) -> Submitted:
+    async def submit(
+        self, config: TrainingConfig, *, idempotency_key: str | None = None, parent_job_id: str | None = None
+    ) -> Submitted:
         self._stumble()
-        job = self.jobs[self.keys[idempotency_key]] if idempotency_key in self.keys else self.add(config=config)
+        if idempotency_key in self.keys:
+            job = self.jobs[self.keys[idempotency_key]]
+        else:
+            job = self.add(config=config, parent_job_id=parent_job_id)
         if idempotency_key:
             self.keys[idempotency_key] = job.job_id
         return Submitted(job, plan_of(config))
@@ -123,6 +129,34 @@ class JobsInMemory:
         if job.status.is_final:
             raise Conflict(f"The job has already ended: it is {job.status}.", status=job.status)
         self.say(Status(job_id=job_id, status=JobStatus.CANCELLED))
+        return self.jobs[job_id]
+
+    async def pause(self, job_id: str) -> Job:
+        job = await self.get(job_id)
+        if job.status.is_final or job.phase is Phase.PAUSED:
+            raise Conflict("The job cannot be paused.", phase=job.phase)
+        return self._change(job_id, JobStatus.PENDING, Phase.PAUSED)
+
+    async def resume(self, job_id: str) -> Job:
+        if (job := await self.get(job_id)).phase is not Phase.PAUSED:
+            raise Conflict(f"The job is not paused: it is {job.status}.", status=job.status)
+        return self._change(job_id, JobStatus.PENDING, Phase.QUEUED)
+
+    async def retry(self, job_id: str) -> Job:
+        if (job := await self.get(job_id)).status not in (JobStatus.FAILED, JobStatus.CANCELLED):
+            raise Conflict(f"The job cannot be tried again: it is {job.status}.", status=job.status)
+        return self._change(job_id, JobStatus.PENDING, Phase.QUEUED)
+
+    async def checkpoint(self, job_id: str) -> Checkpoint:
+        if (job := await self.get(job_id)).phase is not Phase.TRAINING:
+            raise Conflict(f"The job does not train: it is {job.phase}.", phase=job.phase)
+        step = int(job.metrics["step"])
+        return Checkpoint(
+            step=step, epoch=1.5, path=f"/runs/step-{step}", size_bytes=7, created_at=START, loss=job.metrics["loss"]
+        )
+
+    def _change(self, job_id: str, status: JobStatus, phase: Phase) -> Job:
+        self.jobs[job_id] = self.jobs[job_id].model_copy(update={"status": status, "phase": phase})
         return self.jobs[job_id]
 
     async def logs(self, job_id: str, lines: int) -> Sequence[Log]:

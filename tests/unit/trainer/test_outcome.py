@@ -1,3 +1,4 @@
+import errno
 import fcntl
 import resource
 import threading
@@ -8,7 +9,7 @@ import pytest
 
 from peft_studio.errors import InvalidConfig, StudioError, TrainingFailed
 from peft_studio.run_dir import RunDir
-from peft_studio.trainer.outcome import BUSY, CRASHED, DONE, FAILED, STOPPED, attempt
+from peft_studio.trainer.outcome import BUSY, CRASHED, DONE, FAILED, FULL, STOPPED, attempt
 from peft_studio.trainer.report import Reporter
 from peft_studio.trainer.stop import Stopped, StopSignal
 
@@ -29,7 +30,14 @@ def fail_with(error: Exception) -> None:
         (TrainingFailed("It broke."), FAILED, "TRAINING_FAILED", "It broke."),
         (KeyError("x"), CRASHED, "INTERNAL_ERROR", "KeyError: 'x'"),
         (RuntimeError("first\nsecond"), CRASHED, "INTERNAL_ERROR", "RuntimeError: first"),
-        (MemoryError(), FAILED, "TRAINING_FAILED", "Out of memory"),
+        (MemoryError(), FAILED, "OUT_OF_MEMORY", "Out of memory"),
+        (OSError(errno.ENOSPC, "No space left on device"), FULL, "DISK_FULL", "The disk is full."),
+        (
+            OSError(errno.EACCES, "Permission denied"),
+            CRASHED,
+            "INTERNAL_ERROR",
+            "PermissionError: [Errno 13] Permission denied",
+        ),
     ],
 )
 def test_an_error_becomes_an_exit_code_and_a_failure(

@@ -250,7 +250,7 @@ def test_a_loss_that_is_no_number_ends_training_with_advice(tmp_path: Path, rows
     run = make_run(tmp_path / "run", broken, rows)
     assert train(run, StopSignal()) == FAILED
     failure = failure_of(run)
-    assert failure.code == "TRAINING_FAILED"
+    assert failure.code == "DIVERGED"
     assert failure.error == "The loss became nan at step 1."
     assert "Lower learning_rate" in failure.details
     assert [event for _, event in run.events() if isinstance(event, Failure)] == [failure]

@@ -1,0 +1,98 @@
+"""What is done with training jobs: plan, clone, pause, resume, retry, have a checkpoint saved."""
+
+from typing import Annotated
+
+from litestar import post
+from litestar.di import NamedDependency
+from litestar.openapi.spec import Example
+from litestar.params import Body, FromPath, SkipValidation
+
+from api import examples
+from api.dependencies import Control, Jobs
+from api.job_wire import CheckpointSaved, CloneJob, JobChanged, JobPlan
+from api.openapi import documented
+from api.wire import CreateJob, JobCreated
+from infra.job_plans import JobPlans
+
+TheJobs = NamedDependency[SkipValidation[Jobs]]
+TheControl = NamedDependency[SkipValidation[Control]]
+
+
+@post(
+    "/jobs/plan",
+    status_code=200,
+    summary="Plan a training job",
+    responses=documented(JobPlan, examples.PLAN, 402, 403, 409, 413, 415),
+)
+async def plan_job(
+    data: Annotated[CreateJob, Body(examples=[Example(value={"config": examples.CONFIG})])],
+    plans: NamedDependency[SkipValidation[JobPlans]],
+) -> JobPlan:
+    """Check a configuration and say what its job would take, as creating it does, but create nothing."""
+    return JobPlan.of(await plans.plan(data.config))
+
+
+@post(
+    "/jobs/{job_id:str}/clone",
+    summary="Clone a job",
+    responses=documented(JobCreated, examples.CREATED, 402, 403, 404, 409, 413, 415, status=201),
+)
+async def clone_job(
+    jobs: TheJobs,
+    job_id: FromPath[str],
+    data: Annotated[CloneJob | None, Body(examples=[Example(value={"config": {"learning_rate": 1e-4}})])] = None,
+) -> JobCreated:
+    """Start a new job with another one's configuration, changed where the body says so."""
+    config = (data or CloneJob()).config_of(await jobs.get(job_id))
+    return JobCreated.of(await jobs.submit(config, parent_job_id=job_id))
+
+
+@post(
+    "/jobs/{job_id:str}/pause",
+    status_code=200,
+    summary="Pause a job",
+    responses=documented(JobChanged, examples.PAUSED, 403, 404, 409),
+)
+async def pause_job(control: TheControl, job_id: FromPath[str]) -> JobChanged:
+    """
+    Hold a job back, or have it save a checkpoint, end its processes and give its machine back.
+
+    A paused job is `pending`, in the phase `paused`. Where it takes more than 15 seconds the phase is still `pausing`.
+    """
+    return JobChanged.of(await control.pause(job_id))
+
+
+@post(
+    "/jobs/{job_id:str}/resume",
+    status_code=200,
+    summary="Resume a paused job",
+    responses=documented(JobChanged, examples.RESUMED, 403, 404, 409),
+)
+async def resume_job(control: TheControl, job_id: FromPath[str]) -> JobChanged:
+    """Have a paused job go on from its last checkpoint, as soon as it is its turn."""
+    return JobChanged.of(await control.resume(job_id))
+
+
+@post(
+    "/jobs/{job_id:str}/retry",
+    status_code=200,
+    summary="Try a job again",
+    responses=documented(JobChanged, examples.RESUMED, 403, 404, 409),
+)
+async def retry_job(control: TheControl, job_id: FromPath[str]) -> JobChanged:
+    """Have a job that failed or was cancelled go on from its last checkpoint; its id and its history stay."""
+    return JobChanged.of(await control.retry(job_id))
+
+
+@post(
+    "/jobs/{job_id:str}/checkpoint",
+    status_code=200,
+    summary="Save a checkpoint",
+    responses=documented(CheckpointSaved, examples.CHECKPOINT_SAVED, 403, 404, 409),
+)
+async def save_checkpoint(control: TheControl, job_id: FromPath[str]) -> CheckpointSaved:
+    """Have a job that trains save a checkpoint after the step it is at; the two newest of a job are kept."""
+    return CheckpointSaved(job_id=job_id, checkpoint=await control.checkpoint(job_id))
+
+
+ROUTES = [plan_job, clone_job, pause_job, resume_job, retry_job, save_checkpoint]
