@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 CHECK_SECONDS = 2.0
 SILENCE_SECONDS = 8 * HEARTBEAT_SECONDS
 PENDING_SECONDS = 45.0  # a run that a worker took and never started
-_TAKEN_UP = "Its process was gone; it is taken up again."
+TAKEN_UP = "Its process was gone; it is taken up again."
 _LIVE = [StateType.CRASHED, StateType.RUNNING, StateType.PENDING, StateType.CANCELLING]
 
 
@@ -104,7 +104,7 @@ class Recovery:
             record.say("The job's process is gone; the job is taken up again.", "WARNING")
             record.enter(Phase.RECOVERING)
             await client.set_flow_run_state(
-                run.id, AwaitingRetry(message=_TAKEN_UP, scheduled_time=datetime.now(UTC)), force=True
+                run.id, AwaitingRetry(message=TAKEN_UP, scheduled_time=datetime.now(UTC)), force=True
             )
         log.warning("Recovered %s from %s (death %d)", record.job_id, state.name, deaths)
 
@@ -113,5 +113,5 @@ def times_taken_up(states: Sequence[State]) -> int:
     """Count how often a run was taken up since it began, or since a user had it tried again."""
     taken_up = 0
     for state in sorted(states, key=lambda state: state.timestamp):
-        taken_up = 0 if state.message == RETRIED else taken_up + (state.message == _TAKEN_UP)
+        taken_up = 0 if state.message == RETRIED else taken_up + (state.message == TAKEN_UP)
     return taken_up

@@ -162,6 +162,7 @@ class RunDir:
                             latest.failure = None
                     case Metrics(metrics=metrics):
                         latest.metrics = metrics if "loss" in metrics else {**latest.metrics, **metrics}
+                        latest.phase = latest.phase or Phase.TRAINING  # which began long ago
                     case Failure() as failure:
                         latest.failure = failure.model_dump(mode="json", include={"error", "details", "code"})
                     case _:

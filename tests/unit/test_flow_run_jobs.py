@@ -12,7 +12,17 @@ from infra.job_reads import Run
 from infra.settings import Settings
 from peft_studio.config import TrainingConfig
 from peft_studio.events import Failure, Metrics
-from peft_studio.jobs import Artifact, Evaluation, HeldOut, JobResult, JobStatus, Phase, TrainingSummary, job_id_of
+from peft_studio.jobs import (
+    Artifact,
+    Evaluation,
+    HeldOut,
+    JobResult,
+    JobStatus,
+    Phase,
+    TerminationReason,
+    TrainingSummary,
+    job_id_of,
+)
 
 CONFIG = {"base_model": "some/model", "dataset_path": "rows.jsonl", "project_name": "p"}
 BEGAN, ENDED = datetime(2026, 1, 1, 12, tzinfo=UTC), datetime(2026, 1, 1, 13, tzinfo=UTC)
@@ -44,7 +54,7 @@ def flow_run(state: StateType, **fields: Any) -> Run:
         id=uuid4(),
         name="a run",
         parameters=fields.pop("parameters", {"config": CONFIG}),
-        tags=[],
+        tags=fields.pop("tags", []),
         state_type=state,
         created=BEGAN,
         start_time=BEGAN,
@@ -132,3 +142,72 @@ def test_a_job_is_tagged_with_what_people_look_for() -> None:
 
 def test_a_job_without_a_project_is_found_in_the_default_one() -> None:
     assert "project:default" in tags_of(TrainingConfig.model_validate(CONFIG | {"project_name": None}))
+
+
+@pytest.mark.parametrize(
+    ("state", "said", "phase"),
+    [
+        (StateType.SCHEDULED, None, Phase.QUEUED),
+        (StateType.PAUSED, Phase.TRAINING, Phase.PAUSED),
+        (StateType.RUNNING, Phase.PAUSING, Phase.PAUSING),
+        (StateType.RUNNING, Phase.PAUSED, Phase.PAUSING),  # it has stopped, and is about to tell
+        (StateType.CRASHED, Phase.PAUSING, Phase.PAUSING),
+        (StateType.CRASHED, Phase.TRAINING, Phase.RECOVERING),
+        (StateType.SCHEDULED, Phase.RECOVERING, Phase.RECOVERING),
+        (StateType.PENDING, Phase.QUEUED, Phase.QUEUED),  # tried again, or resumed
+        (StateType.SCHEDULED, Phase.TRAINING, Phase.QUEUED),  # scheduled again in the Prefect UI
+        (StateType.CANCELLED, Phase.PAUSED, Phase.DONE),
+    ],
+)
+def test_a_jobs_phase_is_what_it_said_last_as_far_as_its_state_allows(
+    state: StateType, said: Phase | None, phase: Phase, studio_settings: Settings
+) -> None:
+    run = flow_run(state, run_count=1)
+    if said:
+        studio_settings.run_dir(job_id_of(run.id)).enter(said)
+    assert job_of(run, studio_settings).phase is phase
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        ("INVALID_CONFIG", "invalid_config"),
+        ("NOT_FOUND", "invalid_config"),
+        ("OUT_OF_MEMORY", "out_of_memory"),
+        ("DIVERGED", "diverged"),
+        ("DISK_FULL", "disk_full"),
+        ("PROCESS_DIED", "process_died"),
+        ("RESOURCE_UNAVAILABLE", "resource_unavailable"),
+        ("PLATFORM_NOT_CONNECTED", "resource_unavailable"),
+        ("TRAINING_FAILED", "training_failed"),
+        ("DEPLOY_FAILED", "deploy_failed"),
+        ("TIMED_OUT", "timed_out"),
+        ("INTERNAL_ERROR", "internal_error"),
+        ("COMPLETED", "internal_error"),
+        ("SOMETHING_ELSE", "internal_error"),
+    ],
+)
+def test_a_failed_job_has_a_reason_of_a_known_kind(code: str, reason: str, studio_settings: Settings) -> None:
+    run = flow_run(StateType.FAILED)
+    assert job_of(run, studio_settings).termination_reason == "internal_error"
+    studio_settings.run_dir(job_id_of(run.id)).append(Failure(job_id="j", error="It broke.", code=code))
+    assert job_of(run, studio_settings).termination_reason == reason
+
+
+def test_other_ends_have_their_reasons_too_and_what_has_not_ended_has_none(studio_settings: Settings) -> None:
+    trained = RESULT.model_copy(update={"reused_from": None})
+    ends = {
+        TerminationReason.REUSED: flow_run(StateType.COMPLETED, result=RESULT.model_dump_json()),
+        TerminationReason.COMPLETED: flow_run(StateType.COMPLETED, result=trained.model_dump_json()),
+        TerminationReason.CANCELLED: flow_run(StateType.CANCELLED),
+        None: flow_run(StateType.RUNNING),
+    }
+    for reason, run in ends.items():
+        assert job_of(run, studio_settings).termination_reason == reason
+    assert job_of(ends[TerminationReason.REUSED], studio_settings).adapter_id == "adapter_1"
+
+
+def test_a_clone_names_the_job_it_is_one_of(studio_settings: Settings) -> None:
+    clone = flow_run(StateType.SCHEDULED, tags=["provider:local", "parent:job_1"])
+    assert job_of(clone, studio_settings).parent_job_id == "job_1"
+    assert job_of(flow_run(StateType.SCHEDULED), studio_settings).parent_job_id is None

@@ -8,7 +8,7 @@ import pytest
 from peft_studio.config import TrainingConfig
 from peft_studio.events import Failure, Log, Metrics, Status
 from peft_studio.jobs import JobStatus, Phase
-from peft_studio.run_dir import EventReader, RunDir
+from peft_studio.run_dir import EventReader, Request, RunDir
 
 
 @pytest.fixture
@@ -88,6 +88,29 @@ def test_the_latest_state_comes_from_the_end_of_a_long_record(run: RunDir) -> No
     assert latest.phase is Phase.EVALUATING
     assert latest.metrics == {"step": 1999, "loss": 1.0, "epoch": 1.0, "eval_loss": 0.5}
     assert latest.failure == {"error": "It broke.", "details": "Mend it.", "code": "TRAINING_FAILED"}
+
+
+def test_a_job_that_has_trained_for_long_still_trains(run: RunDir) -> None:
+    run.append(Status(job_id="job_1", status=JobStatus.RUNNING, phase=Phase.TRAINING))
+    for step in range(2000):
+        run.append(Metrics(job_id="job_1", metrics={"step": step, "loss": 1.0, "epoch": 0.5}))
+    assert run.latest().phase is Phase.TRAINING
+
+
+def test_a_job_that_is_taken_up_again_has_not_failed(run: RunDir) -> None:
+    run.append(Failure(job_id="job_1", error="It broke."))
+    run.enter(Phase.QUEUED, JobStatus.PENDING)
+    assert run.latest().failure is None
+
+
+def test_a_request_stands_until_it_is_withdrawn(run: RunDir) -> None:
+    assert not run.is_asked(Request.PAUSE)
+    run.withdraw(*Request)
+    first = run.ask(Request.PAUSE)
+    assert run.ask(Request.PAUSE) >= first
+    assert run.is_asked(Request.PAUSE) and not run.is_asked(Request.CHECKPOINT)
+    run.withdraw(*Request)
+    assert not run.is_asked(Request.PAUSE)
 
 
 def test_a_document_is_replaced_whole_and_leaves_no_scraps(run: RunDir) -> None:

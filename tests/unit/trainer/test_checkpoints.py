@@ -10,8 +10,9 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
+from peft_studio.checkpoints import list_checkpoints
 from peft_studio.events import Log, Metrics
-from peft_studio.run_dir import RunDir
+from peft_studio.run_dir import Request, RunDir
 from peft_studio.trainer.outcome import DONE, STOPPED
 from peft_studio.trainer.program import run as train
 from peft_studio.trainer.stop import StopSignal
@@ -188,3 +189,33 @@ def test_the_manifest_lists_every_file_with_size_and_hash(stopped: RunDir) -> No
     for name, facts in manifest["files"].items():
         assert facts["size"] == (folder / name).stat().st_size
         assert len(facts["sha256"]) == 64
+
+
+class AskAtLook(StopSignal):
+    """Asks for a checkpoint the n-th time somebody looks whether to stop."""
+
+    def __init__(self, run: RunDir, n: int):
+        super().__init__()
+        self._run, self._left = run, n
+
+    @property
+    def requested(self) -> bool:
+        self._left -= 1
+        if self._left == 0:
+            self._run.ask(Request.CHECKPOINT)
+        return super().requested
+
+
+def test_a_checkpoint_is_saved_when_it_is_asked_for_and_changes_nothing(
+    tmp_path: Path, model: Path, rows: Path, uninterrupted: RunDir
+) -> None:
+    run = make_run(tmp_path / "run", model, rows, **JOB | {"checkpoint_steps": 100})
+    assert train(run, AskAtLook(run, 8)) == DONE
+    [checkpoint] = list_checkpoints(run)
+    assert 1 <= checkpoint.step < 8
+    assert checkpoint.epoch == checkpoint.step / 4
+    steps = [event.metrics for _, event in run.events() if isinstance(event, Metrics) and "loss" in event.metrics]
+    assert checkpoint.loss == steps[checkpoint.step - 1]["loss"]
+    assert checkpoint.size_bytes > sum(path.stat().st_size for path in Path(checkpoint.path).glob("*.safetensors"))
+    assert not run.is_asked(Request.CHECKPOINT)
+    assert metrics(run) == metrics(uninterrupted)
