@@ -7,7 +7,7 @@ from litestar.di import NamedDependency
 from litestar.openapi.spec import Example
 from litestar.params import Body, FromPath, SkipValidation
 
-from api import examples
+from api import examples, job_examples
 from api.dependencies import Control, Jobs
 from api.job_wire import CheckpointSaved, CloneJob, JobChanged, JobPlan
 from api.openapi import documented
@@ -22,7 +22,7 @@ TheControl = NamedDependency[SkipValidation[Control]]
     "/jobs/plan",
     status_code=200,
     summary="Plan a training job",
-    responses=documented(JobPlan, examples.PLAN, 402, 403, 409, 413, 415),
+    responses=documented(JobPlan, job_examples.PLAN, 402, 403, 409, 413, 415),
 )
 async def plan_job(
     data: Annotated[CreateJob, Body(examples=[Example(value={"config": examples.CONFIG})])],
@@ -51,7 +51,7 @@ async def clone_job(
     "/jobs/{job_id:str}/pause",
     status_code=200,
     summary="Pause a job",
-    responses=documented(JobChanged, examples.PAUSED, 403, 404, 409),
+    responses=documented(JobChanged, job_examples.PAUSED, 403, 404, 409),
 )
 async def pause_job(control: TheControl, job_id: FromPath[str]) -> JobChanged:
     """
@@ -66,7 +66,7 @@ async def pause_job(control: TheControl, job_id: FromPath[str]) -> JobChanged:
     "/jobs/{job_id:str}/resume",
     status_code=200,
     summary="Resume a paused job",
-    responses=documented(JobChanged, examples.RESUMED, 403, 404, 409),
+    responses=documented(JobChanged, job_examples.RESUMED, 403, 404, 409),
 )
 async def resume_job(control: TheControl, job_id: FromPath[str]) -> JobChanged:
     """Have a paused job go on from its last checkpoint, as soon as it is its turn."""
@@ -77,7 +77,7 @@ async def resume_job(control: TheControl, job_id: FromPath[str]) -> JobChanged:
     "/jobs/{job_id:str}/retry",
     status_code=200,
     summary="Try a job again",
-    responses=documented(JobChanged, examples.RESUMED, 403, 404, 409),
+    responses=documented(JobChanged, job_examples.RESUMED, 403, 404, 409),
 )
 async def retry_job(control: TheControl, job_id: FromPath[str]) -> JobChanged:
     """Have a job that failed or was cancelled go on from its last checkpoint; its id and its history stay."""
@@ -88,7 +88,7 @@ async def retry_job(control: TheControl, job_id: FromPath[str]) -> JobChanged:
     "/jobs/{job_id:str}/checkpoint",
     status_code=200,
     summary="Save a checkpoint",
-    responses=documented(CheckpointSaved, examples.CHECKPOINT_SAVED, 403, 404, 409),
+    responses=documented(CheckpointSaved, job_examples.CHECKPOINT_SAVED, 403, 404, 409),
 )
 async def save_checkpoint(control: TheControl, job_id: FromPath[str]) -> CheckpointSaved:
     """Have a job that trains save a checkpoint after the step it is at; the two newest of a job are kept."""

@@ -12,7 +12,7 @@ from litestar.enums import MediaType
 from litestar.params import FromPath, HeaderParameter, QueryParameter, SkipValidation
 from litestar.response import Response, Stream
 
-from api import examples
+from api import job_examples
 from api.dependencies import Jobs
 from api.job_wire import CheckpointList, MetricsHistory
 from api.limits import OpenSockets
@@ -30,7 +30,7 @@ _CURSOR = r"^[0-9]{1,18}$"
 @get(
     "/jobs/{job_id:str}/checkpoints",
     summary="List a job's checkpoints",
-    responses=documented(CheckpointList, examples.CHECKPOINTS, 404),
+    responses=documented(CheckpointList, job_examples.CHECKPOINTS, 404),
 )
 async def list_checkpoints(history: TheHistory, job_id: FromPath[str]) -> CheckpointList:
     """Return the checkpoints that are there, oldest first; the two newest are kept."""
@@ -40,7 +40,7 @@ async def list_checkpoints(history: TheHistory, job_id: FromPath[str]) -> Checkp
 @get(
     "/jobs/{job_id:str}/metrics",
     summary="Get a job's metrics",
-    responses=documented(MetricsHistory, examples.METRICS, 404),
+    responses=documented(MetricsHistory, job_examples.METRICS, 404),
 )
 async def get_metrics(
     history: TheHistory,
@@ -58,7 +58,7 @@ async def get_metrics(
     "/jobs/{job_id:str}/events",
     summary="Follow a job's events",
     media_type="text/event-stream",
-    responses=streamed(examples.STREAM, 404),
+    responses=streamed(job_examples.STREAM, 404),
 )
 async def stream_events(
     request: Request[Any, Any, Any],
