@@ -117,6 +117,9 @@ async def _chunks(events: AsyncIterator[tuple[str, Event]], held: AbstractContex
                 upcoming = asyncio.ensure_future(anext(events))
         finally:
             upcoming.cancel()
+            await asyncio.gather(upcoming, return_exceptions=True)
+            if isinstance(events, AsyncGenerator):
+                await events.aclose()
 
 
 ROUTES = [list_checkpoints, get_metrics, stream_events]

@@ -98,12 +98,16 @@ def test_a_stream_goes_on_behind_the_last_event_seen(
     assert [event["id"] for event in stream(client, f"/jobs/{job.job_id}/events{query}", **resume)] == ["2", "3"]
 
 
-def test_a_stream_counts_as_a_connection_only_while_it_is_open(connect: Connect, jobs: JobsInMemory) -> None:
+def test_a_stream_counts_as_one_of_the_keys_connections(connect: Connect, jobs: JobsInMemory) -> None:
     client, job = connect(connections_per_key=1), jobs.add(status=JobStatus.RUNNING)
     with client.websocket_connect(f"/ws/jobs/{job.job_id}"):
         refused = client.get(f"/api/v1/jobs/{job.job_id}/events")
-        assert refused.status_code == 429
-        jobs.say(Status(job_id=job.job_id, status=JobStatus.COMPLETED))
+    assert (refused.status_code, refused.json()["error"]["code"]) == (429, "RATE_LIMIT_EXCEEDED")
+
+
+def test_a_stream_that_has_ended_counts_no_longer(connect: Connect, jobs: JobsInMemory) -> None:
+    client, job = connect(connections_per_key=1), jobs.add()
+    jobs.say(Status(job_id=job.job_id, status=JobStatus.COMPLETED))
     for _ in range(3):
         assert len(stream(client, f"/jobs/{job.job_id}/events")) == 1
     assert jobs.followers == 0

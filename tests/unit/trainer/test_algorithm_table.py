@@ -89,7 +89,7 @@ def as_trained(run: RunDir) -> Any:
     rows, _ = prepare(config, None, base, report)
     model = built(config, Schedule.of(config, len(rows.rows)).total)
     parts = {"ranks": RankAllocation(model)} if config.algorithm is Algorithm.ADALORA else {}
-    progress = Checkpoints(run.checkpoints, purpose(config, rows), report).restore(model, parts)
+    progress = Checkpoints(run, purpose(config, rows), report).restore(model, parts)
     assert progress is not None
     return model.eval()
 
