@@ -5,6 +5,7 @@ Uvicorn's WebSocket pings (every 20 s by default) are what notices dead peers.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 from litestar import Litestar, Router
 from litestar.types import ControllerRouterHandler
@@ -17,6 +18,7 @@ from api.limits import OpenSockets, RateLimit
 from api.openapi import openapi_config, openapi_document
 from api.wire import Wire
 from infra.adapter_records import AdapterRecords
+from infra.adapters import sweep_deleted
 from infra.api_keys import KeyRing, records_in
 from infra.datasets import Datasets
 from infra.deployments import AdapterDeployments
@@ -83,6 +85,7 @@ def create_app(
         openapi_config=openapi_config(),
         logging_config=None,
         lifespan=[lambda _: uploads.swept()],
+        on_startup=[uploaded.sweep, partial(sweep_deleted, settings)],
         on_shutdown=[jobs.close, database.close],
     )
 

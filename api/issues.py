@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
+from peft_studio.config import TrainingConfig
 from peft_studio.errors import InvalidConfig
 
 MOST = 100  # mistakes that are listed; a body with more of them, maybe a million, is not worth the time
@@ -31,7 +32,8 @@ def invalid_body(error: ValidationError, model: type[BaseModel]) -> InvalidConfi
     if (count := error.error_count()) > MOST:
         return InvalidConfig(f"The request has {count} mistakes.", field="body", issue="Must be of another shape")
     issues = [_body_issue(found, model) for found in error.errors(include_url=False, include_input=False)]
-    return InvalidConfig(**issues[0], errors=issues)
+    about_training = any(field.annotation is TrainingConfig for field in model.model_fields.values())
+    return InvalidConfig(None if about_training else "The request is invalid.", **issues[0], errors=issues)
 
 
 def invalid_parameters(errors: Sequence[Any], fields: Mapping[str, FieldDefinition]) -> InvalidConfig:

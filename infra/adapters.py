@@ -89,7 +89,7 @@ def delete(aside: Path) -> None:
     shutil.rmtree(aside, ignore_errors=True)
 
 
-def sweep(settings: Settings) -> None:
-    """Delete what was set aside by a process that was killed before it could delete it."""
+def sweep_deleted(settings: Settings) -> None:
+    """Delete what was set aside by an API that was killed before it could delete it; for when it starts again."""
     for aside in settings.adapters.glob(f"{_DELETED}*"):
         delete(aside)

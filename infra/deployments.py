@@ -4,6 +4,7 @@ import asyncio
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from math import ceil
 from pathlib import Path
 from uuid import NAMESPACE_URL, uuid5
 
@@ -153,7 +154,7 @@ class AdapterDeployments:
             seconds: float | None = 2 * CHECK_SECONDS  # the model is loaded, and the worker looks every so often
         else:
             seconds = await asyncio.to_thread(self._load_times.estimate, deployment.base_model)
-        return None if seconds is None else deployment.created_at + timedelta(seconds=seconds)
+        return None if seconds is None else deployment.created_at + timedelta(seconds=ceil(seconds))
 
 
 def _check_platform(platform: str) -> None:
@@ -172,13 +173,13 @@ def _check_config(config: DeploymentConfig) -> None:
     """Refuse what this machine cannot honour."""
     if config.instance_type not in _THIS_MACHINE:
         raise _refused(
-            "config.instance_type",
+            "instance_type",
             f"this machine is no {config.instance_type!r}; use 'local', or leave the field out",
         )
     if config.max_replicas > 1:
-        raise _refused("config.max_replicas", "one machine serves one replica, which answers many requests at a time")
+        raise _refused("max_replicas", "this machine serves one replica, which answers many requests at a time")
     if config.auto_scaling:
-        raise _refused("config.auto_scaling", "one machine cannot become more; set it to false")
+        raise _refused("auto_scaling", "this machine cannot become more; set it to false")
 
 
 def _refused(field: str, issue: str) -> InvalidConfig:

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 
 class DeploymentConfig(BaseModel):
@@ -14,14 +14,15 @@ class DeploymentConfig(BaseModel):
         default=None, description="The platform's name of a kind of machine; by default what fits."
     )
     min_replicas: int = Field(default=1, ge=0, le=1000)
-    max_replicas: int = Field(default=1, ge=1, le=1000)
+    max_replicas: int = Field(default=1, ge=1, le=1000, validate_default=True)
     auto_scaling: bool = Field(default=False, description="Whether the platform chooses how many there are.")
 
-    @model_validator(mode="after")
-    def _some_number_fits(self) -> "DeploymentConfig":
-        if self.min_replicas > self.max_replicas:
-            raise ValueError("min_replicas must not be more than max_replicas")
-        return self
+    @field_validator("max_replicas")
+    @classmethod
+    def _some_number_fits(cls, most: int, known: ValidationInfo) -> int:
+        if most < known.data.get("min_replicas", 0):
+            raise ValueError("Must not be less than min_replicas")
+        return most
 
 
 class DeploymentMetrics(BaseModel):

@@ -29,7 +29,7 @@ def generation_of(request: CompletionRequest | ChatRequest, models: Models) -> G
         _too_long(field, f"{len(tokens)} tokens", context)
     if len(tokens) + max_tokens > context:
         raise InvalidConfig(
-            f"max_tokens: the model's context is {context} tokens, the {field} has {len(tokens)}, "
+            f"max_tokens: the model's context is {context} tokens, the prompt has {len(tokens)}, "
             f"which leaves {context - len(tokens)}, not {max_tokens}.",
             field="max_tokens",
             code="context_length_exceeded",

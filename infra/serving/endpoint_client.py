@@ -107,7 +107,9 @@ def _error_of(response: httpx.Response) -> StudioError:
         message, field = str(error["message"]), error["param"]
     except (ValueError, KeyError, TypeError):
         return InternalError(f"The endpoint answered {response.status_code}.")
-    details = {"field": "prompt" if field == "messages" else field} if field else {}
+    if field == "messages":  # what a prompt was turned into
+        field, message = "prompt", message.replace("messages: ", "prompt: ", 1)
+    details = {"field": field} if field else {}
     match response.status_code:
         case 404 if field == "model":
             return ResourceUnavailable("The endpoint has just begun to load the adapter; try again in some seconds.")

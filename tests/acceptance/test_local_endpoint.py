@@ -1,6 +1,7 @@
 """A job that deploys: its adapter answers at a local endpoint, whatever is killed."""
 
 import asyncio
+import json
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +20,7 @@ from infra.settings import Settings
 from peft_studio.errors import NotFound
 from peft_studio.jobs import JobStatus
 from tests.acceptance.conftest import eventually, logs
-from tests.acceptance.jobs import follow, job, part, processes, submit
+from tests.acceptance.jobs import follow, job, part, processes, run_dir, submit
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(300)]
 QUESTION = [{"role": "user", "content": "Hi, this is Grace. My pod in Tokyo does not start."}]
@@ -60,6 +61,12 @@ def deployed(studio: Studio) -> Deployed:
     return Deployed(finished.endpoint, job_id.replace("job_", "deploy_"))
 
 
+def http(studio: Studio) -> httpx.Client:
+    """A plain client of the studio's API, with a key of its own: its requests are counted apart."""
+    headers = {"Authorization": f"Bearer {studio.new_key('endpoints')}"}
+    return httpx.Client(base_url=f"{studio.url}/api/v1", headers=headers, timeout=60)
+
+
 @contextmanager
 def prefect_of(studio: Studio) -> Generator[None]:
     """Speak to the studio's Prefect server in this process, as the studio's own processes do."""
@@ -96,6 +103,33 @@ def test_endpoints_end_with_their_worker_and_come_back_with_the_next(studio: Stu
     part(studio, "infra.worker").kill()
     assert eventually(lambda: not process.is_running(), 20)
     assert eventually(lambda: deployed.says() == said, 90), logs(studio.data_dir)
+
+
+def test_an_adapter_is_uploaded_deployed_prompted_and_deleted_over_http(studio: Studio, deployed: Deployed) -> None:
+    job_id = deployed.name.replace("deploy_", "job_")
+    made = Path(run_dir(studio, job_id).adapter, "adapter_model.safetensors")
+    metadata = json.dumps({"base_model": str(ROOT / "demo/model"), "alpha": 16, "rank": 8})
+    with http(studio) as client:
+        upload = {"file": made.read_bytes(), "metadata": metadata.encode()}
+        adapter_id = client.post("/adapters/upload", files=upload).raise_for_status().json()["adapter_id"]
+        body = {"adapter_id": adapter_id, "platform": "local"}
+        first, again = (client.post("/deployments", json=body, headers={"Idempotency-Key": "once"}) for _ in range(2))
+        deployment_id = first.raise_for_status().json()["deployment_id"]
+        assert again.json()["deployment_id"] == deployment_id
+        where = f"/deployments/{deployment_id}"
+        assert eventually(lambda: client.get(where).json()["status"] == "running", 90), logs(studio.data_dir)
+
+        asked = {"prompt": QUESTION[0]["content"], "max_tokens": 24, "temperature": 0}
+        answer = client.post(f"{where}/test", json=asked).raise_for_status().json()
+        assert answer["response"] == deployed.says()  # the same weights, whichever way they came
+        assert answer["tokens_generated"] > 0 and answer["latency_ms"] > 0
+        assert client.get(where).json()["metrics"]["requests_per_minute"] == 1
+
+        assert client.delete(f"/adapters/{adapter_id}").status_code == 409
+        assert client.delete(where).status_code == 200
+        assert [model["id"] for model in deployed.models()][1:] == [deployed.name]
+        assert client.delete(f"/adapters/{adapter_id}").status_code == 200
+        assert not (studio.data_dir / "adapters" / adapter_id).exists()
 
 
 def test_a_deployment_is_a_record_in_prefect_until_it_is_removed(studio: Studio, deployed: Deployed) -> None:
