@@ -145,8 +145,8 @@ def _parquet_rows(file: BinaryIO) -> Iterator[object]:
     import pyarrow.parquet
 
     try:
-        # Without a buffer, all of a row group's column would be read at once.
-        table = pyarrow.parquet.ParquetFile(file, buffer_size=1 << 20)
+        # By default all of a row group is read at once, and a file may be a single one.
+        table = pyarrow.parquet.ParquetFile(file, buffer_size=1 << 20, pre_buffer=False)
     except (pyarrow.ArrowException, OSError) as error:
         raise refuse(f"it is not a whole Parquet file ({type(error).__name__}); write it again") from None
     names = cast(list[str], table.schema_arrow.names)

@@ -7,6 +7,7 @@ import os
 import pickle
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -269,6 +270,20 @@ def test_a_row_of_parquet_that_cannot_be_decoded_is_named(tmp_path: Path) -> Non
     content[40:80] = b"\0" * 40
     path.write_bytes(bytes(content))
     assert refusal(path).details["row"] == 1
+
+
+def test_parquet_is_read_page_by_page_however_large_its_row_groups_are(tmp_path: Path) -> None:
+    texts = [f"{n} " * 2000 for n in range(5000)]
+    pq.write_table(pa.table({"text": texts}), tmp_path / "a.parquet", compression="none", use_dictionary=False)
+    assert (tmp_path / "a.parquet").stat().st_size > 40_000_000
+    arrow = pa.total_allocated_bytes()
+    tracemalloc.start()
+    rows = iter_rows(str(tmp_path / "a.parquet"))
+    assert next(rows)[1]["text"] == texts[0]
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak + pa.total_allocated_bytes() - arrow < 20_000_000
+    rows.close()  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def test_empty_parquet_has_no_rows(tmp_path: Path) -> None:
