@@ -20,6 +20,7 @@ from api.wire import Wire
 from infra.adapter_records import AdapterRecords
 from infra.adapters import sweep_deleted
 from infra.api_keys import KeyRing, records_in
+from infra.credentials import CredentialsInPrefect, CredentialStore
 from infra.datasets import Datasets
 from infra.deployments import AdapterDeployments
 from infra.experiments import Experiments
@@ -27,6 +28,7 @@ from infra.flow_runs import FlowRuns
 from infra.job_control import JobControl
 from infra.job_history import JobHistory
 from infra.job_plans import JobPlans
+from infra.platforms.connections import Platforms
 from infra.prefect_database import PrefectDatabase
 from infra.previews import Previews
 from infra.resources import Resources
@@ -44,6 +46,7 @@ def create_app(
     settings: Settings | None = None,
     deployments: Deployments | None = None,
     control: Control | None = None,
+    credentials: CredentialStore | None = None,
 ) -> Litestar:
     """Put the API together; what is not given is the real thing, set up from the environment."""
     settings = settings or settings_of_process()
@@ -54,6 +57,7 @@ def create_app(
     local = LocalDeployments(deployments or DeploymentsInPrefect(database=database))
     uploaded = UploadedAdapters(settings)
     adapters = AdapterRecords(jobs, uploaded, local, settings)
+    platforms = Platforms(credentials or CredentialsInPrefect(), settings)
     return Litestar(
         [
             *_sections(routes.AT_ROOT),
@@ -63,16 +67,17 @@ def create_app(
             "jobs": provide(jobs),
             "control": provide(control or JobControl(settings, jobs)),
             "history": provide(JobHistory(jobs, settings)),
-            "plans": provide(JobPlans(settings)),
+            "plans": provide(JobPlans(settings, platforms)),
             "keys": provide(keys),
-            "resources": provide(Resources(jobs, settings)),
-            "experiments": provide(Experiments(jobs, settings)),
+            "resources": provide(Resources(jobs, settings, platforms)),
+            "platforms": provide(platforms),
+            "experiments": provide(Experiments(jobs, settings, platforms)),
             "datasets": provide(Datasets(jobs, settings)),
             "uploads": provide(uploads),
             "previews": provide(Previews(settings)),
             "adapters": provide(adapters),
             "uploaded_adapters": provide(uploaded),
-            "deployments": provide(AdapterDeployments(adapters, uploaded, local, settings)),
+            "deployments": provide(AdapterDeployments(adapters, uploaded, local, settings, platforms)),
             "settings": provide(settings),
             "sockets": provide(OpenSockets(settings.connections_per_key)),
         },

@@ -60,6 +60,8 @@ class WireError:
 
     _STATUS: ClassVar[dict[type[StudioError], int]] = {
         errors.InvalidConfig: 400,
+        # Same code, another status: 401 says that the key of this very request is bad, and no platform's is.
+        errors.CredentialRefused: 400,
         errors.AuthenticationFailed: 401,
         errors.InsufficientCredits: 402,
         errors.PermissionDenied: 403,

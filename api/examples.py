@@ -234,6 +234,26 @@ PREVIEW: dict[str, Any] = {
 }
 
 
+CONNECT: dict[str, Any] = {"credentials": {"api_key": "your_api_key_here"}}
+
+PLATFORM: dict[str, Any] = {
+    "name": "runpod",
+    "display_name": "RunPod",
+    "status": "connected",
+    "features": ["training", "inference"],
+    "supported_features": [],
+    "last_verified": "2024-01-15T10:30:00Z",
+    "credentials": [{"name": "api_key", "description": "An API key of the account.", "required": True, "secret": True}],
+    "docs": "https://docs.runpod.io/get-started/api-keys",
+}
+
+PLATFORMS: dict[str, Any] = {"platforms": [PLATFORM | {"error": None}]}
+
+PLATFORM_CONNECTED: dict[str, Any] = {"success": True, "platform": "runpod", "status": "connected"}
+
+PLATFORM_DISCONNECTED: dict[str, Any] = {"success": True, "message": "Platform disconnected"}
+
+
 def error(code: str, message: str, **details: Any) -> dict[str, Any]:
     """Show an error as a caller gets it."""
     return {"error": {"code": code, "message": message, "details": details}}

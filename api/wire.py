@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any, Self
 
 from litestar.plugins.pydantic import PydanticInitPlugin
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from api.dependencies import Submission
 from api.issues import invalid_body
@@ -14,6 +14,7 @@ from peft_studio.config import Name, TrainingConfig
 from peft_studio.events import Log
 from peft_studio.experiments import Comparison, Direction, Experiment
 from peft_studio.jobs import Job, JobStatus
+from peft_studio.platforms import Platform, PlatformStatus
 from peft_studio.resources import Availability, Pricing, Resource
 from peft_studio.stored_datasets import Dataset
 
@@ -24,6 +25,7 @@ _SHOWN = {
     *("estimated_cost", "estimated_duration_minutes", "next_cursor", "job_id"),
     *("target_modules", "quantization", "resource_id", "experiment_tracker", "project_name", "output_dir"),
     *("final_loss", "best_loss", "accuracy", "best_performer", "next_cursor"),
+    *("last_verified",),
 }
 # Metrics are numbers of one kind inside; the contract shows these as whole ones.
 _COUNTS = {"step", "total_steps"}
@@ -145,6 +147,35 @@ class UploadBegun(BaseModel):
     offset: int
     length: int
     expires_at: datetime
+
+
+class ConnectPlatform(BaseModel):
+    """A request to connect a platform."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    credentials: dict[str, SecretStr] = Field(description="By name; `GET /platforms` says which a platform takes.")
+
+
+class PlatformList(Whole):
+    """Every platform the studio knows."""
+
+    platforms: Sequence[Platform]
+
+
+class PlatformConnected(BaseModel):
+    """A platform that took the credentials."""
+
+    success: bool = True
+    platform: str
+    status: PlatformStatus
+
+
+class PlatformDisconnected(BaseModel):
+    """A platform whose credentials are forgotten."""
+
+    success: bool = True
+    message: str = "Platform disconnected"
 
 
 class Health(BaseModel):

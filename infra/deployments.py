@@ -10,7 +10,8 @@ from uuid import NAMESPACE_URL, uuid5
 
 from infra.adapter_records import AdapterRecords
 from infra.cursors import read_cursor, write_cursor
-from infra.planning import PLATFORMS
+from infra.platforms import usable
+from infra.platforms.connections import Platforms
 from infra.serving.endpoint_client import Answered
 from infra.serving.load_times import LoadTimes
 from infra.serving.local import LocalDeployments
@@ -20,8 +21,9 @@ from infra.uploaded_adapters import UploadedAdapters
 from peft_studio.adapters import Adapter
 from peft_studio.base_models import inspect_model
 from peft_studio.deployments import DeploymentConfig, DeploymentMetrics
-from peft_studio.errors import Conflict, InvalidConfig, NotFound, PlatformNotConnected, ResourceUnavailable
+from peft_studio.errors import Conflict, InvalidConfig, NotFound, ResourceUnavailable
 from peft_studio.plan import ModelFacts, Plan
+from peft_studio.platforms import Feature
 
 _THIS_MACHINE = (None, "local", "auto")
 
@@ -54,12 +56,18 @@ class AdapterDeployments:
     """The deployments of stored adapters; of the platforms, ``local`` is this machine."""
 
     def __init__(
-        self, adapters: AdapterRecords, uploads: UploadedAdapters, local: LocalDeployments, settings: Settings
+        self,
+        adapters: AdapterRecords,
+        uploads: UploadedAdapters,
+        local: LocalDeployments,
+        settings: Settings,
+        platforms: Platforms,
     ):
         self._adapters = adapters
         self._uploads = uploads
         self._local = local
         self._settings = settings
+        self._platforms = platforms
         self._load_times = LoadTimes(settings.data_dir)
 
     async def create(
@@ -70,7 +78,7 @@ class AdapterDeployments:
 
         Raises ``InvalidConfig`` with the field that cannot be honoured, and ``PlatformNotConnected``.
         """
-        _check_platform(platform)
+        await self._check_platform(platform)
         _check_config(config)
         adapter = await self._adapters.get(adapter_id)
         facts, chat = await asyncio.to_thread(self._base_of, adapter)
@@ -147,6 +155,12 @@ class AdapterDeployments:
         facts = inspect_model(adapter.base_model)  # the run directory is gone: what the model is now has to do
         return facts, facts.has_chat_template
 
+    async def _check_platform(self, platform: str) -> None:
+        if issue := usable.unknown(platform, Feature.INFERENCE):
+            raise _refused("platform", issue)
+        connected = await self._platforms.connected(usable.outside(platform))
+        usable.check(platform, Feature.INFERENCE, connected, "platform")
+
     async def _ready_at(self, deployment: Deployment) -> datetime | None:
         base = deployment.base_model, deployment.revision
         others = await self._local.list(DeploymentStatus.RUNNING)
@@ -155,18 +169,6 @@ class AdapterDeployments:
         else:
             seconds = await asyncio.to_thread(self._load_times.estimate, deployment.base_model)
         return None if seconds is None else deployment.created_at + timedelta(seconds=ceil(seconds))
-
-
-def _check_platform(platform: str) -> None:
-    name = platform.lower()
-    if name in PLATFORMS:
-        raise PlatformNotConnected(
-            f"The platform {name!r} is not connected; connect it first, or deploy on 'local'.",
-            platform=name,
-            field="platform",
-        )
-    if name != "local":
-        raise _refused("platform", f"there is no platform {platform[:100]!r}; use 'local'")
 
 
 def _check_config(config: DeploymentConfig) -> None:

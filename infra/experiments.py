@@ -7,11 +7,11 @@ from typing import Protocol
 
 from infra.adapter_records import Page
 from infra.curves import read_curves
-from infra.planning import TRACKERS
+from infra.platforms import usable
+from infra.platforms.connections import Platforms
 from infra.settings import Settings
-from peft_studio.errors import InvalidConfig, JobNotFound, NotFound, PlatformNotConnected
+from peft_studio.errors import InvalidConfig, JobNotFound, NotFound
 from peft_studio.experiments import (
-    LOCAL,
     Comparison,
     Direction,
     Experiment,
@@ -21,6 +21,7 @@ from peft_studio.experiments import (
     no_experiment,
 )
 from peft_studio.jobs import Job, JobStatus
+from peft_studio.platforms import Feature
 
 CURVES = ("loss", "eval_loss")  # what a comparison shows by step, unless other metrics are asked for
 _AT_ONCE = 8  # jobs that are read at the same time
@@ -56,8 +57,9 @@ class ExperimentPage:
 class Experiments:
     """Experiments, read from the jobs that they record."""
 
-    def __init__(self, jobs: Jobs, settings: Settings):
+    def __init__(self, jobs: Jobs, settings: Settings, platforms: Platforms):
         self._jobs = jobs
+        self._platforms = platforms
         self._settings = settings
 
     async def get(self, experiment_id: str) -> Experiment:
@@ -75,9 +77,15 @@ class Experiments:
     ) -> ExperimentPage:
         """Return experiments, newest first, those behind the page that gave the ``cursor``."""
         if tracker is not None:
-            check_tracker(tracker)
+            await self._check(tracker)
         page = await self._jobs.list(status=status, project=project, limit=limit, cursor=cursor)
         return ExperimentPage([experiment_of(job) for job in page.jobs], page.next_cursor)
+
+    async def _check(self, tracker: str) -> None:
+        if issue := usable.unknown(tracker, Feature.EXPERIMENTS):
+            raise NotFound(f"{issue[0].upper()}{issue[1:]}.", field="tracker", tracker=tracker)
+        connected = await self._platforms.connected(usable.outside(tracker))
+        usable.check(tracker, Feature.EXPERIMENTS, connected, "tracker")
 
     async def compare(
         self,
@@ -122,18 +130,6 @@ class Experiments:
                 raise job
             jobs.append(job)
         return jobs
-
-
-def check_tracker(name: str) -> None:
-    """Raise ``PlatformNotConnected`` or ``NotFound`` for every tracker but ``local``."""
-    if name in TRACKERS:
-        raise PlatformNotConnected(
-            f"The experiment tracker {name!r} is not connected; the tracker 'local' has every experiment.",
-            platform=name,
-            field="tracker",
-        )
-    if name != LOCAL:
-        raise NotFound(f"There is no experiment tracker {name!r}; use 'local'.", field="tracker", tracker=name)
 
 
 def _refuse_doubles(experiment_ids: Sequence[str]) -> None:

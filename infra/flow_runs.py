@@ -21,9 +21,10 @@ from prefect.exceptions import ObjectNotFound
 from prefect.runtime import flow_run as current_flow_run
 from prefect.states import Cancelled, Cancelling
 
+from infra.credentials import CredentialsInPrefect
 from infra.flow_run_jobs import PARENT, STATES, job_of, status_of, tags_of
 from infra.job_reads import JobReads, Run, RunFilter
-from infra.planning import make_plan
+from infra.planning import make_plan, platforms_of
 from infra.prefect_database import PrefectDatabase
 from infra.settings import DEPLOYMENT, WORK_POOL, Settings
 from peft_studio.config import TrainingConfig
@@ -89,6 +90,7 @@ class FlowRuns:
     def __init__(self, settings: Settings, database: PrefectDatabase):
         self._settings = settings
         self._reads = JobReads(database, FLOW)
+        self._credentials = CredentialsInPrefect()
         self._stack = AsyncExitStack()
         self._client: PrefectClient | None = None
         self._opening = asyncio.Lock()
@@ -100,7 +102,8 @@ class FlowRuns:
         self, config: TrainingConfig, *, idempotency_key: str | None = None, parent_job_id: str | None = None
     ) -> Submitted:
         """Validate a configuration and start a flow run for it; a repeated key gives the job of the first time."""
-        plan = await asyncio.to_thread(make_plan, config, self._settings)
+        connected = await self._credentials.connections() if platforms_of(config) else ()
+        plan = await asyncio.to_thread(make_plan, config, self._settings, connected)
         async with self._submitting, answering():
             flow_run = await self._create(config, idempotency_key, parent_job_id)
         job = job_of(Run.of(flow_run), self._settings)

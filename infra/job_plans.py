@@ -1,11 +1,13 @@
 """What a job would be and take, without starting it."""
 
 import asyncio
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from pydantic import BaseModel, ValidationError
 
-from infra.planning import make_plan
+from infra.planning import make_plan, platforms_of
+from infra.platforms.connections import Platforms
 from infra.settings import Settings
 from peft_studio.config import TrainingConfig
 from peft_studio.plan import Plan
@@ -22,15 +24,17 @@ class Planned:
 class JobPlans:
     """Plans jobs; leaves nothing behind."""
 
-    def __init__(self, settings: Settings):
+    def __init__(self, settings: Settings, platforms: Platforms):
         self._settings = settings
+        self._platforms = platforms
 
     async def plan(self, config: TrainingConfig) -> Planned:
         """Check a configuration as submitting it does; raises what is wrong with it."""
-        return await asyncio.to_thread(self._plan, config)
+        connected = await self._platforms.connected(platforms_of(config))
+        return await asyncio.to_thread(self._plan, config, connected)
 
-    def _plan(self, config: TrainingConfig) -> Planned:
-        plan = make_plan(config, self._settings)
+    def _plan(self, config: TrainingConfig, connected: Collection[str]) -> Planned:
+        plan = make_plan(config, self._settings, connected)
         return Planned(plan, None if config.force else trained_before(plan, self._settings))
 
 

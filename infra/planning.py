@@ -2,34 +2,25 @@
 
 import hashlib
 import json
+from collections.abc import Collection
 from math import ceil
 from pathlib import Path
 
 from infra import capabilities
 from infra.dataset_store import DatasetStore
+from infra.platforms import usable
 from infra.settings import Settings
 from peft_studio import datasets
 from peft_studio.algorithm_table import METHODS
 from peft_studio.base_models import check_names, inspect_model
 from peft_studio.config import Bias, Precision, Quantization, TrainingConfig
-from peft_studio.errors import InvalidConfig, NotFound, PlatformNotConnected
+from peft_studio.errors import InvalidConfig, NotFound
 from peft_studio.machine import Capabilities
 from peft_studio.plan import DatasetFacts, ModelFacts, Plan
+from peft_studio.platforms import Feature
 from peft_studio.stored_datasets import is_dataset_id
 from peft_studio.trainer import TRAINER_VERSION
 
-PLATFORMS = frozenset(
-    (
-        *("runpod", "lambda", "lambda_labs", "vast", "vast_ai", "huggingface", "kubernetes", "ssh"),
-        *("modal", "together", "replicate", "predibase"),
-    )
-)
-TRACKERS = frozenset(
-    (
-        *("wandb", "mlflow", "comet", "comet_ml", "neptune", "tensorboard", "trackio", "swanlab", "clearml"),
-        "phoenix",
-    )
-)
 # The studio's own folders of the data directory, where no adapter may be put.
 RESERVED = frozenset(("runs", "results", "logs", "postgres", "prefect", "secrets", "datasets", "uploads"))
 # What does not change the adapter that is trained; model and data set stand in the key by their content.
@@ -55,14 +46,20 @@ EFFICIENCY = 0.5
 OVERHEAD_SECONDS = 10
 
 
-def make_plan(config: TrainingConfig, settings: Settings) -> Plan:
+def platforms_of(config: TrainingConfig) -> frozenset[str]:
+    """Return the platforms that a job needs to be connected, which are to be looked up before it is planned."""
+    return usable.outside(config.provider, config.experiment_tracker)
+
+
+def make_plan(config: TrainingConfig, settings: Settings, connected: Collection[str] = ()) -> Plan:
     """
     Check everything that can be checked without training, cheapest first; the first thing wrong is raised.
 
-    Reads the data set from end to end and may ask a hub about the model: run it in a thread.
+    ``connected`` are those of ``platforms_of(config)`` that are. Reads the data set from end to end and may ask a
+    hub about the model: run it in a thread.
     """
-    _check_platform(config)
-    _check_tracker(config)
+    _check_platform(config, connected)
+    _check_tracker(config, connected)
     _check_output_dir(config, settings)
     _check_deployment(config)
     machine = capabilities.load(settings)
@@ -148,35 +145,22 @@ def _dataset(config: TrainingConfig, settings: Settings) -> DatasetFacts:
         ) from None
 
 
-def _check_platform(config: TrainingConfig) -> None:
-    name = config.provider.lower()
-    if name in PLATFORMS:
-        raise PlatformNotConnected(
-            f"The platform {name!r} is not connected; connect it first, or train with provider 'local'.",
-            platform=name,
-            field="provider",
-        )
-    if name != "local":
-        raise _invalid("provider", f"there is no provider {config.provider!r}; use 'local'")
+def _check_platform(config: TrainingConfig, connected: Collection[str]) -> None:
+    if issue := usable.unknown(config.provider, Feature.TRAINING):
+        raise _invalid("provider", issue)
+    usable.check(config.provider, Feature.TRAINING, connected, "provider")
     if config.resource_id not in (None, "auto", "local"):
         raise _invalid(
             "resource_id", f"this machine has no resource {config.resource_id!r}; use 'local', or leave the field out"
         )
 
 
-def _check_tracker(config: TrainingConfig) -> None:
-    name = (config.experiment_tracker or "local").lower()
-    if name in TRACKERS:
-        raise PlatformNotConnected(
-            f"The experiment tracker {name!r} is not connected; connect it first, or leave experiment_tracker out.",
-            platform=name,
-            field="experiment_tracker",
-        )
-    if name != "local":
-        raise _invalid(
-            "experiment_tracker",
-            f"there is no experiment tracker {config.experiment_tracker!r}; use 'local', or leave the field out",
-        )
+def _check_tracker(config: TrainingConfig, connected: Collection[str]) -> None:
+    if config.experiment_tracker is None:
+        return
+    if issue := usable.unknown(config.experiment_tracker, Feature.EXPERIMENTS):
+        raise _invalid("experiment_tracker", f"{issue}, or leave the field out")
+    usable.check(config.experiment_tracker, Feature.EXPERIMENTS, connected, "experiment_tracker")
 
 
 def _check_output_dir(config: TrainingConfig, settings: Settings) -> None:

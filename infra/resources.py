@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Protocol
 
 from infra import capabilities
-from infra.planning import PLATFORMS
+from infra.platforms import usable
+from infra.platforms.connections import Platforms
 from infra.settings import Settings
-from peft_studio.errors import NotFound, PlatformNotConnected, ResourceUnavailable
+from peft_studio.errors import NotFound, ResourceUnavailable
 from peft_studio.jobs import JobStatus
+from peft_studio.platforms import Feature
 from peft_studio.resources import Availability, Pricing, Resource
 
 LOCAL = "local"
@@ -40,20 +42,21 @@ class Queue(Protocol):
 class Resources:
     """The machines of all connected providers; ``local`` is the only one so far."""
 
-    def __init__(self, jobs: Queue, settings: Settings):
+    def __init__(self, jobs: Queue, settings: Settings, platforms: Platforms):
         self._jobs = jobs
+        self._platforms = platforms
         self._settings = settings
 
     async def list(self, provider: str | None = None, available: bool | None = None) -> list[Resource]:
         """Return the machines, all or those that a provider has, or that take jobs or do not."""
         if provider is not None:
-            check_provider(provider)
+            await self._check(provider)
         machine = await self._this_machine()
         return [machine] if available in (None, machine.available) else []
 
     async def pricing(self, provider: str, resource_id: str) -> tuple[Pricing, Availability]:
         """Return what a machine costs, and how long one waits for it; raises ``NotFound``."""
-        check_provider(provider)
+        await self._check(provider)
         if resource_id != LOCAL:
             raise NotFound(
                 f"The provider 'local' has no resource {resource_id!r}; it has 'local'.",
@@ -67,6 +70,12 @@ class Resources:
         return FREE, Availability(
             available=available, queue_length=waiting, estimated_wait_minutes=0.0 if at_once else None
         )
+
+    async def _check(self, provider: str) -> None:
+        if issue := usable.unknown(provider, Feature.TRAINING):
+            raise NotFound(f"{issue[0].upper()}{issue[1:]}.", field="provider", provider=provider)
+        connected = await self._platforms.connected(usable.outside(provider))
+        usable.check(provider, Feature.TRAINING, connected, "provider")
 
     async def _this_machine(self) -> Resource:
         known = await asyncio.to_thread(capabilities.load, self._settings)
@@ -98,16 +107,6 @@ class Resources:
 
     async def _count(self, status: JobStatus) -> int:
         return (await self._jobs.list(status=status, provider=LOCAL, limit=1)).total
-
-
-def check_provider(name: str) -> None:
-    """Raise ``PlatformNotConnected`` or ``NotFound`` for every provider but ``local``."""
-    if name in PLATFORMS:
-        raise PlatformNotConnected(
-            f"The platform {name!r} is not connected; the provider 'local' is.", platform=name, field="provider"
-        )
-    if name != LOCAL:
-        raise NotFound(f"There is no provider {name!r}; use 'local'.", field="provider", provider=name)
 
 
 def _free_gb(folder: Path) -> float:

@@ -45,6 +45,13 @@ class Settings(BaseSettings):
         default=5, ge=0, le=19, description="How far jobs step back for the API and the Prefect server beside them."
     )
     max_recoveries: int = Field(default=3, ge=0, description="Times a job whose process died is taken up again.")
+    platform_urls: dict[str, str] = Field(
+        default={}, description='Where platforms are, other than usual: {"runpod": "http://127.0.0.1:9000"}.'
+    )
+    model_dirs: list[Path] = Field(default=[], description="Folders of models, besides 'models' in the data directory.")
+    model_search_seconds: float = Field(
+        default=5.0, gt=0, le=60, description="How long a search waits for each source of models."
+    )
 
     @field_validator("data_dir")
     @classmethod

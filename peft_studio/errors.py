@@ -4,6 +4,7 @@ What can go wrong, and what the caller can do about it.
     StudioError
     ├── InvalidConfig            change the request
     ├── AuthenticationFailed     send a valid key
+    │   └── CredentialRefused    give the platform's own valid key
     ├── PermissionDenied         ask for a key with the role
     ├── NotFound                 change the address
     │   └── JobNotFound          change the job id
@@ -61,6 +62,10 @@ class AuthenticationFailed(StudioError):
     """The API key is missing or not valid."""
 
     code = "AUTHENTICATION_FAILED"
+
+
+class CredentialRefused(AuthenticationFailed):
+    """The platform refused the credentials."""
 
 
 class PermissionDenied(StudioError):

@@ -3,8 +3,9 @@
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from infra.credentials import connected_now
 from infra.job_record import JobRecord
-from infra.planning import make_plan
+from infra.planning import make_plan, platforms_of
 from infra.settings import settings
 from peft_studio.config import TrainingConfig
 from peft_studio.errors import ResourceUnavailable
@@ -26,7 +27,7 @@ def validate(config: TrainingConfig) -> Plan:
     record = JobRecord.current()
     record.enter(Phase.VALIDATING)
     # A job that was interrupted goes on with the model and the data it began with.
-    plan = record.run.read("plan.json", Plan) or make_plan(config, settings())
+    plan = record.run.read("plan.json", Plan) or make_plan(config, settings(), connected_now(platforms_of(config)))
     record.run.write("config.json", config)
     record.run.write("plan.json", plan)
     record.say(

@@ -10,6 +10,7 @@ from api.routes import (
     job_history,
     jobs,
     live,
+    platforms,
     resources,
 )
 
@@ -17,6 +18,7 @@ AT_ROOT = {"Health": health.ROUTES, "Live": live.ROUTES}
 BELOW_API = {
     "Jobs": [*jobs.ROUTES, *job_control.ROUTES, *job_history.ROUTES],
     "Data sets": datasets.ROUTES,
+    "Platforms": platforms.ROUTES,
     "Resources": resources.ROUTES,
     "Adapters": adapters.ROUTES,
     "Experiments": experiments.ROUTES,

@@ -1,6 +1,7 @@
 """What the studio's processes are told through their environment, and the secrets that are kept in files for it."""
 
 import base64
+import json
 import os
 import secrets
 from collections.abc import Callable
@@ -80,8 +81,9 @@ def inherited_environment() -> dict[str, str]:
 
 
 def _settings_variables(settings: Settings) -> dict[str, str]:
+    written = settings.model_dump(mode="json")
     return {
-        f"PEFT_STUDIO_{name.upper()}": str(value)
+        f"PEFT_STUDIO_{name.upper()}": text if isinstance(text := written[name], str) else json.dumps(text)
         for name, value in settings
         if value is not None and not isinstance(value, SecretStr)
     }

@@ -7,12 +7,12 @@ import pytest
 
 from infra.serving.endpoint import prepare
 from infra.serving.routes import create_app
-from tests.integration.api.fixtures import client, connect, deployments, jobs
+from tests.integration.api.fixtures import client, connect, credentials, deployments, jobs
 from tests.loopback import on_loopback
 from tests.tiny import tiny_model
 from tests.unit.serving.adapters import make_adapter
 
-__all__ = ["client", "connect", "deployments", "jobs"]
+__all__ = ["client", "connect", "credentials", "deployments", "jobs"]
 
 
 @pytest.fixture(scope="session")

@@ -11,13 +11,15 @@ import pytest
 
 from infra import capabilities
 from infra.dataset_store import DatasetStore
-from infra.planning import PLATFORMS, TRACKERS, cache_key, estimate_seconds, make_plan, total_steps
+from infra.planning import cache_key, estimate_seconds, make_plan, platforms_of, total_steps
+from infra.platforms import vendors
 from infra.settings import Settings
 from infra.uploads import UploadRecord, Uploads
 from peft_studio.config import DeployConfig, ModelSource, Precision, Quantization, TrainingConfig
 from peft_studio.errors import InvalidConfig, PlatformNotConnected, ResourceUnavailable, StudioError
 from peft_studio.machine import Capabilities, Gpu
 from peft_studio.plan import DatasetFacts, ModelFacts, RowFormat
+from peft_studio.platforms import Feature
 from peft_studio.stored_datasets import Dataset, FileType
 from tests.model_folders import write_model
 
@@ -87,21 +89,45 @@ def test_a_single_row_is_enough(studio_settings: Settings, basics: dict[str, Any
     assert make_plan(TrainingConfig(**basics, validation_split=0.5, num_epochs=2), studio_settings).total_steps == 2
 
 
-@pytest.mark.parametrize("name", sorted(PLATFORMS))
-def test_platforms_of_the_contract_must_be_connected_first(studio_settings: Settings, name: str) -> None:
-    error = refusal(studio_settings, PlatformNotConnected, base_model="m", dataset_path="d", provider=name)
-    assert error.details["platform"] == name
-    assert name in error.message
+PROVIDERS = [name for name in vendors.names(Feature.TRAINING) if name != "local"]
+TRACKERS = [name for name in vendors.names(Feature.EXPERIMENTS) if name != "local"]
+WISHES = [("provider", name) for name in PROVIDERS] + [("experiment_tracker", name) for name in TRACKERS]
 
 
-@pytest.mark.parametrize("name", sorted(TRACKERS))
-def test_trackers_must_be_connected_first(studio_settings: Settings, name: str) -> None:
-    error = refusal(studio_settings, PlatformNotConnected, base_model="m", dataset_path="d", experiment_tracker=name)
-    assert error.details["platform"] == name
+@pytest.mark.parametrize(("field", "name"), [*WISHES, ("provider", "Lambda_Labs"), ("experiment_tracker", "comet_ml")])
+def test_platforms_must_be_connected_first(studio_settings: Settings, field: str, name: str) -> None:
+    wish = {"base_model": "m", "dataset_path": "d", field: name}
+    error = refusal(studio_settings, PlatformNotConnected, **wish)
+    (needed,) = platforms_of(TrainingConfig(**wish))
+    assert error.details == {"platform": needed, "field": field}
+    assert f"POST /platforms/{needed}/connect" in error.message
+
+
+@pytest.mark.parametrize(("field", "name"), WISHES)
+def test_what_this_version_cannot_use_is_said_although_it_is_connected(
+    studio_settings: Settings, field: str, name: str
+) -> None:
+    config = TrainingConfig.model_validate({"base_model": "m", "dataset_path": "d", field: name})
+    with pytest.raises(ResourceUnavailable) as caught:
+        make_plan(config, studio_settings, connected=platforms_of(config))
+    assert caught.value.details == {"platform": name, "field": field}
+    assert "this version" in caught.value.message
+
+
+def test_a_job_of_this_machine_needs_no_platform() -> None:
+    config = TrainingConfig(base_model="m", dataset_path="d", provider="Local", experiment_tracker="local")
+    assert platforms_of(config) == frozenset()
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("provider", "mars"), ("experiment_tracker", "notebook"), ("resource_id", "gpu-rtx4090")]
+    ("field", "value"),
+    [
+        ("provider", "mars"),
+        ("provider", "comet"),
+        ("experiment_tracker", "notebook"),
+        ("experiment_tracker", "runpod"),
+        ("resource_id", "gpu-rtx4090"),
+    ],
 )
 def test_unknown_names_are_refused(studio_settings: Settings, field: str, value: str) -> None:
     error = refusal(studio_settings, base_model="m", dataset_path="d", **{field: value})

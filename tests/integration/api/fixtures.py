@@ -10,6 +10,7 @@ from litestar import Litestar
 from litestar.testing import TestClient
 
 from api.app import create_app
+from infra.credentials import CredentialsInMemory
 from infra.serving.records import DeploymentsInMemory
 from infra.settings import Settings
 from tests.integration.api.studio_in_memory import JobsInMemory, KeysInMemory
@@ -34,12 +35,19 @@ def deployments() -> DeploymentsInMemory:
 
 
 @pytest.fixture
-def connect(jobs: JobsInMemory, deployments: DeploymentsInMemory, tmp_path: Path) -> Iterator[Connect]:
+def credentials() -> CredentialsInMemory:
+    return CredentialsInMemory()
+
+
+@pytest.fixture
+def connect(
+    jobs: JobsInMemory, deployments: DeploymentsInMemory, credentials: CredentialsInMemory, tmp_path: Path
+) -> Iterator[Connect]:
     with ExitStack() as stack:
 
         def opened(key: str | None = "writes", **settings: Any) -> Client:
             given = Settings.model_validate({"requests_per_minute": 1000, "data_dir": tmp_path / "data", **settings})
-            app = create_app(jobs, KeysInMemory(), given, deployments, control=jobs)
+            app = create_app(jobs, KeysInMemory(), given, deployments, credentials=credentials, control=jobs)
             # Errors inside the API are answered like everywhere else, and not raised into the test.
             client = stack.enter_context(TestClient(app, raise_server_exceptions=False))
             if key:
