@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 
 from litestar import Litestar, Router
+from litestar.di import Provide
 from litestar.types import ControllerRouterHandler
 
 from api import routes
@@ -56,7 +57,6 @@ def create_app(
     uploads = Uploads(settings)
     local = LocalDeployments(deployments or DeploymentsInPrefect(database=database))
     uploaded = UploadedAdapters(settings)
-    adapters = AdapterRecords(jobs, uploaded, local, settings)
     platforms = Platforms(credentials or CredentialsInPrefect(), settings)
     return Litestar(
         [
@@ -65,20 +65,14 @@ def create_app(
         ],
         dependencies={
             "jobs": provide(jobs),
-            "control": provide(control or JobControl(settings, jobs)),
-            "history": provide(JobHistory(jobs, settings)),
-            "plans": provide(JobPlans(settings, platforms)),
             "keys": provide(keys),
-            "resources": provide(Resources(jobs, settings, platforms)),
-            "platforms": provide(platforms),
-            "experiments": provide(Experiments(jobs, settings, platforms)),
-            "datasets": provide(Datasets(jobs, settings)),
-            "uploads": provide(uploads),
-            "previews": provide(Previews(settings)),
-            "adapters": provide(adapters),
-            "uploaded_adapters": provide(uploaded),
-            "deployments": provide(AdapterDeployments(adapters, uploaded, local, settings, platforms)),
+            "control": provide(control or JobControl(settings, jobs)),
             "settings": provide(settings),
+            "uploads": provide(uploads),
+            "uploaded_adapters": provide(uploaded),
+            "platforms": provide(platforms),
+            **_readers(jobs, settings, platforms),
+            **_adapters(jobs, uploaded, local, settings, platforms),
             "sockets": provide(OpenSockets(settings.connections_per_key)),
         },
         middleware=[Authentication(keys), RateLimit(settings.requests_per_minute)],
@@ -93,6 +87,27 @@ def create_app(
         on_startup=[uploaded.sweep, partial(sweep_deleted, settings)],
         on_shutdown=[jobs.close, database.close],
     )
+
+
+def _readers(jobs: Jobs, settings: Settings, platforms: Platforms) -> dict[str, Provide]:
+    """What looks at jobs, data sets and machines, and changes nothing of a job."""
+    return {
+        "history": provide(JobHistory(jobs, settings)),
+        "plans": provide(JobPlans(settings, platforms)),
+        "resources": provide(Resources(jobs, settings, platforms)),
+        "experiments": provide(Experiments(jobs, settings, platforms)),
+        "datasets": provide(Datasets(jobs, settings)),
+        "previews": provide(Previews(settings)),
+    }
+
+
+def _adapters(
+    jobs: Jobs, uploaded: UploadedAdapters, local: LocalDeployments, settings: Settings, platforms: Platforms
+) -> dict[str, Provide]:
+    """What keeps adapters, and what serves them."""
+    adapters = AdapterRecords(jobs, uploaded, local, settings)
+    deployments = AdapterDeployments(adapters, uploaded, local, settings, platforms)
+    return {"adapters": provide(adapters), "deployments": provide(deployments)}
 
 
 def _sections(sections: Mapping[str, Sequence[ControllerRouterHandler]]) -> list[Router]:
