@@ -8,7 +8,17 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 from peft_studio.algorithm_table import METHODS
 from peft_studio.algorithms import Algorithm, Method, Quantization, Targets
 
-__all__ = ["Algorithm", "DeployConfig", "ModelSource", "Precision", "Quantization", "TrainingConfig"]
+__all__ = [
+    "Algorithm",
+    "Bias",
+    "DeployConfig",
+    "LearningRateSchedule",
+    "ModelSource",
+    "Optimizer",
+    "Precision",
+    "Quantization",
+    "TrainingConfig",
+]
 
 
 class ModelSource(StrEnum):
@@ -34,6 +44,31 @@ class Bias(StrEnum):
     NONE = "none"
     ADAPTED = "adapted"  # those of the layers that are adapted
     ALL = "all"
+
+
+class Optimizer(StrEnum):
+    """How gradients become changes of the weights."""
+
+    ADAMW = "adamw"
+    ADAMW_8BIT = "adamw_8bit"
+    PAGED_ADAMW = "paged_adamw"
+    PAGED_ADAMW_8BIT = "paged_adamw_8bit"
+    ADAFACTOR = "adafactor"
+    LION = "lion"
+    LION_8BIT = "lion_8bit"
+    SGD = "sgd"
+    MUON = "muon"
+
+
+class LearningRateSchedule(StrEnum):
+    """How the learning rate goes on after it was warmed up."""
+
+    LINEAR = "linear"
+    COSINE = "cosine"
+    POLYNOMIAL = "polynomial"
+    CONSTANT = "constant"
+    CONSTANT_WITH_WARMUP = "constant_with_warmup"
+    WSD = "wsd"
 
 
 class DeployConfig(BaseModel):
@@ -106,7 +141,29 @@ class TrainingConfig(BaseModel):
     num_epochs: int = Field(default=3, ge=1, le=1000)
     max_steps: int | None = Field(default=None, ge=1, description="Stop after this many optimizer steps.")
     warmup_steps: int = Field(default=0, ge=0, le=1_000_000)
+    warmup_ratio: float = Field(default=0, ge=0, le=1, description="The same as a share of all steps.")
+    lr_schedule: LearningRateSchedule = LearningRateSchedule.LINEAR
+    lr_min_ratio: float = Field(default=0, ge=0, le=1, description="What is left of the learning rate in the end.")
+    lr_power: float = Field(default=1, gt=0, le=10, description="Of the schedule polynomial.")
+    lr_decay_ratio: float = Field(
+        default=0.1, ge=0, le=1, description="Of the schedule wsd: the share of the steps in which the rate falls."
+    )
+    optimizer: Optimizer = Optimizer.ADAMW
+    weight_decay: float = Field(default=0, ge=0, le=1)
+    max_grad_norm: float = Field(default=1, ge=0, le=1e6, description="Longer gradients are shortened to it; 0: never.")
+    label_smoothing: float = Field(default=0, ge=0, lt=1)
+    neftune_alpha: float | None = Field(default=None, gt=0, le=1000, description="Noise on the embeddings (NEFTune).")
+    gradient_checkpointing: bool = Field(default=False, description="Less memory for more time.")
     validation_split: float = Field(default=0.1, ge=0, le=0.5)
+    eval_steps: int | None = Field(
+        default=None, ge=1, description="Steps between two looks at the held-out rows; by default an epoch."
+    )
+    early_stopping_patience: int | None = Field(
+        default=None, ge=1, description="Stop after this many looks at the held-out rows that showed nothing better."
+    )
+    load_best_at_end: bool = Field(
+        default=False, description="Keep the adapter that was best on the held-out rows, not the last one."
+    )
     checkpoint_steps: int = Field(default=100, ge=1)
     max_length: int = Field(default=1024, ge=8, le=131_072, description="Longest row, in tokens; longer ones are cut.")
     seed: int = Field(default=0, ge=0, le=MAX_SEED)
@@ -144,6 +201,27 @@ class TrainingConfig(BaseModel):
             raise ValueError("name the tokens that are to be trained")
         if algorithm and value and value != Bias.NONE and info.field_name not in METHODS[algorithm].takes:
             raise ValueError(f"{algorithm} does not take it; leave the field out")
+        return value
+
+    @field_validator("early_stopping_patience", "load_best_at_end")
+    @classmethod
+    def _has_rows_to_be_judged_by(cls, value: Any, info: ValidationInfo) -> Any:
+        if value and info.data.get("validation_split") == 0:
+            raise ValueError("it takes held-out rows to judge by: set validation_split above 0")
+        return value
+
+    @field_validator("warmup_ratio")
+    @classmethod
+    def _is_the_only_warmup(cls, ratio: float, info: ValidationInfo) -> float:
+        if ratio and info.data.get("warmup_steps"):
+            raise ValueError("set warmup_steps or warmup_ratio, not both")
+        return ratio
+
+    @field_validator("gradient_checkpointing")
+    @classmethod
+    def _can_be_computed_again(cls, value: bool, info: ValidationInfo) -> bool:
+        if value and info.data.get("algorithm") is Algorithm.PREFIX_TUNING:
+            raise ValueError("prefix_tuning does not work with it; leave the field out")
         return value
 
     @field_validator("algorithm_options")

@@ -139,7 +139,7 @@ class OutOfMemory(TrainingFailed):
 
 
 class Diverged(TrainingFailed):
-    """The loss is no longer a number."""
+    """Training diverged."""
 
     code = "DIVERGED"
 

@@ -37,6 +37,11 @@ class Progress(BaseModel):
     best_loss: float | None = None
     eval_loss: float | None = None
     evaluated_at: int = 0
+    best_eval_loss: float | None = None
+    best_step: int = 0
+    looks_without_gain: int = 0
+    first_loss: float | None = None
+    senseless_steps: int = 0
     peak_memory_mb: float = 0.0
     resumed_at: list[int] = []
 
@@ -107,7 +112,7 @@ class Checkpoints:
             shutil.rmtree(final, ignore_errors=True)
             temporary.rename(final)
             sync_folder(self._folder)
-            self._prune(progress.step)
+            self._prune(progress.step, progress.best_step)
         except OSError as error:
             shutil.rmtree(temporary, ignore_errors=True)
             self._report.log(
@@ -149,14 +154,17 @@ class Checkpoints:
         write_durably(folder / MANIFEST, manifest.model_dump_json(indent=2).encode())
         sync_folder(folder)
 
+    def take_back(self, step: int, model: Any, parts: Mapping[str, Stateful]) -> bool:
+        """Put what is trained, and of the rest these parts alone, back to a step's state; False if that is lost."""
+        folder = self._folder / f"step-{step}"
+        if self._defect(folder) is not None:
+            return False
+        _put_back(torch.load(folder / STATE, map_location="cpu", weights_only=True), model, parts)
+        return True
+
     def _load(self, folder: Path, model: Any, parts: Mapping[str, Stateful]) -> Progress:
         state = torch.load(folder / STATE, map_location="cpu", weights_only=True)
-        parameters = _trained(model)
-        assert parameters.keys() == state["parameters"].keys()
-        for name, value in state["parameters"].items():
-            parameters[name].copy_(value)
-        for name, part in parts.items():
-            part.load_state_dict(state[name])
+        _put_back(state, model, parts)
         set_random_state(state["random"])
         return Progress.model_validate_json((folder / PROGRESS).read_bytes())
 
@@ -175,12 +183,13 @@ class Checkpoints:
             return f"it is not whole ({type(error).__name__})"
         return None if manifest.purpose == self._purpose else "it belongs to another configuration or data set"
 
-    def _prune(self, step: int) -> None:
+    def _prune(self, step: int, best: int) -> None:
         # One of a later step was passed over, or training would have gone on from there.
         folders = self._folders()
         later = [folder for folder in folders if _step_of(folder) > step]
         for folder in [*later, *folders[len(later) + KEPT :]]:
-            shutil.rmtree(folder, ignore_errors=True)
+            if _step_of(folder) != best:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def random_state() -> dict[str, Any]:
@@ -218,6 +227,15 @@ def sync_folder(folder: Path) -> None:
         os.fsync(file)
     finally:
         os.close(file)
+
+
+def _put_back(state: dict[str, Any], model: Any, parts: Mapping[str, Stateful]) -> None:
+    parameters = _trained(model)
+    assert parameters.keys() == state["parameters"].keys()
+    for name, value in state["parameters"].items():
+        parameters[name].copy_(value)
+    for name, part in parts.items():
+        part.load_state_dict(state[name])
 
 
 def _trained(model: Any) -> dict[str, torch.Tensor]:

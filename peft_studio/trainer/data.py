@@ -55,6 +55,7 @@ class Batch:
 
     ids: torch.Tensor
     learn: torch.Tensor
+    lengths: tuple[int, ...] = ()  # of the rows, without padding
 
 
 @dataclass(frozen=True)
@@ -177,4 +178,4 @@ def collate(rows: list[Row], device: torch.device | str = "cpu") -> Batch:
     for i, row in enumerate(rows):
         ids[i, : len(row.ids)] = torch.from_numpy(row.ids)
         learn[i, : len(row.learn)] = torch.from_numpy(row.learn)
-    return Batch(ids.to(device), learn.to(device))
+    return Batch(ids.to(device), learn.to(device), tuple(len(row.ids) for row in rows))

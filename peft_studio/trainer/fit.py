@@ -2,9 +2,7 @@
 
 import math
 import random
-import resource
 import time
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,41 +10,19 @@ import torch
 
 from peft_studio.algorithms import Algorithm
 from peft_studio.config import TrainingConfig
-from peft_studio.errors import Diverged
 from peft_studio.trainer.adalora import RankAllocation
 from peft_studio.trainer.checkpoint import Checkpoints, Progress, Stateful, random_state, set_random_state
 from peft_studio.trainer.data import Row, collate, epoch_order
+from peft_studio.trainer.guard import require_finite, require_sense
 from peft_studio.trainer.loss import mean_loss, summed_loss
-from peft_studio.trainer.optimizer import make_optimizer, set_learning_rate
+from peft_studio.trainer.memory import peak_memory_mb
+from peft_studio.trainer.noise import noisy_embeddings
+from peft_studio.trainer.optimizer import make_optimizer, take_step
 from peft_studio.trainer.report import Reporter
+from peft_studio.trainer.schedule import Schedule
 from peft_studio.trainer.stop import Stopped, StopSignal
 
-MAX_GRADIENT_NORM = 1.0
 LINES = 100  # how many steps of a job have a line in the log, about
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """How many steps there are, and the learning rate of each."""
-
-    steps_per_epoch: int
-    total: int
-    warmup: int
-    peak: float
-
-    @classmethod
-    def of(cls, config: TrainingConfig, rows: int) -> "Schedule":
-        """Every epoch sees every row once; its last step may be smaller."""
-        batches = math.ceil(rows / config.batch_size)
-        steps_per_epoch = math.ceil(batches / config.gradient_accumulation_steps)
-        total = min(steps_per_epoch * config.num_epochs, config.max_steps or math.inf)
-        return cls(steps_per_epoch, int(total), config.warmup_steps, config.learning_rate)
-
-    def learning_rate(self, done: int) -> float:
-        """The rate of the next step: linear from 0 to the peak, then linear to 0 behind the last step."""
-        if done < self.warmup:
-            return self.peak * (done / max(1, self.warmup))
-        return self.peak * max(0.0, (self.total - done) / max(1, self.total - self.warmup))
 
 
 class Training:
@@ -70,6 +46,7 @@ class Training:
         self._model, self._rows, self._held_out, self._config = model, rows, held_out, config
         self._checkpoints, self._report, self._stop = checkpoints, report, stop
         self._schedule = Schedule.of(config, len(rows))
+        self._look_every = config.eval_steps or self._schedule.steps_per_epoch
         self._trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self._optimizer = make_optimizer(model, config)
         self._ranks = RankAllocation(model) if config.algorithm is Algorithm.ADALORA else None
@@ -87,16 +64,17 @@ class Training:
     def run(self) -> Progress:
         """Train to the end; where a stop is asked for, save a checkpoint and raise ``Stopped``."""
         self._begin()
-        progress, schedule = self._progress, self._schedule
+        progress, total = self._progress, self._schedule.total
         try:
             while True:
-                if progress.step % schedule.steps_per_epoch == 0 or progress.step == schedule.total:
+                if progress.step % self._look_every == 0 or progress.step == total:
                     self._evaluate()
                 if progress.step and (
                     progress.step % self._config.checkpoint_steps == 0 or self._checkpoints.requested
                 ):
                     self._save()
-                if progress.step == schedule.total:
+                if progress.step == total or self._has_stopped_gaining():
+                    self._choose()
                     return progress
                 self._step()
         except Stopped:
@@ -128,11 +106,11 @@ class Training:
             self._optimizer.zero_grad()
             set_random_state(before)
             raise
-        gradient = torch.nn.utils.clip_grad_norm_(self._trainable, MAX_GRADIENT_NORM).item()
+        limit = self._config.max_grad_norm or math.inf
+        gradient = torch.nn.utils.clip_grad_norm_(self._trainable, limit).item()
         require_finite(loss, gradient, progress.step + 1)
         rate = self._schedule.learning_rate(progress.step)
-        set_learning_rate(self._optimizer, rate)
-        self._optimizer.step()
+        take_step(self._optimizer, rate)
         if self._ranks:
             self._ranks.allocate(progress.step + 1)
         self._optimizer.zero_grad()
@@ -145,6 +123,7 @@ class Training:
         progress.loss = loss
         progress.best_loss = loss if progress.best_loss is None else min(loss, progress.best_loss)
         progress.peak_memory_mb = max(progress.peak_memory_mb, peak_memory_mb())
+        require_sense(progress, self._model)
         self._say({"learning_rate": rate, "grad_norm": gradient, "tokens_per_second": tokens / seconds})
 
     def _rows_of_step(self, step: int) -> list[Row]:
@@ -159,7 +138,8 @@ class Training:
         for i in range(0, len(rows), self._config.batch_size):
             self._stop.check()
             batch = collate(rows[i : i + self._config.batch_size], self._model.device)
-            loss = summed_loss(self._model, batch) / supervised
+            with noisy_embeddings(self._model, batch, self._config.neftune_alpha):
+                loss = summed_loss(self._model, batch, self._config.label_smoothing) / supervised
             loss.backward()
             total += loss.detach()
         if self._ranks:
@@ -183,6 +163,35 @@ class Training:
         progress.eval_loss = mean_loss(self._model, self._held_out, self._config.batch_size, self._stop)
         progress.evaluated_at = progress.step
         self._report.evaluation(progress.step, self.epochs, progress.eval_loss)
+        if progress.best_eval_loss is not None and progress.eval_loss >= progress.best_eval_loss:
+            progress.looks_without_gain += 1
+            return
+        progress.looks_without_gain = 0
+        progress.best_eval_loss = progress.eval_loss
+        if self._config.load_best_at_end:
+            progress.best_step = progress.step  # from here on its checkpoint is kept
+            self._save()
+
+    def _has_stopped_gaining(self) -> bool:
+        patience = self._config.early_stopping_patience
+        if patience is None or self._progress.looks_without_gain < patience:
+            return False
+        self._report.log(f"Stopped early at step {self._progress.step}: nothing better in {patience} looks.")
+        return True
+
+    def _choose(self) -> None:
+        """Go back to what was best on the held-out rows, where that is wished for."""
+        progress = self._progress
+        if not progress.best_step or progress.best_step == progress.step:
+            return
+        parts = {name: part for name, part in self._state.items() if part is not self._optimizer}
+        if self._checkpoints.take_back(progress.best_step, self._model, parts):
+            progress.eval_loss = progress.best_eval_loss
+            self._report.log(f"The adapter of step {progress.best_step} was best and is kept.")
+        else:
+            self._report.log(
+                f"The best checkpoint, of step {progress.best_step}, is lost; the last is kept.", "WARNING"
+            )
 
     def _save(self) -> None:
         self._progress.epoch = self.epochs
@@ -194,21 +203,3 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
-
-
-def require_finite(loss: float, gradient: float, step: int) -> None:
-    """Refuse to take a step that would ruin the adapter."""
-    for name, value in (("loss", loss), ("gradient", gradient)):
-        if not math.isfinite(value):
-            raise Diverged(
-                f"The {name} became {value} at step {step}.",
-                field="learning_rate",
-                issue="Lower learning_rate, add warmup_steps or set precision to float32, and look for broken rows.",
-            )
-
-
-def peak_memory_mb() -> float:
-    """The most memory the process held so far: the GPU's where there is one, else its own."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # Linux counts in KiB

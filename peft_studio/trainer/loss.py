@@ -24,9 +24,9 @@ class Quality:
     accuracy: float
 
 
-def summed_loss(model: Any, batch: Batch) -> torch.Tensor:
+def summed_loss(model: Any, batch: Batch, smoothing: float = 0.0) -> torch.Tensor:
     """Sum the cross-entropy, in nats, over a batch's tokens that carry loss."""
-    return _cross_entropy(*_predictions(model, batch))
+    return _cross_entropy(*_predictions(model, batch), smoothing)
 
 
 def mean_loss(model: Any, rows: list[Row], batch_size: int, stop: StopSignal) -> float:
@@ -58,8 +58,8 @@ def mean_quality(model: Any, rows: list[Row], batch_size: int, stop: StopSignal)
     return Quality(loss / tokens, right / tokens) if tokens else Quality(math.nan, math.nan)
 
 
-def _cross_entropy(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    return nn.functional.cross_entropy(logits.float(), targets, reduction="sum")
+def _cross_entropy(logits: torch.Tensor, targets: torch.Tensor, smoothing: float = 0.0) -> torch.Tensor:
+    return nn.functional.cross_entropy(logits.float(), targets, reduction="sum", label_smoothing=smoothing)
 
 
 def _predictions(model: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:

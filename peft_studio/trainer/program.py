@@ -18,13 +18,16 @@ from peft_studio.trainer import TRAINER_VERSION
 from peft_studio.trainer.adapter import adapter_config, add_adapter, unused_fields
 from peft_studio.trainer.checkpoint import Checkpoints
 from peft_studio.trainer.data import Encoded, prepare
-from peft_studio.trainer.fit import Schedule, Training
+from peft_studio.trainer.fit import Training
 from peft_studio.trainer.layers import require_names, skeleton
+from peft_studio.trainer.memory import compute_again, require_checkpointing
 from peft_studio.trainer.model import device, load_base, read_base, require_quantization
+from peft_studio.trainer.optimizer import require_optimizer
 from peft_studio.trainer.outcome import attempt
 from peft_studio.trainer.plain_lora import starting_factors
 from peft_studio.trainer.report import Reporter
 from peft_studio.trainer.save import save_adapter, summarize
+from peft_studio.trainer.schedule import Schedule
 from peft_studio.trainer.stop import StopSignal
 
 
@@ -43,16 +46,20 @@ def train(run: RunDir, stop: StopSignal) -> None:
         torch.set_num_threads(int(threads))
     config, plan = read_job(run)
     require_quantization(config, device())
+    require_optimizer(config, device())
 
     base = read_base(config, plan)
     shape = skeleton(base.config)
     require_names(shape, config)
+    require_checkpointing(shape, config)
     if unused := unused_fields(config):
         report.log(f"{config.algorithm} makes no use of {' and '.join(unused)}.")
     rows, held_out = prepare(config, plan, base, report)
     stop.check()
     settings = adapter_config(config, base, shape, Schedule.of(config, len(rows.rows)).total)
     model = add_adapter(load_base(base, config), settings, base, config)
+    if config.gradient_checkpointing:
+        compute_again(model)
     start = starting_factors(model) if config.method.moves_base else None
     stop.check()
 

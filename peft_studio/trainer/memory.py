@@ -1,0 +1,31 @@
+"""Memory: how much there was at most, and how to need less of it."""
+
+import resource
+from typing import Any
+
+import torch
+
+from peft_studio.config import TrainingConfig
+from peft_studio.errors import InvalidConfig
+
+
+def peak_memory_mb() -> float:
+    """The most memory the process held so far: the GPU's where there is one, else its own."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # Linux counts in KiB
+
+
+def require_checkpointing(shape: Any, config: TrainingConfig) -> None:
+    """Refuse gradient checkpointing where the architecture has no place for it."""
+    if config.gradient_checkpointing and not shape.supports_gradient_checkpointing:
+        raise InvalidConfig(
+            f"{type(shape).__name__} does not support gradient checkpointing.",
+            field="gradient_checkpointing",
+            issue="Leave it out, and lower batch_size or max_length.",
+        )
+
+
+def compute_again(model: Any) -> None:
+    """Keep no activations of a block for its backward pass, but compute them again: the same numbers, dropout too."""
+    model.activation_checkpointing_enable({"use_reentrant": False})
