@@ -133,7 +133,7 @@ class TrainingFailed(StudioError):
 
 
 class OutOfMemory(TrainingFailed):
-    """Out of memory"""
+    """Out of memory."""
 
     code = "OUT_OF_MEMORY"
 

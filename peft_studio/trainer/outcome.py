@@ -43,7 +43,7 @@ def attempt(run: RunDir, stop: StopSignal, work: Callable[[], None], patience: f
         return _fail(run, error, FAILED)
     except Exception as error:
         if _is_out_of_memory(error):
-            return _fail(run, OutOfMemory(issue=_memory_advice(error)), FAILED)
+            return _fail(run, OutOfMemory("Out of memory", issue=_memory_advice(error)), FAILED)
         if isinstance(error, OSError) and error.errno in DISK_FULL:
             return _fail(run, DiskFull(issue=f"Make room, then retry the job ({error})."), FULL)
         traceback.print_exc()
