@@ -30,6 +30,7 @@ class Platform(Answer):
     status: str
     features: list[str]
     last_verified: datetime | None = None
+    error: str | None = None
 
 
 class PlatformList(Answer):

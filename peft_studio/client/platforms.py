@@ -3,6 +3,7 @@
 from peft_studio.answers import (
     ModelDetails,
     ModelSearch,
+    Platform,
     PlatformConnected,
     PlatformDisconnected,
     PlatformList,
@@ -24,10 +25,20 @@ class PlatformOperations:
         return Call("GET", "/platforms", model(PlatformList))
 
     @operation
+    def get_platform(self, name: str) -> Call[Platform]:
+        """Return one platform."""
+        return Call("GET", path("platforms", name), model(Platform))
+
+    @operation
     def connect_platform(self, name: str, credentials: dict[str, str]) -> Call[PlatformConnected]:
         """Have the studio check credentials with the platform, and keep them encrypted if they are good."""
         body, where = {"credentials": credentials}, path("platforms", name, "connect")
         return Call("POST", where, model(PlatformConnected), json=body, seconds=_CHECKING_SECONDS)
+
+    @operation
+    def verify_platform(self, name: str) -> Call[Platform]:
+        """Have the studio try the credentials that it keeps again."""
+        return Call("POST", path("platforms", name, "verify"), model(Platform), seconds=_CHECKING_SECONDS)
 
     @operation
     def disconnect_platform(self, name: str) -> Call[PlatformDisconnected]:

@@ -1,4 +1,4 @@
-"""A client of the real API, with a studio in memory behind it, and a real endpoint beside it."""
+"""A client of the real API, with a studio in memory behind it, a real endpoint beside it, and simulated platforms."""
 
 from collections.abc import Callable, Iterator
 
@@ -7,6 +7,7 @@ import pytest
 
 from infra.serving.endpoint import prepare
 from infra.serving.routes import create_app
+from infra.simulators.accounts import create_accounts, platform_urls
 from tests.integration.api.fixtures import client, connect, credentials, deployments, jobs
 from tests.loopback import on_loopback
 from tests.tiny import tiny_model
@@ -28,3 +29,10 @@ def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str
             return f"{url}/v1"
 
         yield serve
+
+
+@pytest.fixture(scope="session")
+def platforms() -> Iterator[dict[str, str]]:
+    """Where each platform answers."""
+    with on_loopback(create_accounts()) as url:
+        yield platform_urls(url)

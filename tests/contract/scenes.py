@@ -10,6 +10,7 @@ from typing import Any
 import anyio
 
 from infra.serving.records import Deployment, Deployments, DeploymentStatus
+from infra.simulators.accounts import GOOD
 from peft_studio.config import TrainingConfig
 from peft_studio.events import Log
 from peft_studio.experiments import experiment_id_of
@@ -66,6 +67,15 @@ def completed(jobs: JobsInMemory, cost: float = 2.45, **metrics: float) -> Job:
         cost=cost,
         artifact=Artifact(path="/path/to/adapter.safetensors", size_bytes=16777216, hash="sha256:abc123"),
     )
+
+
+def _a_key_that_is_good(_: Backstage) -> Names:
+    return {"platform_name": "runpod", "your_api_key_here": GOOD}
+
+
+def _a_connected_platform(studio: Backstage) -> Names:
+    studio.client.post("/api/v1/platforms/runpod/connect", json={"credentials": {"api_key": GOOD}})
+    return {"platform_name": "runpod"}
 
 
 def _nothing(_: Backstage) -> Names:
@@ -134,6 +144,9 @@ def _a_running_deployment(studio: Backstage) -> Names:
 
 # By the example's heading. A scene returns what stands in the request in place of the document's names and values.
 SCENES: dict[str, Callable[[Backstage], Names]] = {
+    "List Platforms": _a_connected_platform,
+    "Connect Platform": _a_key_that_is_good,
+    "Disconnect Platform": _a_connected_platform,
     "Create Training Job": _nothing,
     "List Jobs": _some_running_jobs,
     "Get Job Details": _a_completed_job,

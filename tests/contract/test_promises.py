@@ -50,12 +50,17 @@ Ask = Callable[[Promise], tuple[Any, Names]]
 
 @pytest.fixture
 def ask(
-    connect: Connect, jobs: JobsInMemory, deployments: Deployments, tmp_path: Path, endpoint: Callable[[str], str]
+    connect: Connect,
+    jobs: JobsInMemory,
+    deployments: Deployments,
+    tmp_path: Path,
+    endpoint: Callable[[str], str],
+    platforms: dict[str, str],
 ) -> Ask:
     """Send an example's request, in its scene."""
 
     def asked(promise: Promise) -> tuple[Any, Names]:
-        client = connect(data_dir=tmp_path)
+        client = connect(data_dir=tmp_path, platform_urls=platforms)
         names = SCENES[promise.title](Backstage(client, jobs, deployments, tmp_path, endpoint))
         content: dict[str, Any] = {}
         if promise.form:
@@ -72,7 +77,19 @@ def test_an_answer_has_what_was_promised(ask: Ask, promise: Promise) -> None:
     answer, _ = ask(promise)
     assert answer.status_code == (201 if promise.title in CREATED else 200), answer.text
     assert answer.headers["Content-Type"] == "application/json"
-    assert differences(shape_of(promise.answer, CONFIG), answer.json()) == []
+    body = answer.json()
+    if promise.title == "List Platforms":  # of all that there are, the document shows the one that was connected
+        body["platforms"] = [platform for platform in body["platforms"] if platform["name"] == "runpod"]
+    assert differences(shape_of(promise.answer, CONFIG), body) == []
+
+
+def test_a_platform_that_is_not_connected_shows_the_promised_fields_too(client: Client) -> None:
+    promise = next(promise for promise in PROMISES if promise.title == "List Platforms")
+    platforms = client.get("/api/v1/platforms").json()["platforms"]
+    assert len(platforms) > 5
+    for platform in platforms:
+        assert platform.keys() >= promise.answer["platforms"][0].keys()
+        assert platform["features"]
 
 
 def test_the_documents_comparison_comes_out_of_its_experiments(ask: Ask) -> None:
