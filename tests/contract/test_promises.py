@@ -1,5 +1,6 @@
 """What users were promised: every example of the API's document, sent and answered, field by field."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -116,16 +117,33 @@ def test_the_configuration_that_was_sent_is_the_one_that_comes_back(client: Clie
     assert {name: config[name] for name in REQUEST} == REQUEST
 
 
-@pytest.mark.parametrize("promise", SHOWN, ids=[promise.title for promise in SHOWN])
-def test_the_promised_parameters_are_in_the_apis_own_document(connect: Connect, promise: Promise) -> None:
-    path, _, query = promise.path.partition("?")
+@pytest.fixture
+def described(connect: Connect) -> dict[str, Any]:
+    """The API's own description of its routes, by method and path; what a parameter of a path is called is free."""
     paths = connect(None).get("/api/v1/openapi.json").json()["paths"]
-    described = paths["/api/v1" + path][promise.method.lower()].get("parameters", [])
-    parameters = {found["name"]: found["schema"].get("default") for found in described if found["in"] == "query"}
+    return {route_of(method, path): found for path, item in paths.items() for method, found in item.items()}
+
+
+def route_of(method: str, path: str) -> str:
+    return f"{method.upper()} {re.sub(r'{[^}]+}', '{}', path)}"
+
+
+@pytest.mark.parametrize("promise", SHOWN, ids=[promise.title for promise in SHOWN])
+def test_the_promised_parameters_are_in_the_apis_own_document(described: dict[str, Any], promise: Promise) -> None:
+    path, _, query = promise.path.partition("?")
+    route = described[route_of(promise.method, "/api/v1" + path)]
+    parameters = {one["name"]: one["schema"].get("default") for one in route.get("parameters", [])}
     for name in (part.partition("=")[0] for part in query.split("&") if part):
         assert name in parameters
         if (promise.title, name) in DEFAULTS:
             assert parameters[name] == DEFAULTS[promise.title, name]
+
+
+def test_every_promise_has_its_scene_once_the_api_has_its_route(described: dict[str, Any]) -> None:
+    routes = {
+        promise.title: route_of(promise.method, "/api/v1" + promise.path.partition("?")[0]) for promise in PROMISES
+    }
+    assert [title for title, route in routes.items() if route in described and title not in SCENES] == []
 
 
 @pytest.mark.parametrize("example", MESSAGES.values(), ids=MESSAGES)
