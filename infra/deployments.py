@@ -19,6 +19,7 @@ from infra.serving.records import CHECK_SECONDS, PREFIX, Deployment, DeploymentS
 from infra.settings import Settings
 from infra.uploaded_adapters import UploadedAdapters
 from peft_studio.adapters import Adapter
+from peft_studio.algorithm_table import METHODS
 from peft_studio.base_models import inspect_model
 from peft_studio.deployments import DeploymentConfig, DeploymentMetrics
 from peft_studio.errors import Conflict, InvalidConfig, NotFound, ResourceUnavailable
@@ -81,6 +82,8 @@ class AdapterDeployments:
         await self._check_platform(platform)
         _check_config(config)
         adapter = await self._adapters.get(adapter_id)
+        if not METHODS[adapter.algorithm].served:
+            raise _refused("adapter_id", f"the local endpoint does not serve {adapter.algorithm} adapters")
         facts, chat = await asyncio.to_thread(self._base_of, adapter)
         digits = uuid5(NAMESPACE_URL, f"peft-studio:deployment:{key}").hex if key else None
         if digits is not None:

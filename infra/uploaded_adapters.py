@@ -15,6 +15,7 @@ from uuid import NAMESPACE_URL, uuid4, uuid5
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from infra.adapters import RECORD
+from infra.disk_space import require_space
 from infra.settings import Settings
 from peft_studio.adapter_config import CONFIG, Parameters, parameters_of, read_config, written_config
 from peft_studio.adapter_files import WEIGHTS, Layers, check_against_model, read_layers, refuse_file
@@ -46,12 +47,14 @@ class UploadedAdapters:
 
     def __init__(self, settings: Settings):
         self._home = settings.adapters
+        self._reserve = settings.disk_reserve_bytes
         self._known: dict[str, tuple[int, UploadRecord]] = {}
 
-    def begin(self) -> Path:
-        """Make a folder to receive an upload in."""
+    def begin(self, size: int | None = None) -> Path:
+        """Make a folder to receive an upload in; raises ``ResourceUnavailable`` where the disk has no room for it."""
         self._home.mkdir(parents=True, exist_ok=True)
         self.sweep()
+        require_space(self._home, size or 0, self._reserve)
         folder = self._home / f"{_RECEIVING}{uuid4().hex}"
         folder.mkdir()
         return folder

@@ -6,6 +6,7 @@ as names of modules to import.
 """
 
 import json
+import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -16,7 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from peft_studio.adapter_files import Layers, is_named, refuse_file
 from peft_studio.adapters import UploadMetadata
-from peft_studio.config import Algorithm
+from peft_studio.algorithm_table import METHODS
+from peft_studio.algorithms import Algorithm
 
 CONFIG = "adapter_config.json"
 # Ways to begin that leave the base model's weights as they are; all others change them.
@@ -26,6 +28,8 @@ UNSERVED = (
     *("modules_to_save", "target_parameters", "trainable_token_indices", "layer_replication", "lora_bias"),
     *("alora_invocation_tokens", "use_qalora", "use_bdlora", "arrow_config", "kasa_config", "monteclora_config"),
 )
+# Algorithms whose adapters are plain LoRA or DoRA once they are trained, on a base model as it was.
+PLAIN = tuple(name for name, method in METHODS.items() if method.served and not method.moves_base)
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 LayerName = Annotated[str, Field(pattern=r"^\^?\w+(\.\w+)*$", max_length=300)]
 V = TypeVar("V")
@@ -100,10 +104,12 @@ def parameters_of(layers: Layers, metadata: UploadMetadata, sent: SentConfig | N
     _check_modules(layers, metadata.target_modules, "target_modules")
     if sent and isinstance(sent.target_modules, list):
         _check_modules(layers, sent.target_modules, "config")
+    algorithm = _algorithm(layers, metadata, sent)
+    as_they_are = math.sqrt(rank) if algorithm is Algorithm.RSLORA else rank
     return Parameters(
-        algorithm=_algorithm(layers, metadata, sent),
+        algorithm=algorithm,
         rank=rank,
-        alpha=sent.lora_alpha if sent else metadata.alpha or rank,
+        alpha=sent.lora_alpha if sent else metadata.alpha or as_they_are,
         ranks={name: layer.rank for name, layer in layers.items() if layer.rank != rank},
         alphas=_by_layer(sent.alpha_pattern, layers) if sent else {},
     )
@@ -127,7 +133,7 @@ def written_config(
         "rank_pattern": {f"^{name}": rank for name, rank in parameters.ranks.items()},
         "alpha_pattern": {f"^{name}": alpha for name, alpha in parameters.alphas.items()},
         "use_dora": parameters.algorithm is Algorithm.DORA,
-        "use_rslora": sent.use_rslora if sent else False,
+        "use_rslora": sent.use_rslora if sent else parameters.algorithm is Algorithm.RSLORA,
         "fan_in_fan_out": sent.fan_in_fan_out if sent else False,
         "init_lora_weights": True,
     }
@@ -147,11 +153,17 @@ def _check_base(metadata: UploadMetadata, sent: SentConfig) -> None:
 
 def _algorithm(layers: Layers, metadata: UploadMetadata, sent: SentConfig | None) -> Algorithm:
     has_magnitudes = any(layer.has_magnitude for layer in layers.values())
-    algorithm = metadata.algorithm or (Algorithm.DORA if has_magnitudes else Algorithm.LORA)
+    is_scaled_by_root = sent.use_rslora if sent else metadata.algorithm is Algorithm.RSLORA
+    found = Algorithm.DORA if has_magnitudes else Algorithm.RSLORA if is_scaled_by_root else Algorithm.LORA
+    algorithm = metadata.algorithm or found
+    if algorithm not in PLAIN:
+        raise refuse_file(f"{algorithm} adapters are not taken; {', '.join(PLAIN)} are", "algorithm")
     for field, is_dora in ("algorithm", algorithm is Algorithm.DORA), ("config", sent.use_dora if sent else None):
         if is_dora not in (None, has_magnitudes):
             held = "holds" if has_magnitudes else "does not hold"
             raise refuse_file(f"the file {held} magnitudes, which are what makes a LoRA a DoRA", field)
+    if (algorithm is Algorithm.RSLORA) and not is_scaled_by_root:
+        raise refuse_file("the metadata says rslora, the config's use_rslora is false", "algorithm")
     return algorithm
 
 

@@ -45,7 +45,10 @@ class UploadMetadata(BaseModel):
     algorithm: Algorithm | None = Field(default=None, description="By default what the weights say: lora or dora.")
     rank: int | None = Field(default=None, ge=1, le=65_536, description="By default what the weights say.")
     alpha: float | None = Field(
-        default=None, gt=0, le=1e6, description="By default the rank: the weights are applied as they are."
+        default=None,
+        gt=0,
+        le=1e6,
+        description="By default the weights are applied as they are.",
     )
     target_modules: list[Name] | None = Field(
         default=None, min_length=1, max_length=MOST_MODULES, description="By default what the weights say."

@@ -13,11 +13,14 @@ from typing import Any, NamedTuple, cast
 
 Entry = dict[str, Any]
 MAX_HEADER = 100 << 20  # the format's own limit
-_SIZES = {
-    **dict.fromkeys(("F64", "I64", "U64", "C64"), 8),
-    **dict.fromkeys(("F32", "I32", "U32"), 4),
-    **dict.fromkeys(("F16", "BF16", "I16", "U16"), 2),
-    **dict.fromkeys(("I8", "U8", "BOOL", "F8_E4M3", "F8_E5M2", "F8_E8M0"), 1),
+_BITS = {
+    **dict.fromkeys(("F64", "I64", "U64", "C64"), 64),
+    **dict.fromkeys(("F32", "I32", "U32"), 32),
+    **dict.fromkeys(("F16", "BF16", "I16", "U16"), 16),
+    **dict.fromkeys(("I8", "U8", "BOOL", "F8_E4M3", "F8_E5M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ"), 8),
+    "F6_E2M3": 6,
+    "F6_E3M2": 6,
+    "F4": 4,
 }
 _MOST_DIMENSIONS = 8
 _READ_AT_ONCE = 4 << 20  # a multiple of every size
@@ -84,7 +87,7 @@ def not_finite(path: Path, tensors: Mapping[str, Tensor]) -> Iterator[str]:
 def _has_wild_numbers(data: bytes, dtype: str) -> bool:
     # A byte for each number's upper and lower part of the exponent, 1 where it is all ones, and both compared as two
     # long integers: as fast as a library for arrays, without one.
-    width, (upper, lower) = _SIZES[dtype], _EXPONENTS[dtype]
+    width, (upper, lower) = _BITS[dtype] // 8, _EXPONENTS[dtype]
     full = [bytes(value & bits == bits for value in range(256)) for bits in (upper, lower)]
     parts = [data[width - 1 - n :: width].translate(table) for n, table in enumerate(full)]
     return bool(int.from_bytes(parts[0], "little") & int.from_bytes(parts[1], "little"))
@@ -109,8 +112,9 @@ def _tensor(name: str, entry: object, data: int) -> Tensor:
         raise UnsafeFile(f"its header gives {shown} an impossible shape")
     if not (_is_count(begin) and _is_count(end) and begin <= end):
         raise UnsafeFile(f"its header gives {shown} impossible offsets")
-    width = _SIZES.get(dtype)
-    if width and width * math.prod(shape) != end - begin:
+    if dtype not in _BITS:
+        raise UnsafeFile(f"its header gives {shown} a type {dtype[:20]!r}, which the format does not have")
+    if _BITS[dtype] * math.prod(shape) != 8 * (end - begin):
         raise UnsafeFile(f"its header gives {shown} {end - begin} bytes, which is not what {dtype} {shape} takes")
     return Tensor(dtype, tuple(shape), data + begin, end - begin)
 

@@ -61,7 +61,7 @@ async def upload_adapter(
     request: AnyRequest, adapters: TheAdapters, uploaded_adapters: TheUploads, settings: TheSettings
 ) -> AdapterUploaded:
     """Check an adapter's weights against what is said of them, and store it as a folder that stock PEFT loads."""
-    folder = await asyncio.to_thread(uploaded_adapters.begin)
+    folder = await asyncio.to_thread(uploaded_adapters.begin, request.content_length)
     try:
         adapter = await _receive(request, folder, adapters, uploaded_adapters, settings)
     finally:

@@ -344,3 +344,26 @@ def test_a_repeated_hash_of_what_lies_there_is_what_was_sent(client: Client, tmp
     folder = folder_of(tmp_path, uploaded(client))
     record = json.loads((folder / "adapter.json").read_bytes())
     assert record["sha256"] == hashlib.sha256(weights()).hexdigest()
+
+
+def test_what_the_algorithm_says_of_the_scaling_is_written(client: Client, tmp_path: Path) -> None:
+    def written(**metadata: Any) -> dict[str, Any]:
+        return json.loads((folder_of(tmp_path, uploaded(client, **metadata)) / "adapter_config.json").read_bytes())
+
+    assert (written()["lora_alpha"], written()["use_rslora"]) == (2, False)
+    by_root = written(algorithm="rslora")
+    assert (by_root["lora_alpha"], by_root["use_rslora"]) == (pytest.approx(2**0.5), True)
+    config = {"peft_type": "LORA", "r": 2, "lora_alpha": 4}
+    assert refused(upload(client, config=config, algorithm="rslora"))[0] == "algorithm"
+
+
+@pytest.mark.parametrize("algorithm", ["vera", "pissa", "prompt_tuning"])
+def test_adapters_of_other_kinds_are_not_taken(client: Client, algorithm: str) -> None:
+    field, issue = refused(upload(client, algorithm=algorithm))
+    assert field == "algorithm" and "lora, qlora, dora" in issue
+
+
+def test_an_upload_for_which_the_disk_has_no_room_is_refused(connect: Connect, tmp_path: Path) -> None:
+    answer = upload(connect(disk_reserve_bytes=1 << 60))
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "RESOURCE_UNAVAILABLE")
+    assert stored(tmp_path) == []
