@@ -261,3 +261,24 @@ async def test_an_adapter_that_the_endpoint_does_not_serve_is_refused_at_once(
     job = made(jobs, tmp_path, algorithm="vera")
     assert refused(deploy(connect(data_dir=tmp_path), job.job_id.replace("job_", "adapter_"))) == "adapter_id"
     assert await deployments.all() == []
+
+
+class _AsTheAdapterIsDeleted(DeploymentsInMemory):
+    """Records that are written while somebody deletes the adapter."""
+
+    async def add(self, deployment: Deployment) -> None:
+        await super().add(deployment)
+        shutil.rmtree(deployment.adapter)
+
+
+@pytest.fixture
+def deployments(request: pytest.FixtureRequest) -> DeploymentsInMemory:
+    return getattr(request, "param", DeploymentsInMemory)()
+
+
+@pytest.mark.parametrize("deployments", [_AsTheAdapterIsDeleted], indirect=True)
+async def test_an_adapter_that_is_deleted_meanwhile_is_not_deployed(
+    client: Client, adapter_id: str, deployments: DeploymentsInMemory
+) -> None:
+    assert deploy(client, adapter_id).status_code == 404
+    assert await deployments.all() == []
