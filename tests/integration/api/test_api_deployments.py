@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from infra.serving.records import DeploymentsInMemory, DeploymentStatus
+from infra.serving.records import Deployment, DeploymentsInMemory, DeploymentStatus
 from infra.settings import Settings
 from peft_studio.plan import RowFormat
 from tests.adapter_files import weights
