@@ -23,6 +23,7 @@ from prefect.states import Cancelled, Cancelling
 
 from infra.credentials import CredentialsInPrefect
 from infra.flow_run_jobs import PARENT, STATES, job_of, status_of, tags_of
+from infra.job_locks import changing
 from infra.job_reads import JobReads, Run, RunFilter
 from infra.planning import make_plan, platforms_of
 from infra.prefect_database import PrefectDatabase
@@ -143,13 +144,13 @@ class FlowRuns:
 
     async def cancel(self, job_id: str) -> Job:
         """Stop a job; return it when it has ended, or as it is after ten seconds."""
-        run = await self._read(job_id)
-        if (status := status_of(run)).is_final:
-            raise Conflict(f"The job has already ended: it is {status}.", job_id=job_id, status=status)
-        # A run that a worker has taken must be stopped by it; one that waits has nothing to stop.
-        at_work = run.state_type in (StateType.PENDING, StateType.RUNNING, StateType.CANCELLING)
-        state = Cancelling(message=CANCELLED) if at_work else Cancelled(message=CANCELLED)
-        async with answering():
+        async with changing(job_id), answering():
+            run = await self._read(job_id)
+            if (status := status_of(run)).is_final:
+                raise Conflict(f"The job has already ended: it is {status}.", job_id=job_id, status=status)
+            # A run that a worker has taken must be stopped by it; one that waits has nothing to stop.
+            at_work = run.state_type in (StateType.PENDING, StateType.RUNNING, StateType.CANCELLING)
+            state = Cancelling(message=CANCELLED) if at_work else Cancelled(message=CANCELLED)
             await (await self._prefect()).set_flow_run_state(run.id, state, force=True)
         deadline = time.monotonic() + _CANCEL_SECONDS
         while not (job := await self.get(job_id)).status.is_final and time.monotonic() < deadline:

@@ -10,7 +10,6 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Protocol
-from weakref import WeakValueDictionary
 
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun, StateType
@@ -18,6 +17,7 @@ from prefect.client.schemas.responses import OrchestrationResult, SetStateStatus
 from prefect.states import Scheduled, Suspended
 
 from infra.flow_runs import answering
+from infra.job_locks import changing
 from infra.settings import Settings
 from peft_studio.checkpoints import Checkpoint, list_checkpoints
 from peft_studio.errors import Conflict, ResourceUnavailable
@@ -40,12 +40,11 @@ class Jobs(Protocol):
 
 
 class JobControl:
-    """Changes jobs; one instance serves a whole process, so that two changes of one job come one after the other."""
+    """Changes jobs, by what Prefect's server says of them."""
 
     def __init__(self, settings: Settings, jobs: Jobs):
         self._settings = settings
         self._jobs = jobs
-        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def pause(self, job_id: str) -> Job:
         """Hold a job back, or have it save a checkpoint and end its processes; return it when that is done."""
@@ -116,8 +115,7 @@ class JobControl:
     async def _changing(self, job_id: str) -> AsyncGenerator[tuple[PrefectClient, FlowRun]]:
         """Be the only one who changes the job; raises ``JobNotFound``."""
         await self._jobs.get(job_id)
-        lock = self._locks.setdefault(job_id, asyncio.Lock())
-        async with lock, answering(), get_client() as client:
+        async with changing(job_id), answering(), get_client() as client:
             yield client, await client.read_flow_run(flow_run_id_of(job_id))
 
     async def _until_paused(self, job_id: str) -> Job:
@@ -160,7 +158,7 @@ def _require_pausable(job_id: str, flow_run: FlowRun, phase: Phase | None) -> No
             reason = f"it has finished training and is {phase}"
         case _:
             return
-    raise Conflict(f"The job cannot be paused: {reason}.", job_id=job_id, phase=phase)
+    raise Conflict(f"The job cannot be paused: {reason}.", job_id=job_id)
 
 
 def _require_accepted(job_id: str, result: "OrchestrationResult[object]") -> None:
