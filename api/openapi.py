@@ -1,5 +1,6 @@
 """The API's description of itself: the OpenAPI document, its page, and how a route adds to them."""
 
+from dataclasses import dataclass
 from http import HTTPStatus
 from importlib.metadata import version
 from typing import Any
@@ -10,7 +11,7 @@ from litestar.enums import OpenAPIMediaType
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.openapi.plugins import SwaggerRenderPlugin
-from litestar.openapi.spec import Components, Example, SecurityScheme
+from litestar.openapi.spec import Components, Example, Operation, RequestBody, SecurityScheme
 from pydantic import BaseModel
 
 from api.auth import PUBLIC
@@ -51,6 +52,16 @@ def documented_file(media_type: str, *errors: int) -> dict[int, Any]:
     every = {*errors, 400, 401, 429, 500, 503}
     good = ResponseSpec(bytes, generate_examples=False, description="The file", media_type=media_type)
     return {200: good} | {code: error_answer(code) for code in sorted(every)}
+
+
+@dataclass
+class WithOptionalBody(Operation):
+    """A route that does without a body; as its ``operation_class``."""
+
+    def __post_init__(self) -> None:
+        """Say so in the document, which otherwise says that there must be one."""
+        if isinstance(self.request_body, RequestBody):
+            self.request_body.required = False
 
 
 def streamed(example: str, *errors: int) -> dict[int, Any]:

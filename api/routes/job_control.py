@@ -10,7 +10,7 @@ from litestar.params import Body, FromPath, SkipValidation
 from api import examples, job_examples
 from api.dependencies import Control, Jobs
 from api.job_wire import CheckpointSaved, CloneJob, JobChanged, JobPlan
-from api.openapi import documented
+from api.openapi import WithOptionalBody, documented
 from api.wire import CreateJob, JobCreated
 from infra.job_plans import JobPlans
 
@@ -35,6 +35,7 @@ async def plan_job(
 @post(
     "/jobs/{job_id:str}/clone",
     summary="Clone a job",
+    operation_class=WithOptionalBody,
     responses=documented(JobCreated, examples.CREATED, 402, 403, 404, 409, 413, 415, status=201),
 )
 async def clone_job(

@@ -56,6 +56,12 @@ def test_a_request_is_shown_with_an_example(document: dict[str, Any]) -> None:
     assert body["schema"]["examples"][0]["config"]["algorithm"] == "lora"
 
 
+def test_a_body_that_may_be_left_out_is_described_so(document: dict[str, Any]) -> None:
+    bodies = {name: operation["requestBody"] for name, operation in operations(document) if "requestBody" in operation}
+    assert bodies["post /api/v1/jobs/{job_id}/clone"]["required"] is False
+    assert bodies["post /api/v1/jobs"]["required"] is True
+
+
 def test_keys_are_asked_for_everywhere_but_by_probes(document: dict[str, Any]) -> None:
     assert document["components"]["securitySchemes"]["bearer"]["scheme"] == "bearer"
     assert document["security"] == [{"bearer": []}]
