@@ -1,7 +1,7 @@
 """
-The application. Run with ``uvicorn --factory api.app:create_app``.
+The application. Run with ``uvicorn --factory api.app:create_app --ws api.socket_protocol:SocketProtocol``.
 
-Uvicorn's WebSocket pings (every 20 s by default) are what notices dead peers.
+Uvicorn logs the addresses of WebSockets, which may hold tickets, as information: have it log warnings only.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,14 +9,17 @@ from functools import partial
 
 from litestar import Litestar, Router
 from litestar.di import Provide
+from litestar.middleware import ASGIMiddleware
 from litestar.types import ControllerRouterHandler
 
 from api import routes
-from api.auth import Authentication, role_allows
+from api.auth import Authentication, Authenticator, role_allows
 from api.dependencies import Control, Jobs, Keys, provide
+from api.entrance import Entrance, cross_origin
 from api.errors import read_body, respond
+from api.idempotency import Idempotency, provide_idempotency_key
 from api.limits import OpenSockets, RateLimit
-from api.openapi import openapi_config, openapi_document
+from api.openapi import describe_idempotency, openapi_config, openapi_document
 from api.wire import Wire
 from infra.adapter_records import AdapterRecords
 from infra.adapters import sweep_deleted
@@ -29,6 +32,7 @@ from infra.flow_runs import FlowRuns
 from infra.job_control import JobControl
 from infra.job_history import JobHistory
 from infra.job_plans import JobPlans
+from infra.kept_answers import KeptAnswers
 from infra.platforms.connections import Platforms
 from infra.prefect_database import PrefectDatabase
 from infra.previews import Previews
@@ -37,6 +41,7 @@ from infra.serving.local import LocalDeployments
 from infra.serving.records import Deployments, DeploymentsInPrefect
 from infra.settings import Settings
 from infra.settings import settings as settings_of_process
+from infra.tickets import Tickets
 from infra.uploaded_adapters import UploadedAdapters
 from infra.uploads import Uploads
 
@@ -58,14 +63,14 @@ def create_app(
     local = LocalDeployments(deployments or DeploymentsInPrefect(database=database))
     uploaded = UploadedAdapters(settings)
     platforms = Platforms(credentials or CredentialsInPrefect(), settings)
-    return Litestar(
+    authenticator = Authenticator(keys, Tickets(settings.data_dir / "tickets"), settings.wrong_keys_per_minute)
+    app = Litestar(
         [
             *_sections(routes.AT_ROOT),
             Router("/api/v1", route_handlers=[openapi_document, *_sections(routes.BELOW_API)]),
         ],
         dependencies={
             "jobs": provide(jobs),
-            "keys": provide(keys),
             "control": provide(control or JobControl(settings, jobs)),
             "settings": provide(settings),
             "uploads": provide(uploads),
@@ -73,20 +78,41 @@ def create_app(
             "platforms": provide(platforms),
             **_readers(jobs, settings, platforms),
             **_adapters(jobs, uploaded, local, settings, platforms),
-            "sockets": provide(OpenSockets(settings.connections_per_key)),
+            **_callers(keys, authenticator, settings),
         },
-        middleware=[Authentication(keys), RateLimit(settings.requests_per_minute)],
+        middleware=_layers(authenticator, settings),
         guards=[role_allows],
         before_request=read_body,
         exception_handlers={Exception: respond},
         request_max_body_size=settings.max_body_bytes,
         plugins=[Wire()],
         openapi_config=openapi_config(),
+        cors_config=cross_origin(settings.origins),
         logging_config=None,
         lifespan=[lambda _: uploads.swept()],
         on_startup=[uploaded.sweep, partial(sweep_deleted, settings)],
-        on_shutdown=[jobs.close, database.close],
+        on_shutdown=[keys.close, jobs.close, database.close],
     )
+    app.asgi_handler = Entrance(app)
+    describe_idempotency(app)
+    return app
+
+
+def _layers(authenticator: Authenticator, settings: Settings) -> list[ASGIMiddleware]:
+    """What every request that needs a key goes through, the outermost first."""
+    answers = KeptAnswers(settings.data_dir / "idempotency")
+    return [Authentication(authenticator), RateLimit(settings.requests_per_minute), Idempotency(answers)]
+
+
+def _callers(keys: Keys, authenticator: Authenticator, settings: Settings) -> dict[str, Provide]:
+    """What knows callers, and what they have asked for before."""
+    return {
+        "keys": provide(keys),
+        "tickets": provide(authenticator.tickets),
+        "authenticator": provide(authenticator),
+        "sockets": provide(OpenSockets(settings.connections_per_key, settings.socket_send_seconds)),
+        "idempotency_key": provide_idempotency_key(),
+    }
 
 
 def _readers(jobs: Jobs, settings: Settings, platforms: Platforms) -> dict[str, Provide]:

@@ -1,18 +1,17 @@
 """What routes are given: the doors to jobs and keys, as protocols, and how they get there."""
 
 from collections.abc import AsyncIterator, Sequence
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from litestar.di import Provide
 
 from infra.adapter_records import Page
+from infra.api_keys import ApiKey, Role
 from peft_studio.checkpoints import Checkpoint
 from peft_studio.config import TrainingConfig
 from peft_studio.events import Event, Log
 from peft_studio.jobs import Job, JobStatus
 from peft_studio.plan import Plan
-
-Role = Literal["read", "write", "admin"]
 
 
 class Submission(Protocol):
@@ -96,7 +95,7 @@ class Control(Protocol):
 
 
 class Caller(Protocol):
-    """Whoever holds an API key."""
+    """Whoever holds an API key that is live."""
 
     @property
     def id(self) -> str:
@@ -112,8 +111,28 @@ class Caller(Protocol):
 class Keys(Protocol):
     """Where API keys are known."""
 
-    async def authenticate(self, secret: str) -> Caller | None:
-        """Return whose key this is, or None."""
+    async def authenticate(self, secret: str, *, search: bool = True) -> Caller | None:
+        """Return whose key this is, or None; without ``search``, one made just now may not be found."""
+        ...
+
+    async def live(self, key_id: str) -> Caller | None:
+        """Return the holder of the key with this id, None where it was revoked or never was."""
+        ...
+
+    async def list(self) -> Sequence[ApiKey]:
+        """Return all keys, oldest first, revoked ones too."""
+        ...
+
+    async def create(self, name: str, role: Role) -> tuple[ApiKey, str]:
+        """Make a key; return what is known of it, and the secret, which is nowhere kept."""
+        ...
+
+    async def revoke(self, key_id: str) -> ApiKey:
+        """Make a live key useless, for good."""
+        ...
+
+    async def close(self) -> None:
+        """Write down what is not written yet."""
         ...
 
 

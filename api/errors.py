@@ -29,6 +29,7 @@ from peft_studio.errors import StudioError
 
 _MISSING = re.compile(r"Missing required \w+ parameter '([\w-]+)'")
 logger = logging.getLogger(__name__)
+_LONGEST_REASON = 123  # bytes; what fits into a WebSocket's close frame
 
 
 class MethodNotAllowed(StudioError):
@@ -55,6 +56,12 @@ class RangeNotSatisfiable(StudioError):
     code = "RANGE_NOT_SATISFIABLE"
 
 
+class SlowReader(StudioError):
+    """Messages are read too slowly."""
+
+    code = "SLOW_READER"
+
+
 class WireError:
     """An error as it goes out: status, body and headers."""
 
@@ -67,6 +74,7 @@ class WireError:
         errors.PermissionDenied: 403,
         errors.NotFound: 404,
         MethodNotAllowed: 405,
+        SlowReader: 408,
         errors.Conflict: 409,
         errors.PlatformNotConnected: 409,
         PreconditionFailed: 412,
@@ -111,6 +119,13 @@ def translate(error: Exception, connection: ASGIConnection[Any, Any, Any, Any]) 
     scope = connection.scope
     logger.error("%s: %s %r", reference, scope.get("method", "WS"), scope["path"], exc_info=error)
     return WireError(errors.InternalError("Something went wrong inside the studio.", reference=reference))
+
+
+def closing(error: Exception, socket: ASGIConnection[Any, Any, Any, Any]) -> tuple[int, str]:
+    """Return the code and the reason with which a WebSocket is closed after an error."""
+    wire = translate(error, socket)
+    reason = f"{wire.error.code}: {wire.error.message}".encode()[:_LONGEST_REASON]
+    return 4000 + wire.status, reason.decode(errors="ignore")
 
 
 def respond(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
@@ -164,6 +179,8 @@ def _told(error: Exception, connection: ASGIConnection[Any, Any, Any, Any]) -> S
         case HTTPException(status_code=413):
             limit = connection.route_handler.resolve_request_max_body_size()
             return errors.PayloadTooLarge(f"The request body must not be larger than {limit} bytes.", limit_bytes=limit)
+        case HTTPException(detail="client disconnected prematurely"):  # Litestar's words for it, as a fault of ours
+            return errors.InvalidConfig("The request broke off.", field="body", issue="Must be sent to its end")
         case HTTPException(status_code=400):
             return errors.InvalidConfig("The request cannot be read.", field="body", issue=error.detail)
         case _:

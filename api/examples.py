@@ -154,7 +154,6 @@ ANSWERED: dict[str, Any] = {
 
 DEPLOYMENT_DELETED: dict[str, Any] = {"success": True, "deployment_id": DEPLOYING["deployment_id"]}
 
-
 EXPERIMENT: dict[str, Any] = {
     "id": "exp_0d3c6a6e8f3b4c0e9a51c2f3b4d5e6f7",
     "tracker": "local",

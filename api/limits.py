@@ -16,6 +16,7 @@ from api.errors import send_error
 from peft_studio.errors import RateLimitExceeded
 
 WINDOW_SECONDS = 60.0
+MOST_CALLERS = 10_000  # that are remembered at a time; addresses cost nothing to make up
 
 
 @dataclass(frozen=True)
@@ -28,20 +29,39 @@ class Quota:
 
 
 class RequestLog:
-    """The times of each key's requests within the last minute: the limit holds for every such window."""
+    """The times of each caller's requests within the last minute: the limit holds for every such window."""
 
     def __init__(self, per_minute: int):
         self.per_minute = per_minute
-        self._times: dict[str, deque[float]] = {}
+        self._times: dict[str, deque[float]] = {}  # whoever was counted last comes last
 
-    def admit(self, key_id: str, now: float) -> Quota:
-        """Count a request, unless the key has used up its minute."""
-        times = self._times.setdefault(key_id, deque())
-        while times and times[0] <= now - WINDOW_SECONDS:
-            times.popleft()
+    def admit(self, caller: str, now: float) -> Quota:
+        """Count a request, unless its caller has used up the minute."""
+        times = self._recent(caller, now)
         if admitted := len(times) < self.per_minute:
             times.append(now)
+            self._times.pop(caller, None)
+            self._times[caller] = times
+            self._forget_idle(now)
         return Quota(admitted, self.per_minute - len(times), math.ceil(times[0] + WINDOW_SECONDS - now))
+
+    def has_room(self, caller: str, now: float) -> bool:
+        """Tell whether one more request would be admitted, without counting one."""
+        return len(self._recent(caller, now)) < self.per_minute
+
+    def _recent(self, caller: str, now: float) -> deque[float]:
+        times = self._times.get(caller, deque())
+        while times and times[0] <= now - WINDOW_SECONDS:
+            times.popleft()
+        return times
+
+    def _forget_idle(self, now: float) -> None:
+        """Let go of callers that have been silent for a minute; of the others, if there are very many, too."""
+        while self._times:
+            caller, times = next(iter(self._times.items()))
+            if times and times[-1] > now - WINDOW_SECONDS and len(self._times) <= MOST_CALLERS:
+                break
+            del self._times[caller]
 
 
 class RateLimit(ASGIMiddleware):
@@ -76,9 +96,10 @@ class RateLimit(ASGIMiddleware):
 
 
 class OpenSockets:
-    """The WebSockets that each key holds open."""
+    """The WebSockets that each key holds open; ``send_seconds`` is how long one may go without reading."""
 
-    def __init__(self, per_key: int):
+    def __init__(self, per_key: int, send_seconds: float = 10.0):
+        self.send_seconds = send_seconds
         self._per_key = per_key
         self._open: Counter[str] = Counter()
 

@@ -5,32 +5,61 @@ from http import HTTPStatus
 from importlib.metadata import version
 from typing import Any
 
-from litestar import Request, Router, get
+from litestar import Litestar, Request, Router, get
 from litestar.config.response_cache import CACHE_FOREVER
-from litestar.enums import OpenAPIMediaType
+from litestar.enums import OpenAPIMediaType as DocumentType
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.openapi.plugins import SwaggerRenderPlugin
-from litestar.openapi.spec import Components, Example, Operation, RequestBody, SecurityScheme
+from litestar.openapi.spec import (
+    Components,
+    Example,
+    OpenAPIMediaType,
+    OpenAPIResponse,
+    OpenAPIType,
+    Operation,
+    Parameter,
+    Reference,
+    RequestBody,
+    Schema,
+    SecurityScheme,
+)
+from litestar.routes import HTTPRoute
 from pydantic import BaseModel
 
 from api.auth import PUBLIC
 from api.examples import ERRORS
+from api.idempotency import HEADER, LONGEST_KEY, takes_key
 from api.wire import ErrorBody
 
 DESCRIPTION = """
 Every request needs an API key, as `Authorization: Bearer KEY`. Keys have a role: `read` may look, `write` may also
-submit and cancel. Answers say how many requests are left in `RateLimit-Limit`, `RateLimit-Remaining` and
-`RateLimit-Reset`. Every error has the same body: `{"error": {"code", "message", "details"}}`.
+submit and cancel, `admin` may also make and revoke keys. Answers say how many requests are left in `RateLimit-Limit`,
+`RateLimit-Remaining` and `RateLimit-Reset`. Every error has the same body: `{"error": {"code", "message", "details"}}`.
+
+### Sending a request again
+
+Every POST takes an `Idempotency-Key`. For a day, the same key with the same request gives the first answer again, byte
+for byte and with the header `Idempotency-Replayed: true`; with another request it is refused (409), and while the first
+request is still at work, the second waits for it. Failures that pass (429, 5xx) are not kept: the request is tried
+again. The keys of another API key are others. Two routes keep no answers, because these hold secrets: a new API key is
+shown once (a repeated request gets 409), and every `POST /tickets` gives a new ticket.
 
 ### Following a job live
 
 `ws://HOST/ws/jobs/{job_id}` (not below `/api/v1`) sends what has happened so far, then what happens, then closes
-normally (1000) after the job's final status. The key goes into the `Authorization` header or, from a browser, into
-the subprotocols: `new WebSocket(url, ["peft-studio", "bearer." + key])`. Each message has a `type` (`status`,
-`metrics`, `log` or `error`), `job_id`, `timestamp` and a `cursor`; `?after=CURSOR` goes on behind that message.
-Otherwise the socket is closed with 4000 + the status that a request would get: 4401 no valid key, 4404 no such job,
-4429 too many sockets for this key. The server pings; whoever does not answer is let go.
+normally (1000) after the job's final status. Each message has a `type` (`status`, `metrics`, `log` or `error`),
+`job_id`, `timestamp` and a `cursor`; `?after=CURSOR` goes on behind that message.
+
+The key goes into the `Authorization` header or, from a browser, into the subprotocols:
+`new WebSocket(url, ["peft-studio", "bearer." + key])`. Scripts that should not know the key get a ticket for it from
+`POST /api/v1/tickets`: it opens one WebSocket within a minute, as `?ticket=TICKET` or as the subprotocol
+`"ticket." + ticket` beside `"peft-studio"`. A key in the address is refused: addresses are logged.
+
+The server pings (every 20 s by default); whoever does not answer is let go with 1011. Whoever reads too slowly, so that
+there is no room for a message for 10 s, is let go with 4408; so is, with 4401, whose key is revoked. A client goes on
+behind the last cursor it has seen. Otherwise the socket is closed with 4000 + the status that a request would get: 4401
+no valid key or ticket, 4404 no such job, 4429 too many sockets for this key or too many wrong keys.
 """
 
 
@@ -93,13 +122,49 @@ def answer(status: int, model: type[BaseModel], example: dict[str, Any]) -> Resp
     )
 
 
+def describe_idempotency(app: Litestar) -> None:
+    """Have the document say of every POST that heeds it that it takes an ``Idempotency-Key``."""
+    for route in app.routes:
+        for handler in route.route_handlers if isinstance(route, HTTPRoute) else ():
+            if "POST" in handler.http_methods and takes_key(handler.opt):
+                handler.operation_class = _repeatable(handler.operation_class)
+
+
+def _repeatable(operation_class: type[Operation]) -> type[Operation]:
+    """Return a class of operations that take an ``Idempotency-Key`` besides."""
+
+    class Repeatable(operation_class):
+        def __init__(self, **fields: Any):
+            super().__init__(**fields)
+            self.parameters = [*(self.parameters or []), Reference(ref="#/components/parameters/IdempotencyKey")]
+            refusal = OpenAPIMediaType(
+                schema=Reference(ref="#/components/schemas/ErrorBody"),
+                examples={"409": Example(summary=HTTPStatus(409).phrase, value=ERRORS[409])},
+            )
+            self.responses = self.responses or {}
+            self.responses.setdefault(
+                "409", OpenAPIResponse(description=HTTPStatus(409).phrase, content={"application/json": refusal})
+            )
+
+    return Repeatable
+
+
+IDEMPOTENCY_KEY = Parameter(
+    name=HEADER,
+    param_in="header",
+    description="Chosen by the caller: sent again within a day, with the same request, it gives the same answer.",
+    schema=Schema(type=OpenAPIType.STRING, min_length=1, max_length=LONGEST_KEY, pattern=r"^[\x20-\x7e]+$"),
+    examples={"uuid": Example(summary="A random one", value="7f9c24e5-2f41-4a0e-8f0c-1d2b3a4c5d6e")},
+)
+
+
 def _same_for_all(_: Request[Any, Any, Any]) -> str:
     return "openapi.json"  # whatever the query, so that the cache holds one document
 
 
 @get(
     "/openapi.json",
-    media_type=OpenAPIMediaType.OPENAPI_JSON,
+    media_type=DocumentType.OPENAPI_JSON,
     include_in_schema=False,
     opt=PUBLIC,
     cache=CACHE_FOREVER,
@@ -119,7 +184,8 @@ def openapi_config() -> OpenAPIConfig:
         use_handler_docstrings=True,
         security=[{"bearer": []}],
         components=Components(
-            security_schemes={"bearer": SecurityScheme(type="http", scheme="bearer", description="An API key.")}
+            security_schemes={"bearer": SecurityScheme(type="http", scheme="bearer", description="An API key.")},
+            parameters={"IdempotencyKey": IDEMPOTENCY_KEY},
         ),
         # The page takes its scripts from a CDN, as all of Litestar's do: without internet, read the document itself.
         render_plugins=[SwaggerRenderPlugin(path="/", favicon="")],

@@ -1,5 +1,6 @@
 """Settings of the server, read from the environment (``PEFT_STUDIO_…``) once, at the edge."""
 
+import re
 from functools import lru_cache
 from pathlib import Path
 
@@ -30,6 +31,18 @@ class Settings(BaseSettings):
     )
     requests_per_minute: int = Field(default=100, ge=1, description="Requests a minute that one API key may make.")
     connections_per_key: int = Field(default=10, ge=1, description="WebSockets that one API key may hold open.")
+    wrong_keys_per_minute: int = Field(
+        default=20, ge=1, description="Wrong API keys a minute from one address that are told to be wrong."
+    )
+    allowed_origins: str = Field(
+        default="", description="Web pages whose scripts may call the API: https://host[:port], separated by commas."
+    )
+    socket_ping_seconds: float = Field(
+        default=20.0, gt=0, description="How often a WebSocket's peer is pinged, and how long its answer may take."
+    )
+    socket_send_seconds: float = Field(
+        default=10.0, gt=0, description="How long a WebSocket's peer may take to make room for the next message."
+    )
     max_body_bytes: int = Field(default=1 << 20, description="Largest JSON request body.")
     max_dataset_bytes: int = Field(default=64 << 30, ge=1, description="Largest data set that can be uploaded.")
     upload_expiry_hours: float = Field(
@@ -57,6 +70,19 @@ class Settings(BaseSettings):
     @classmethod
     def _from_the_root(cls, path: Path) -> Path:
         return path.expanduser().absolute()  # the studio's processes need not share a working directory
+
+    @field_validator("allowed_origins")
+    @classmethod
+    def _origins(cls, value: str) -> str:
+        for origin in filter(None, value.replace(" ", "").split(",")):
+            if not re.fullmatch(r"\*|https?://[\w.*-]+(:\d+)?", origin):
+                raise ValueError(f"{origin!r} is no origin: write scheme and host, like https://studio.example.com")
+        return value.replace(" ", "")
+
+    @property
+    def origins(self) -> list[str]:
+        """The allowed origins, one by one."""
+        return [origin for origin in self.allowed_origins.split(",") if origin]
 
     @property
     def runs(self) -> Path:

@@ -9,9 +9,11 @@ from api.routes import (
     job_control,
     job_history,
     jobs,
+    keys,
     live,
     platforms,
     resources,
+    tickets,
 )
 
 AT_ROOT = {"Health": health.ROUTES, "Live": live.ROUTES}
@@ -23,4 +25,6 @@ BELOW_API = {
     "Adapters": adapters.ROUTES,
     "Experiments": experiments.ROUTES,
     "Deployments": deployments.ROUTES,
+    "Live": tickets.ROUTES,
+    "Keys": keys.ROUTES,
 }

@@ -15,6 +15,7 @@ from litestar.response import Response
 from api import examples
 from api.adapter_wire import AdapterDeleted, AdapterForm, AdapterList, AdapterUploaded
 from api.downloads import Wanted, send_file, send_zip
+from api.idempotency import IdempotencyKey
 from api.openapi import documented, documented_file
 from api.uploads import Uploaded, receive_form
 from api.wire import from_wire
@@ -58,12 +59,16 @@ async def list_adapters(
     responses=documented(AdapterUploaded, examples.UPLOADED, 403, 404, 409, 413, 415, status=201),
 )
 async def upload_adapter(
-    request: AnyRequest, adapters: TheAdapters, uploaded_adapters: TheUploads, settings: TheSettings
+    request: AnyRequest,
+    adapters: TheAdapters,
+    uploaded_adapters: TheUploads,
+    settings: TheSettings,
+    idempotency_key: IdempotencyKey,
 ) -> AdapterUploaded:
     """Check an adapter's weights against what is said of them, and store it as a folder that stock PEFT loads."""
     folder = await asyncio.to_thread(uploaded_adapters.begin, request.content_length)
     try:
-        adapter = await _receive(request, folder, adapters, uploaded_adapters, settings)
+        adapter = await _receive(request, folder, adapters, uploaded_adapters, settings, idempotency_key)
     finally:
         await asyncio.to_thread(uploaded_adapters.end, folder)
     url = request.url_for("download_adapter", adapter_id=adapter.id)
@@ -71,7 +76,12 @@ async def upload_adapter(
 
 
 async def _receive(
-    request: AnyRequest, folder: Path, adapters: AdapterRecords, uploads: UploadedAdapters, settings: Settings
+    request: AnyRequest,
+    folder: Path,
+    adapters: AdapterRecords,
+    uploads: UploadedAdapters,
+    settings: Settings,
+    key: str | None,
 ) -> Adapter:
     limits = {"file": settings.max_adapter_bytes, "metadata": _MOST_JSON, "config": _MOST_JSON}
     parts = await receive_form(request, folder, limits)
@@ -81,9 +91,7 @@ async def _receive(
     if metadata.job_id is not None:
         await _require_job(adapters, metadata.job_id)
     config = await asyncio.to_thread(parts["config"].path.read_bytes) if "config" in parts else None
-    key = request.headers.get("Idempotency-Key")
-    owner = f"{request.user.id}:{key}" if key else None
-    return await asyncio.to_thread(uploads.accept, metadata, file.path, file.sha256, config, owner)
+    return await asyncio.to_thread(uploads.accept, metadata, file.path, file.sha256, config, key)
 
 
 def _required(parts: Mapping[str, Uploaded], name: str) -> Uploaded:

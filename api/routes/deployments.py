@@ -1,8 +1,8 @@
 """Deployments: adapters that answer prompts."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
-from litestar import Request, delete, get, post
+from litestar import delete, get, post
 from litestar.di import NamedDependency
 from litestar.openapi.spec import Example
 from litestar.params import Body, FromPath, QueryParameter, SkipValidation
@@ -18,6 +18,7 @@ from api.deployment_wire import (
     TestAnswer,
     TestPrompt,
 )
+from api.idempotency import IdempotencyKey
 from api.openapi import documented
 from infra.deployments import AdapterDeployments
 from infra.serving.records import DeploymentStatus
@@ -31,14 +32,13 @@ TheDeployments = NamedDependency[SkipValidation[AdapterDeployments]]
     responses=documented(DeploymentCreated, examples.DEPLOYING, 403, 404, 409, 413, 415, status=201),
 )
 async def create_deployment(
-    request: Request[Any, Any, Any],
     data: Annotated[CreateDeployment, Body(examples=[Example(value=examples.DEPLOY)])],
     deployments: TheDeployments,
+    idempotency_key: IdempotencyKey,
 ) -> DeploymentCreated:
     """Have an adapter served, and answer before it is: it is once its status is ``running``."""
-    key = request.headers.get("Idempotency-Key")
-    owner = f"{request.user.id}:{key}" if key else None
-    return DeploymentCreated.of(await deployments.create(data.adapter_id, data.platform, data.config, key=owner))
+    created = await deployments.create(data.adapter_id, data.platform, data.config, key=idempotency_key)
+    return DeploymentCreated.of(created)
 
 
 @get(

@@ -9,6 +9,7 @@ from litestar.params import Body, FromPath, SkipValidation
 
 from api import examples, job_examples
 from api.dependencies import Control, Jobs
+from api.idempotency import IdempotencyKey
 from api.job_wire import CheckpointSaved, CloneJob, JobChanged, JobPlan
 from api.openapi import WithOptionalBody, documented
 from api.wire import CreateJob, JobCreated
@@ -41,11 +42,12 @@ async def plan_job(
 async def clone_job(
     jobs: TheJobs,
     job_id: FromPath[str],
+    idempotency_key: IdempotencyKey,
     data: Annotated[CloneJob | None, Body(examples=[Example(value={"config": {"learning_rate": 1e-4}})])] = None,
 ) -> JobCreated:
     """Start a new job with another one's configuration, changed where the body says so."""
     config = (data or CloneJob()).config_of(await jobs.get(job_id))
-    return JobCreated.of(await jobs.submit(config, parent_job_id=job_id))
+    return JobCreated.of(await jobs.submit(config, idempotency_key=idempotency_key, parent_job_id=job_id))
 
 
 @post(

@@ -5,10 +5,11 @@ from typing import Annotated
 from litestar import get, post
 from litestar.di import NamedDependency
 from litestar.openapi.spec import Example
-from litestar.params import Body, FromPath, HeaderParameter, QueryParameter, SkipValidation
+from litestar.params import Body, FromPath, QueryParameter, SkipValidation
 
 from api import examples
 from api.dependencies import Jobs
+from api.idempotency import IdempotencyKey
 from api.openapi import documented
 from api.wire import CreateJob, JobCancelled, JobCreated, JobList, JobLogs
 from peft_studio.jobs import Job, JobStatus
@@ -24,16 +25,7 @@ TheJobs = NamedDependency[SkipValidation[Jobs]]
 async def create_job(
     data: Annotated[CreateJob, Body(examples=[Example(value={"config": examples.CONFIG})])],
     jobs: TheJobs,
-    idempotency_key: Annotated[
-        str | None,
-        HeaderParameter(
-            name="Idempotency-Key",
-            min_length=1,
-            max_length=200,
-            pattern=r"^[\x20-\x7e]+$",
-            description="Chosen by the caller: sent again, it gives the job of the first time instead of a new one.",
-        ),
-    ] = None,
+    idempotency_key: IdempotencyKey,
 ) -> JobCreated:
     """Check a configuration, estimate what it takes, and start the job."""
     return JobCreated.of(await jobs.submit(data.config, idempotency_key=idempotency_key))

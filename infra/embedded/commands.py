@@ -93,9 +93,9 @@ def list_keys(
     if as_json:
         print(json.dumps([key.model_dump(mode="json") for key in found], indent=2))
         return
-    table = Table("name", "role", "id", "created", "revoked", box=None)
+    table = Table("name", "role", "id", "created", "last used", "revoked", box=None)
     for key in found:
-        times = (f"{at:%Y-%m-%d %H:%M}" if at else "" for at in (key.created_at, key.revoked_at))
+        times = (f"{at:%Y-%m-%d %H:%M}" if at else "" for at in (key.created_at, key.last_used_at, key.revoked_at))
         table.add_row(key.name, key.role, key.id, *times)
     Console().print(table)
 

@@ -72,8 +72,12 @@ def _api(settings: Settings, environment: dict[str, str], after: Sequence[str]) 
         command=[
             *(sys.executable, "-P", "-m", "uvicorn", "--factory", "api.app:create_app"),
             *("--host", settings.host, "--port", str(settings.port)),
-            # Addresses of requests may carry keys: they are not logged.
-            *("--no-access-log", "--no-server-header", "--timeout-graceful-shutdown", "1"),
+            # Addresses may carry keys and tickets: they are not logged. WebSockets' would be, as information.
+            *("--no-access-log", "--log-level", "warning"),
+            *("--ws", "api.socket_protocol:SocketProtocol"),
+            *("--ws-ping-interval", str(settings.socket_ping_seconds)),
+            *("--ws-ping-timeout", str(settings.socket_ping_seconds)),
+            *("--no-server-header", "--timeout-graceful-shutdown", "1"),
         ],
         environment=environment,
         is_ready=answers(reachable_host(settings.host), settings.port, "/readyz"),

@@ -19,9 +19,16 @@ Client = TestClient[Litestar]
 
 
 class Connect(Protocol):
-    """Open a client with the key ``writes``, another one or none; more settings as keywords."""
+    """Open a client with the key ``writes``, another one or none; other doubles and settings as keywords."""
 
-    def __call__(self, key: str | None = "writes", **settings: Any) -> Client: ...
+    def __call__(
+        self,
+        key: str | None = "writes",
+        *,
+        jobs: JobsInMemory | None = None,
+        keys: KeysInMemory | None = None,
+        **settings: Any,
+    ) -> Client: ...
 
 
 @pytest.fixture
@@ -45,9 +52,15 @@ def connect(
 ) -> Iterator[Connect]:
     with ExitStack() as stack:
 
-        def opened(key: str | None = "writes", **settings: Any) -> Client:
+        def opened(
+            key: str | None = "writes",
+            *,
+            jobs: JobsInMemory | None = jobs,
+            keys: KeysInMemory | None = None,
+            **settings: Any,
+        ) -> Client:
             given = Settings.model_validate({"requests_per_minute": 1000, "data_dir": tmp_path / "data", **settings})
-            app = create_app(jobs, KeysInMemory(), given, deployments, credentials=credentials, control=jobs)
+            app = create_app(jobs, keys or KeysInMemory(), given, deployments, credentials=credentials, control=jobs)
             # Errors inside the API are answered like everywhere else, and not raised into the test.
             client = stack.enter_context(TestClient(app, raise_server_exceptions=False))
             if key:

@@ -8,15 +8,17 @@ from typing import Any
 from uuid import uuid4
 
 from api.dependencies import Role
+from infra.api_keys import ApiKey, check_key
 from peft_studio.checkpoints import Checkpoint
 from peft_studio.config import TrainingConfig
-from peft_studio.errors import Conflict, InvalidConfig, JobNotFound
+from peft_studio.errors import Conflict, InvalidConfig, JobNotFound, NotFound
 from peft_studio.events import Event, Log, Status
 from peft_studio.experiments import project_of
 from peft_studio.jobs import Job, JobStatus, Phase, job_id_of
 from peft_studio.plan import DatasetFacts, ModelFacts, Plan, RowFormat
 
 START = datetime(2024, 1, 15, 10, 30, tzinfo=UTC)
+ROLES: dict[str, Role] = {"reads": "read", "writes": "write", "rules": "admin"}
 CONFIG = {"base_model": "org/model", "dataset_path": "/data/rows.jsonl"}
 
 
@@ -33,23 +35,45 @@ class JobPage:
     next_cursor: str | None
 
 
-@dataclass
-class Key:
-    id: str
-    role: Role
-
-
 class KeysInMemory:
     """Secrets and whose they are."""
 
-    known = {  # noqa: RUF012
-        "reads": Key("key-1", "read"),
-        "writes": Key("key-2", "write"),
-        "rules": Key("key-3", "admin"),
-    }
+    def __init__(self) -> None:
+        self.known = {
+            secret: ApiKey(id=f"{number:012x}", name=secret, role=role, created_at=START)
+            for number, (secret, role) in enumerate(ROLES.items(), 1)
+        }
+        self.searches = 0
+        self.closed = False
 
-    async def authenticate(self, secret: str) -> Key | None:
-        return self.known.get(secret)
+    async def authenticate(self, secret: str, *, search: bool = True) -> ApiKey | None:
+        self.searches += search and secret not in self.known
+        key = self.known.get(secret)
+        return key if key and key.revoked_at is None else None
+
+    async def live(self, key_id: str) -> ApiKey | None:
+        return next((key for key in self.known.values() if key.id == key_id and key.revoked_at is None), None)
+
+    async def list(self) -> Sequence[ApiKey]:
+        return [*self.known.values()]
+
+    async def create(self, name: str, role: Role) -> tuple[ApiKey, str]:
+        check_key(name, role)
+        if any(key.name == name and key.revoked_at is None for key in self.known.values()):
+            raise Conflict("There is such a key.", field="name")
+        secret = f"secret of {name}"
+        self.known[secret] = ApiKey(id=f"{len(self.known) + 1:012x}", name=name, role=role, created_at=START)
+        return self.known[secret], secret
+
+    async def revoke(self, key_id: str) -> ApiKey:
+        for secret, key in self.known.items():
+            if key.id == key_id and key.revoked_at is None:
+                self.known[secret] = key.model_copy(update={"revoked_at": START})
+                return self.known[secret]
+        raise NotFound("There is no such key.", field="key_id")
+
+    async def close(self) -> None:
+        self.closed = True
 
 
 @dataclass

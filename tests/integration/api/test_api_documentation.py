@@ -51,6 +51,15 @@ def test_every_route_of_the_api_shows_an_answer_and_its_errors(document: dict[st
                 assert content["schema"] == {"$ref": "#/components/schemas/ErrorBody"}
 
 
+def test_every_post_takes_an_idempotency_key_and_may_be_refused_for_it(document: dict[str, Any]) -> None:
+    assert document["components"]["parameters"]["IdempotencyKey"]["name"] == "Idempotency-Key"
+    for name, operation in operations(document):
+        shared = {"$ref": "#/components/parameters/IdempotencyKey"} in operation.get("parameters", [])
+        assert shared == (name.startswith("post ") and name != "post /api/v1/tickets"), name
+        if shared:
+            assert "409" in operation["responses"], name
+
+
 def test_a_request_is_shown_with_an_example(document: dict[str, Any]) -> None:
     body = document["paths"]["/api/v1/jobs"]["post"]["requestBody"]["content"]["application/json"]
     assert body["schema"]["examples"][0]["config"]["algorithm"] == "lora"

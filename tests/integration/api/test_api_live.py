@@ -138,7 +138,7 @@ def test_a_key_holds_so_many_sockets_and_no_more(connect: Connect, jobs: JobsInM
 
 
 @pytest.mark.anyio
-async def test_a_client_that_does_not_read_holds_up_nothing_but_its_own_stream() -> None:
+async def test_a_client_that_does_not_read_holds_up_nothing_but_its_own_stream(studio_settings: Settings) -> None:
     produced = 0
 
     class Endless(JobsInMemory):
@@ -148,7 +148,7 @@ async def test_a_client_that_does_not_read_holds_up_nothing_but_its_own_stream()
                 produced += 1
                 yield str(produced), Log(job_id=job_id, message="more")
 
-    app = create_app(Endless(), KeysInMemory(), Settings())
+    app = create_app(Endless(), KeysInMemory(), studio_settings)
     arriving: asyncio.Queue[Any] = asyncio.Queue()
     arriving.put_nowait({"type": "websocket.connect"})
     reading = asyncio.Event()
