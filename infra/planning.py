@@ -22,7 +22,7 @@ from peft_studio.stored_datasets import is_dataset_id
 from peft_studio.trainer import TRAINER_VERSION
 
 # The studio's own folders of the data directory, where no adapter may be put.
-RESERVED = frozenset(("runs", "results", "logs", "postgres", "prefect", "secrets", "datasets", "uploads"))
+RESERVED = frozenset(("runs", "results", "logs", "postgres", "prefect", "secrets", "datasets", "uploads", "tokens"))
 # What does not change the adapter that is trained; model and data set stand in the key by their content.
 NOT_IN_KEY = {
     "model_source",
@@ -136,9 +136,10 @@ def _invalid(field: str, issue: str) -> InvalidConfig:
 def _dataset(config: TrainingConfig, settings: Settings) -> DatasetFacts:
     """Find out about the data set; one of the studio's store was read through when it was uploaded."""
     if not is_dataset_id(config.dataset_path):
-        return datasets.inspect(config.dataset_path)
+        return datasets.inspect(config.dataset_path, config.columns)
     try:
-        return DatasetStore(settings).get(config.dataset_path).facts
+        facts = DatasetStore(settings).get(config.dataset_path).facts
+        return datasets.inspect(facts.path, config.columns) if config.columns else facts
     except NotFound:
         raise _invalid(
             "dataset_path", f"there is no data set {config.dataset_path!r} in the studio; upload it first"

@@ -13,6 +13,7 @@ __all__ = [
     "Bias",
     "DeployConfig",
     "LearningRateSchedule",
+    "LongRows",
     "ModelSource",
     "Optimizer",
     "Precision",
@@ -71,6 +72,14 @@ class LearningRateSchedule(StrEnum):
     WSD = "wsd"
 
 
+class LongRows(StrEnum):
+    """What becomes of rows that are longer than ``max_length``."""
+
+    TRUNCATE = "truncate"
+    DROP = "drop"
+    SPLIT = "split"  # into rows of their own, of which the later ones do not see the earlier
+
+
 class DeployConfig(BaseModel):
     """Where the finished adapter is served."""
 
@@ -82,6 +91,7 @@ class DeployConfig(BaseModel):
 Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f]+$")]
 # A layer's or other module's name, or its last components; PEFT would take any regular expression.
 Module = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*$")]
+Column = Literal["messages", "conversations", "prompt", "completion", "instruction", "input", "output", "text", "tools"]
 Rank = Annotated[int, Field(ge=1, le=1024)]
 Alpha = Annotated[float, Field(gt=0, le=4096)]
 MAX_SEED = 2**32 - 1
@@ -101,6 +111,9 @@ class TrainingConfig(BaseModel):
     model_revision: Name | None = Field(default=None, description="A commit, tag or branch of the base model.")
     dataset_path: Annotated[str, Field(min_length=1, max_length=4096)] = Field(
         description="A JSON, JSONL, CSV or Parquet file (local or s3://), or the id of an uploaded or hub data set."
+    )
+    columns: dict[Column, Name] = Field(
+        default={}, description="Which of the data set's columns is to be taken for one that is understood."
     )
 
     algorithm: Algorithm = Algorithm.LORA
@@ -165,7 +178,8 @@ class TrainingConfig(BaseModel):
         default=False, description="Keep the adapter that was best on the held-out rows, not the last one."
     )
     checkpoint_steps: int = Field(default=100, ge=1)
-    max_length: int = Field(default=1024, ge=8, le=131_072, description="Longest row, in tokens; longer ones are cut.")
+    max_length: int = Field(default=1024, ge=8, le=131_072, description="Longest row, in tokens.")
+    long_rows: LongRows = LongRows.TRUNCATE
     seed: int = Field(default=0, ge=0, le=MAX_SEED)
 
     provider: Name = "local"

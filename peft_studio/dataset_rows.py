@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -31,18 +31,22 @@ class _BadRow(ValueError):
     """The row that is being read is no row; the message is the end of a sentence."""
 
 
-def iter_rows(path: str) -> Iterator[tuple[int, Row]]:
-    """Read a data set's rows in order, the first is number 1; at least one, or ``InvalidConfig``."""
+def iter_rows(path: str, wanted: Collection[str] = COLUMNS) -> Iterator[tuple[int, Row]]:
+    """
+    Read a data set's rows in order, the first is number 1; at least one, or ``InvalidConfig``.
+
+    Of formats that hold columns apart, only those that are wanted are read.
+    """
     if is_hub_id(path):
-        yield from _numbered(hub_rows(path))
+        yield from _numbered(hub_rows(path, wanted))
     else:
         with open_file(path) as file:
-            yield from read_rows(file, Path(path).name)
+            yield from read_rows(file, Path(path).name, wanted)
 
 
-def read_rows(file: BinaryIO, name: str) -> Iterator[tuple[int, Row]]:
+def read_rows(file: BinaryIO, name: str, wanted: Collection[str] = COLUMNS) -> Iterator[tuple[int, Row]]:
     """Read the rows of an open file, whose name's ending says what it is."""
-    yield from _numbered(_file_rows(file, name))
+    yield from _numbered(_file_rows(file, name, wanted))
 
 
 def _numbered(rows: Iterator[object]) -> Iterator[tuple[int, Row]]:
@@ -59,7 +63,7 @@ def _numbered(rows: Iterator[object]) -> Iterator[tuple[int, Row]]:
         raise refuse("it has no rows; give at least one")
 
 
-def _file_rows(file: BinaryIO, name: str) -> Iterator[object]:
+def _file_rows(file: BinaryIO, name: str, wanted: Collection[str]) -> Iterator[object]:
     read = READERS.get(Path(name).suffix.lower())
     if read is None:
         raise refuse(f"{name!r} must end in one of {', '.join(READERS)}")
@@ -71,7 +75,7 @@ def _file_rows(file: BinaryIO, name: str) -> Iterator[object]:
     elif not start.startswith(b"PAR1"):
         raise refuse(f"{name!r} is not Parquet: its first four bytes are not PAR1")
     file.seek(len(BOM) if start.startswith(BOM) else 0)
-    yield from read(file)
+    yield from read(file, wanted)
 
 
 def _require_text(start: bytes, name: str) -> None:
@@ -82,7 +86,7 @@ def _require_text(start: bytes, name: str) -> None:
         raise refuse(f"{name!r} is not what its name says: it is binary, not text")
 
 
-def _json_rows(file: BinaryIO) -> Iterator[object]:
+def _json_rows(file: BinaryIO, _: Collection[str]) -> Iterator[object]:
     start = file.tell()
     try:
         yield from json_rows(file)
@@ -94,7 +98,7 @@ def _json_rows(file: BinaryIO) -> Iterator[object]:
         raise _BadRow("is longer than 64 MiB") from None
 
 
-def _jsonl_rows(file: BinaryIO) -> Iterator[object]:
+def _jsonl_rows(file: BinaryIO, _: Collection[str]) -> Iterator[object]:
     for line in _lines(file):
         if line.isspace():
             continue
@@ -107,7 +111,7 @@ def _jsonl_rows(file: BinaryIO) -> Iterator[object]:
         yield row
 
 
-def _csv_rows(file: BinaryIO) -> Iterator[object]:
+def _csv_rows(file: BinaryIO, _: Collection[str]) -> Iterator[object]:
     # The standard limit of 128 KiB is less than one long document; the setting is the process's.
     csv.field_size_limit(MAX_ROW)
     reader = csv.reader(_lines(file), strict=True)
@@ -140,7 +144,7 @@ def _lines(file: BinaryIO) -> Iterator[str]:
         offset += len(line)
 
 
-def _parquet_rows(file: BinaryIO) -> Iterator[object]:
+def _parquet_rows(file: BinaryIO, wanted: Collection[str]) -> Iterator[object]:
     import pyarrow
     import pyarrow.parquet
 
@@ -150,7 +154,7 @@ def _parquet_rows(file: BinaryIO) -> Iterator[object]:
     except (pyarrow.ArrowException, OSError) as error:
         raise refuse(f"it is not a whole Parquet file ({type(error).__name__}); write it again") from None
     names = cast(list[str], table.schema_arrow.names)
-    batches = table.iter_batches(batch_size=256, columns=[name for name in names if name in COLUMNS] or names)
+    batches = table.iter_batches(batch_size=256, columns=[name for name in names if name in wanted] or names)
     try:
         for batch in batches:
             yield from cast(list[object], batch.to_pylist())
@@ -179,7 +183,7 @@ def _reason(error: Exception) -> str:
     return "nested too deeply" if isinstance(error, RecursionError) else "a number is too long"
 
 
-READERS: dict[str, Callable[[BinaryIO], Iterator[object]]] = {
+READERS: dict[str, Callable[[BinaryIO, Collection[str]], Iterator[object]]] = {
     ".jsonl": _jsonl_rows,
     ".ndjson": _jsonl_rows,
     ".json": _json_rows,

@@ -4,7 +4,7 @@ import re
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -15,7 +15,7 @@ from peft_studio.errors import InvalidConfig, ResourceUnavailable
 Row = dict[str, Any]
 
 # All that any layout looks at: other columns of a columnar file are not even read.
-COLUMNS = ("messages", "conversations", "prompt", "completion", "instruction", "input", "output", "text")
+COLUMNS = ("messages", "conversations", "prompt", "completion", "instruction", "input", "output", "text", "tools")
 HUB_SECONDS = 10
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?", re.ASCII)
 _FILE_SUFFIX = re.compile(r"\.[A-Za-z][A-Za-z0-9]{0,7}")
@@ -79,7 +79,7 @@ def _fetch(path: str) -> BinaryIO:
     return copy
 
 
-def hub_rows(path: str) -> Iterator[object]:
+def hub_rows(path: str, wanted: Collection[str]) -> Iterator[object]:
     """Read the train split of a data set on a hub, kept in the hub's local cache."""
     import datasets
 
@@ -91,7 +91,7 @@ def hub_rows(path: str) -> Iterator[object]:
         raise _hub_down(path) from error
     except Exception as error:
         raise refuse(f"no 'train' split of the hub data set {path!r} can be read ({type(error).__name__})") from error
-    names = [name for name in table.column_names if name in COLUMNS]
+    names = [name for name in table.column_names if name in wanted]
     yield from table.select_columns(names) if names else table
 
 

@@ -6,20 +6,24 @@ import json
 import os
 import random
 import time
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import fsspec
 
+from peft_studio.config import Column
+from peft_studio.conversations import Message, Tool, read_messages, read_tools, text_of
 from peft_studio.dataset_rows import iter_rows, read_rows
-from peft_studio.dataset_sources import Row, is_hub_id, open_file, refuse
+from peft_studio.dataset_sources import COLUMNS, Row, is_hub_id, open_file, refuse
 from peft_studio.hashed_file import HashedFile
 from peft_studio.plan import DatasetFacts, RowFormat
 
-__all__ = ["Example", "Message", "detect_format", "examples", "inspect", "iter_rows", "split_rows"]
+__all__ = ["Example", "Message", "content_hash", "detect_format", "examples", "inspect", "iter_rows", "split_rows"]
+
+Columns = Mapping[Column, str]
 
 # Tried in this order: a row with messages and a text column is a conversation.
 LAYOUTS: tuple[tuple[RowFormat, tuple[str, ...]], ...] = (
@@ -29,21 +33,6 @@ LAYOUTS: tuple[tuple[RowFormat, tuple[str, ...]], ...] = (
     (RowFormat.INSTRUCTION, ("instruction", "output")),
     (RowFormat.TEXT, ("text",)),
 )
-ROLES = {
-    "system": "system",
-    "user": "user",
-    "human": "user",
-    "assistant": "assistant",
-    "gpt": "assistant",
-}
-
-
-@dataclass(frozen=True)
-class Message:
-    """One turn of a conversation; the role is system, user or assistant."""
-
-    role: str
-    content: str
 
 
 @dataclass(frozen=True)
@@ -57,6 +46,7 @@ class Example:
     number: int
     format: RowFormat
     messages: tuple[Message, ...] = ()
+    tools: tuple[Tool, ...] = field(default=(), hash=False)
     prompt: str = ""
     completion: str = ""
     text: str = ""
@@ -65,7 +55,7 @@ class Example:
     @property
     def characters(self) -> int:
         """Characters of text, all fields together."""
-        turns = sum(len(message.content) for message in self.messages)
+        turns = sum(message.characters for message in self.messages)
         return turns + len(self.prompt) + len(self.input) + len(self.completion) + len(self.text)
 
 
@@ -86,9 +76,29 @@ def detect_format(row: Row, number: int = 1) -> RowFormat:
     )
 
 
-def examples(path: str) -> Iterator[Example]:
-    """Read a data set row by row; the first row that cannot be trained on raises ``InvalidConfig``."""
-    return _examples(iter_rows(path))
+def examples(path: str, columns: Columns | None = None) -> Iterator[Example]:
+    """
+    Read a data set row by row; the first row that cannot be trained on raises ``InvalidConfig``.
+
+    ``columns`` says which column of the file is to be taken for one that is understood: ``{"prompt": "question"}``.
+    """
+    return _examples(_renamed(iter_rows(path, _wanted(columns)), columns))
+
+
+def _wanted(columns: Columns | None) -> tuple[str, ...]:
+    return COLUMNS if not columns else tuple(columns.values())
+
+
+def _renamed(rows: Iterable[tuple[int, Row]], columns: Columns | None) -> Iterator[tuple[int, Row]]:
+    """Call columns by the names that are understood; with a mapping, only what it names is looked at."""
+    for number, row in rows:
+        if not columns:
+            yield number, row
+            continue
+        missing = [theirs for theirs in columns.values() if theirs not in row]
+        if missing:
+            raise refuse(f"has no column {missing[0][:50]!r}, which columns names (it has {_names(row)})", number)
+        yield number, {ours: row[theirs] for ours, theirs in columns.items()}
 
 
 def _examples(rows: Iterable[tuple[int, Row]]) -> Iterator[Example]:
@@ -112,7 +122,7 @@ def split_rows(count: int, validation_split: float, seed: int) -> tuple[list[int
     return indices[held_out:], indices[:held_out]
 
 
-def inspect(path: str) -> DatasetFacts:
+def inspect(path: str, columns: Columns | None = None) -> DatasetFacts:
     """
     Read a data set from end to end and say what it is; the first bad row raises ``InvalidConfig``.
 
@@ -120,14 +130,23 @@ def inspect(path: str) -> DatasetFacts:
     its rows as JSON.
     """
     if is_hub_id(path):
-        return _hub_facts(path)
+        return _hub_facts(path, columns)
+    pairs = tuple(sorted((columns or {}).items()))
     version = _version(path)
     # Two writes within one tick of the file system's clock look alike, so what is this young is not remembered.
     known = version is not None and time.time() - version.changed > 1
-    facts = _file_facts(path, version) if known else _file_facts.__wrapped__(path, version)
+    facts = (_file_facts if known else _file_facts.__wrapped__)(path, version, pairs)
     if _version(path) != version:
         raise refuse("it changed while it was read; submit again when it is whole")
     return facts
+
+
+def content_hash(path: str, columns: Columns | None = None) -> str:
+    """Hash what a data set holds, as ``inspect`` does, without looking at its rows where they lie in a file."""
+    if is_hub_id(path):
+        return _hub_facts(path, columns).sha256
+    with open_file(path) as file:
+        return hashlib.file_digest(cast(Any, file), "sha256").hexdigest()
 
 
 @dataclass(frozen=True)
@@ -151,37 +170,38 @@ def _version(path: str) -> _Version | None:
 
 
 @lru_cache(maxsize=256)
-def _file_facts(path: str, version: _Version | None) -> DatasetFacts:
+def _file_facts(path: str, version: _Version | None, pairs: tuple[tuple[Column, str], ...]) -> DatasetFacts:
     with open_file(path) as file:
-        digest, rows, characters, layout = _read_through(file, Path(path).name)
+        digest, rows, characters, layout = _read_through(file, Path(path).name, dict(pairs))
         size = file.seek(0, os.SEEK_END)
     location = path if "://" in path else os.path.abspath(path)
     return DatasetFacts(path=location, sha256=digest, format=layout, rows=rows, bytes=size, characters=characters)
 
 
-def _read_through(file: BinaryIO, name: str) -> tuple[str, int, int, RowFormat]:
+def _read_through(file: BinaryIO, name: str, columns: Columns) -> tuple[str, int, int, RowFormat]:
     """Hash a file and count what is in it: in one go, where its format is read from beginning to end."""
     if name.lower().endswith(".parquet"):
         digest = hashlib.file_digest(cast(Any, file), "sha256").hexdigest()
         file.seek(0)
-        return digest, *_count(read_rows(file, name))
+        return digest, *_count(_renamed(read_rows(file, name, _wanted(columns)), columns))
     hashed = HashedFile(file)
-    counted = _count(read_rows(cast(BinaryIO, io.BufferedReader(hashed, 1 << 20)), name))
+    buffered = cast(BinaryIO, io.BufferedReader(hashed, 1 << 20))
+    counted = _count(_renamed(read_rows(buffered, name), columns))
     return hashed.digest(), *counted
 
 
-def _hub_facts(path: str) -> DatasetFacts:
+def _hub_facts(path: str, columns: Columns | None) -> DatasetFacts:
     digest, size = hashlib.sha256(), 0
 
     def hashed() -> Iterator[tuple[int, Row]]:
         nonlocal size
-        for number, row in iter_rows(path):
+        for number, row in iter_rows(path, _wanted(columns)):
             line = json.dumps(row, sort_keys=True, default=str).encode() + b"\n"
             digest.update(line)
             size += len(line)
             yield number, row
 
-    rows, characters, layout = _count(hashed())
+    rows, characters, layout = _count(_renamed(hashed(), columns))
     sha256 = digest.hexdigest()
     return DatasetFacts(path=path, sha256=sha256, format=layout, rows=rows, bytes=size, characters=characters)
 
@@ -201,64 +221,22 @@ def _example(number: int, layout: RowFormat, row: Row) -> Example:
         raise refuse(f"is laid out as {found}, the rows before it as {layout}; use one layout", number)
     match layout:
         case RowFormat.MESSAGES:
-            return Example(number, layout, messages=_messages(number, row))
+            return Example(number, layout, messages=read_messages(number, row), tools=read_tools(number, row))
         case RowFormat.PROMPT_COMPLETION:
             return Example(
-                number, layout, prompt=_text(number, row, "prompt"), completion=_text(number, row, "completion")
+                number, layout, prompt=text_of(number, row, "prompt"), completion=text_of(number, row, "completion")
             )
         case RowFormat.INSTRUCTION:
             context = row.get("input")
             return Example(
                 number,
                 layout,
-                prompt=_text(number, row, "instruction"),
-                input="" if context in (None, "") else _text(number, row, "input", may_be_empty=True),
-                completion=_text(number, row, "output"),
+                prompt=text_of(number, row, "instruction"),
+                input="" if context in (None, "") else text_of(number, row, "input", may_be_empty=True),
+                completion=text_of(number, row, "output"),
             )
         case RowFormat.TEXT:
-            return Example(number, layout, text=_text(number, row, "text"))
-
-
-def _messages(number: int, row: Row) -> tuple[Message, ...]:
-    name = "messages" if row.get("messages") is not None else "conversations"
-    turns: object = row[name]
-    if not isinstance(turns, list):
-        raise refuse(f"has {name!r} that is not a list", number)
-    if not turns:
-        raise refuse(f"has an empty list of {name}; drop the row", number)
-    messages = tuple(_message(number, place, turn) for place, turn in enumerate(cast(list[object], turns), 1))
-    if messages[-1].role != "assistant":
-        raise refuse("does not end with an assistant's turn, so there is no answer to learn", number)
-    return messages
-
-
-def _message(number: int, place: int, turn: object) -> Message:
-    if not isinstance(turn, dict):
-        raise refuse(f"has a turn {place} that is not an object with role and content", number)
-    fields = cast(Row, turn)
-    # Columnar files give every turn every field that any turn has, empty where it has none.
-    said, content = fields.get("role") or fields.get("from"), "value" if fields.get("content") is None else "content"
-    role = ROLES.get(said) if isinstance(said, str) else None
-    if role is None:
-        raise refuse(f"has a turn {place} with an unknown role; the roles are system, user and assistant", number)
-    if fields.get(content) is None:
-        raise refuse(f"has a turn {place} without content", number)
-    return Message(role, _text(number, fields, content, f"turn {place} ({role})", may_be_empty=role == "system"))
-
-
-def _text(number: int, row: Row, name: str, label: str | None = None, may_be_empty: bool = False) -> str:
-    value: object = row[name]
-    label = label or repr(name)
-    if not isinstance(value, str):
-        raise refuse(f"has a {label} that is {type(value).__name__}, not text", number)
-    if not may_be_empty and not value.strip():
-        raise refuse(f"has an empty {label}; fill it in, or drop the row", number)
-    if not value.isascii():
-        try:
-            value.encode()
-        except UnicodeEncodeError:
-            raise refuse(f"has a {label} with half a surrogate pair, which is no character", number) from None
-    return value
+            return Example(number, layout, text=text_of(number, row, "text"))
 
 
 def _names(row: Row) -> str:

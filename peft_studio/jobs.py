@@ -134,6 +134,8 @@ class TrainingSummary(BaseModel):
     tokens: int = Field(description="Real tokens trained on, padding not counted, all epochs together.")
     supervised_tokens: int = Field(description="Those of them that carried loss.")
     truncated_rows: int = 0
+    dropped_rows: int = 0
+    split_rows: int = 0
     tokens_per_second: float
     seconds: float = Field(description="Time spent in training steps, over all attempts.")
     peak_memory_mb: float

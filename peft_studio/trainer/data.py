@@ -10,14 +10,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from peft_studio import datasets
-from peft_studio.config import TrainingConfig
+from peft_studio.config import LongRows
 from peft_studio.datasets import Example
-from peft_studio.errors import InvalidConfig
-from peft_studio.plan import Plan
 from peft_studio.trainer.model import Base
 from peft_studio.trainer.render import Rendered, Renderer, Span
-from peft_studio.trainer.report import Reporter
 
 AT_ONCE = 1000  # rows the tokenizer gets in one call, to use every core
 
@@ -48,6 +44,16 @@ class Tokenized:
         """Return its first tokens, as they are trained on."""
         return Row(np.array(self.ids[:limit], dtype=np.int64), self.learn[:limit])
 
+    def split(self, limit: int) -> list[Row]:
+        """
+        Return all of its tokens, in rows of at most ``limit``.
+
+        A row repeats the last token of the one before, so that every token is predicted from another one, once.
+        """
+        ids = np.array(self.ids, dtype=np.int64)
+        starts = range(0, max(1, len(ids) - 1), limit - 1)
+        return [Row(ids[start : start + limit], self.learn[start : start + limit]) for start in starts]
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -60,11 +66,12 @@ class Batch:
 
 @dataclass(frozen=True)
 class Encoded:
-    """Tokenized rows, how many were cut, and how many were left out because no answer was left in them."""
+    """Tokenized rows, and how many were cut, left out (for their length, or without an answer) or split."""
 
     rows: list[Row]
-    truncated: int
-    dropped: int
+    truncated: int = 0
+    dropped: int = 0
+    split: int = 0
 
     def fingerprint(self) -> str:
         """Equal for the same tokens with the same marks."""
@@ -75,52 +82,27 @@ class Encoded:
         return digest.hexdigest()
 
 
-def prepare(config: TrainingConfig, plan: Plan | None, base: Base, report: Reporter) -> tuple[Encoded, Encoded]:
-    """Read, divide and tokenize the data set: rows to train on, and rows held out."""
-    train, held_out = read_examples(config, plan)
-    renderer = Renderer(base.tokenizer, train[0].format)
-    limit = base.longest(config.max_length, config.virtual_tokens)
-    encoded = encode(train, base, renderer, limit), encode(held_out, base, renderer, limit)
-    truncated, dropped = (sum(getattr(part, name) for part in encoded) for name in ("truncated", "dropped"))
-    if not encoded[0].rows:
-        raise InvalidConfig(
-            f"No row has a token of its answer within its first {limit} tokens, so there is nothing to learn.",
-            field="max_length",
-            issue="Raise max_length, or shorten the prompts.",
-        )
-    if truncated:
-        report.log(f"{truncated} rows are longer than {limit} tokens and were cut.", "WARNING")
-    if dropped:
-        report.log(f"{dropped} rows were left out: nothing of their answers is within {limit} tokens.", "WARNING")
-    return encoded
-
-
-def read_examples(config: TrainingConfig, plan: Plan | None) -> tuple[list[Example], list[Example]]:
-    """Read the data set and divide it into rows to train on and rows held out."""
-    path = plan.dataset.path if plan else config.dataset_path
-    if plan and datasets.inspect(path).sha256 != plan.dataset.sha256:
-        raise InvalidConfig(
-            "The data set has changed since the job was submitted.",
-            field="dataset_path",
-            issue="Submit the job again to train on what is there now.",
-        )
-    everything = list(datasets.examples(path))
-    train, held_out = datasets.split_rows(len(everything), config.validation_split, config.seed)
-    return [everything[i] for i in train], [everything[i] for i in held_out]
-
-
-def encode(examples: Iterable[Example], base: Base, renderer: Renderer, limit: int) -> Encoded:
-    """Tokenize rows, then cut them to ``limit`` tokens."""
+def encode(
+    examples: Iterable[Example], base: Base, renderer: Renderer, limit: int, long_rows: LongRows = LongRows.TRUNCATE
+) -> Encoded:
+    """Tokenize rows, and make those that are longer than ``limit`` tokens fit."""
     rows: list[Row] = []
-    truncated = dropped = 0
+    long = dropped = 0
     for whole in tokenize(examples, base, renderer):
-        truncated += len(whole.ids) > limit
-        row = whole.cut(limit)
-        if row.supervised:
-            rows.append(row)
-        else:
-            dropped += 1
-    return Encoded(rows, truncated, dropped)
+        is_long = len(whole.ids) > limit
+        long += is_long
+        if is_long and long_rows is LongRows.DROP:
+            continue
+        parts = whole.split(limit) if is_long and long_rows is LongRows.SPLIT else [whole.cut(limit)]
+        learnt = [part for part in parts if part.supervised]
+        rows += learnt
+        dropped += not learnt
+    return Encoded(
+        rows,
+        truncated=long if long_rows is LongRows.TRUNCATE else 0,
+        dropped=dropped + (long if long_rows is LongRows.DROP else 0),
+        split=long if long_rows is LongRows.SPLIT else 0,
+    )
 
 
 def tokenize(examples: Iterable[Example], base: Base, renderer: Renderer) -> Iterator[Tokenized]:

@@ -19,10 +19,11 @@ from peft_studio.jobs import Answer, Evaluation, HeldOut
 from peft_studio.run_dir import RunDir
 from peft_studio.trainer.adapter import load_adapter
 from peft_studio.trainer.command import command_line, start
-from peft_studio.trainer.data import Row, encode, read_examples
+from peft_studio.trainer.data import Row, encode
 from peft_studio.trainer.loss import mean_quality
 from peft_studio.trainer.model import Base, device, load_base, read_base, require_quantization
 from peft_studio.trainer.outcome import attempt
+from peft_studio.trainer.prepare import read_examples
 from peft_studio.trainer.program import read_job
 from peft_studio.trainer.render import Renderer
 from peft_studio.trainer.stop import StopSignal
@@ -45,7 +46,8 @@ def evaluate(run: RunDir, adapter: Path, stop: StopSignal) -> None:
     base = read_base(config, plan)
     train, held_out = read_examples(config, plan)
     renderer = Renderer(base.tokenizer, train[0].format)
-    rows = encode(held_out, base, renderer, base.longest(config.max_length, config.virtual_tokens)).rows
+    limit = base.longest(config.max_length, config.virtual_tokens)
+    rows = encode(held_out, base, renderer, limit, config.long_rows).rows
     text, question = renderer.prompt(config.test_prompt or (held_out or train)[0])
     stop.check()
 

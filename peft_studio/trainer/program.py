@@ -17,7 +17,7 @@ from peft_studio.run_dir import RunDir
 from peft_studio.trainer import TRAINER_VERSION
 from peft_studio.trainer.adapter import adapter_config, add_adapter, unused_fields
 from peft_studio.trainer.checkpoint import Checkpoints
-from peft_studio.trainer.data import Encoded, prepare
+from peft_studio.trainer.data import Encoded
 from peft_studio.trainer.fit import Training
 from peft_studio.trainer.layers import require_names, skeleton
 from peft_studio.trainer.memory import compute_again, require_checkpointing
@@ -25,6 +25,7 @@ from peft_studio.trainer.model import device, load_base, read_base, require_quan
 from peft_studio.trainer.optimizer import require_optimizer
 from peft_studio.trainer.outcome import attempt
 from peft_studio.trainer.plain_lora import starting_factors
+from peft_studio.trainer.prepare import prepare
 from peft_studio.trainer.report import Reporter
 from peft_studio.trainer.save import save_adapter, summarize
 from peft_studio.trainer.schedule import Schedule

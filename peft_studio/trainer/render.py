@@ -5,11 +5,14 @@ from typing import Any
 
 from jinja2 import TemplateError
 
-from peft_studio.datasets import Example, Message
+from peft_studio.conversations import Message, Tool
+from peft_studio.datasets import Example
 from peft_studio.errors import InvalidConfig
 from peft_studio.plan import RowFormat
 
 Span = tuple[int, int]
+Turn = dict[str, Any]
+Tools = tuple[Tool, ...]
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ class Renderer:
         """Lay out a training row."""
         try:
             if not self.literal:
-                return self._conversation(_turns(example))
+                return self._conversation(_turns(example), example.tools)
             before = self._literal_prompt(example)
             text = before + (example.text or example.completion)
             return Rendered(text, [(len(before), len(text))])
@@ -75,7 +78,7 @@ class Renderer:
         if not self.literal:
             turns = _turns(example)
             first = next((i for i, turn in enumerate(turns) if turn["role"] == "assistant"), len(turns))
-            return self._render(turns[:first], ask=True), asked
+            return self._render(turns[:first], example.tools, ask=True), asked
         if self.format is RowFormat.TEXT:
             return asked, asked
         return self._literal_prompt(example), asked
@@ -96,23 +99,23 @@ class Renderer:
         parts += [f"### Input:\n{example.input}"] if example.input else []
         return "\n\n".join([*parts, "### Response:\n"])
 
-    def _conversation(self, turns: list[dict[str, str]]) -> Rendered:
-        text = self._render(turns)
+    def _conversation(self, turns: list[Turn], tools: Tools = ()) -> Rendered:
+        text = self._render(turns, tools)
         answers: list[Span] = []
         for i, turn in enumerate(turns):
             if turn["role"] == "assistant":
-                span = self._span_by_prefixes(text, turns, i) or self._span_by_marker(text, turns, i)
+                span = self._span_by_prefixes(text, turns, i, tools) or self._span_by_marker(text, turns, i, tools)
                 if span is None:
                     raise ValueError(_CANNOT_TELL)
-                if turn["content"].strip()[-20:] not in text[slice(*span)]:
+                if any(part not in text[slice(*span)] for part in _said(turn)):
                     raise ValueError("it leaves out what the assistant says")
                 answers.append(span)
         return Rendered(text, answers, closed=bool(answers) and text[slice(*answers[-1])].endswith(self._special))
 
-    def _span_by_prefixes(self, text: str, turns: list[dict[str, str]], i: int) -> Span | None:
+    def _span_by_prefixes(self, text: str, turns: list[Turn], i: int, tools: Tools) -> Span | None:
         """The answer is what the conversation up to it has more than the question with the invitation to answer."""
-        before = self._render(turns[:i], ask=True) if i else ""
-        upto = self._render(turns[: i + 1]) if turns[i + 1 :] else text
+        before = self._render(turns[:i], tools, ask=True) if i else ""
+        upto = self._render(turns[: i + 1], tools) if turns[i + 1 :] else text
         if not (text.startswith(before) and text.startswith(upto)):
             return None
         answer = upto[len(before) :]
@@ -120,21 +123,23 @@ class Renderer:
             answer = answer.rstrip()  # the line break behind the end of a turn is never generated
         return len(before), len(before) + len(answer)
 
-    def _span_by_marker(self, text: str, turns: list[dict[str, str]], i: int) -> Span | None:
+    def _span_by_marker(self, text: str, turns: list[Turn], i: int, tools: Tools) -> Span | None:
         """
         The answer stands where a marker in its stead does, up to the special token that follows.
 
         For templates that write the last turn, or the invitation to answer, differently from what is history.
         """
-        before, *after = self._render([*turns[:i], _turn("assistant", _MARKER), *turns[i + 1 :]]).split(_MARKER)
+        marked = [*turns[:i], _turn("assistant", _MARKER), *turns[i + 1 :]]
+        before, *after = self._render(marked, tools).split(_MARKER)
         if len(after) != 1 or not (text.startswith(before) and text.endswith(after[0])):
             return None
         rest = after[0].lstrip()
         closing = max((token for token in self._special if rest.startswith(token)), key=len, default=None)
         return None if closing is None else (len(before), len(text) - len(rest) + len(closing))
 
-    def _render(self, turns: list[dict[str, str]], ask: bool = False) -> str:
-        return self._tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=ask)
+    def _render(self, turns: list[Turn], tools: Tools = (), ask: bool = False) -> str:
+        offered = {"tools": list(tools)} if tools else {}
+        return self._tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=ask, **offered)
 
 
 _MARKER = "\ue000answer\ue000"  # from Unicode's private use area
@@ -144,13 +149,19 @@ _CANNOT_TELL = (
 )
 
 
-def _turn(role: str, content: str) -> dict[str, str]:
+def _turn(role: str, content: str) -> Turn:
     return {"role": role, "content": content}
 
 
-def _turns(example: Example) -> list[dict[str, str]]:
+def _said(turn: Turn) -> list[str]:
+    """What of an answer has to stand in its text: the end of its content, and the functions it calls."""
+    called = [call["function"]["name"] for call in turn.get("tool_calls", ())]
+    return [turn["content"].strip()[-20:], *called]
+
+
+def _turns(example: Example) -> list[Turn]:
     if example.format is RowFormat.MESSAGES:
-        return [_turn(message.role, message.content) for message in example.messages]
+        return [message.as_turn() for message in example.messages]
     return [_turn("user", _question(example)), _turn("assistant", example.completion)]
 
 

@@ -289,6 +289,8 @@ DECISIVE: list[dict[str, Any]] = [
     {"load_best_at_end": True},
     {"validation_split": 0.2},
     {"max_length": 64},
+    {"long_rows": "drop"},
+    {"columns": {"prompt": "question"}},
     {"seed": 5},
 ]
 

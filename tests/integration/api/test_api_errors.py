@@ -33,7 +33,7 @@ ALGORITHMS = f"Must be {', '.join(map(repr, map(str, list(Algorithm)[:-1])))} or
         ({"base_model": ""}, "base_model", "Must have at least 1 character"),
         ({"algorithm": "lorra"}, "algorithm", ALGORITHMS),
         ({"learnin_rate": 1}, "learnin_rate", "Unknown field; did you mean learning_rate?"),
-        ({"colour": "red"}, "colour", "Unknown field"),
+        ({"weather": "red"}, "weather", "Unknown field"),
         ({"deploy": {"platfrom": "local"}}, "deploy.platfrom", "Unknown field; did you mean platform?"),
         ({"deploy": 3}, "deploy", "Must be an object"),
         ({"target_modules": ["q", ""]}, "target_modules.1", "Must have at least 1 character"),

@@ -21,12 +21,13 @@ from peft_studio.run_dir import RunDir
 from peft_studio.trainer.adalora import RankAllocation
 from peft_studio.trainer.adapter import adapter_config, add_adapter
 from peft_studio.trainer.checkpoint import Checkpoints
-from peft_studio.trainer.data import Row, collate, prepare
+from peft_studio.trainer.data import Row, collate
 from peft_studio.trainer.fit import Schedule
 from peft_studio.trainer.layers import skeleton
 from peft_studio.trainer.loss import summed_loss
 from peft_studio.trainer.model import load_base, read_base
 from peft_studio.trainer.outcome import DONE, FAILED, STOPPED
+from peft_studio.trainer.prepare import prepare
 from peft_studio.trainer.program import purpose
 from peft_studio.trainer.program import run as train
 from peft_studio.trainer.report import Reporter

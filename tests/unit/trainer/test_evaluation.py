@@ -10,10 +10,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from peft_studio.jobs import Evaluation
 from peft_studio.run_dir import RunDir
 from peft_studio.trainer import evaluate
-from peft_studio.trainer.data import encode, read_examples
+from peft_studio.trainer.data import encode
 from peft_studio.trainer.loss import mean_quality
 from peft_studio.trainer.model import load_base, read_base
 from peft_studio.trainer.outcome import DONE, FAILED
+from peft_studio.trainer.prepare import read_examples
 from peft_studio.trainer.program import read_job
 from peft_studio.trainer.program import run as train
 from peft_studio.trainer.render import Renderer

@@ -1,0 +1,77 @@
+"""The data set of a job: read, divided, tokenized; from the cache where that was done before."""
+
+from peft_studio import datasets
+from peft_studio.config import LongRows, TrainingConfig
+from peft_studio.datasets import Example
+from peft_studio.errors import InvalidConfig
+from peft_studio.plan import Plan
+from peft_studio.trainer.data import Encoded, encode
+from peft_studio.trainer.model import Base
+from peft_studio.trainer.render import Renderer
+from peft_studio.trainer.report import Reporter
+from peft_studio.trainer.token_cache import TokenCache, cache_key
+
+
+def prepare(config: TrainingConfig, plan: Plan | None, base: Base, report: Reporter) -> tuple[Encoded, Encoded]:
+    """Read, divide and tokenize the data set: rows to train on, and rows held out."""
+    limit = base.longest(config.max_length, config.virtual_tokens)
+    content = datasets.content_hash(plan.dataset.path if plan else config.dataset_path, config.columns)
+    require_unchanged(content, plan)
+    cache, key = TokenCache.from_environment(), cache_key(content, config, base, limit)
+    encoded = cache.load(key) if cache else None
+    if encoded is not None:
+        report.log("The rows were tokenized by an earlier job.")
+    else:
+        train, held_out = read_examples(config, plan)
+        renderer = Renderer(base.tokenizer, train[0].format)
+        encoded = (
+            encode(train, base, renderer, limit, config.long_rows),
+            encode(held_out, base, renderer, limit, config.long_rows),
+        )
+        if cache and encoded[0].rows:
+            cache.save(key, encoded)
+    _tell(config, encoded, limit, report)
+    return encoded
+
+
+def read_examples(config: TrainingConfig, plan: Plan | None) -> tuple[list[Example], list[Example]]:
+    """Read the data set and divide it into rows to train on and rows held out."""
+    path = plan.dataset.path if plan else config.dataset_path
+    if plan:
+        require_unchanged(datasets.content_hash(path, config.columns), plan)
+    everything = list(datasets.examples(path, config.columns))
+    train, held_out = datasets.split_rows(len(everything), config.validation_split, config.seed)
+    return [everything[i] for i in train], [everything[i] for i in held_out]
+
+
+def require_unchanged(content: str, plan: Plan | None) -> None:
+    """Refuse a data set that is another one than that which was validated."""
+    if plan and content != plan.dataset.sha256:
+        raise InvalidConfig(
+            "The data set has changed since the job was submitted.",
+            field="dataset_path",
+            issue="Submit the job again to train on what is there now.",
+        )
+
+
+def _tell(config: TrainingConfig, encoded: tuple[Encoded, Encoded], limit: int, report: Reporter) -> None:
+    """Say what became of the rows; raises ``InvalidConfig`` where none is left to train on."""
+    truncated, dropped, split = (
+        sum(getattr(part, name) for part in encoded) for name in ("truncated", "dropped", "split")
+    )
+    if not encoded[0].rows:
+        within = "fits into" if config.long_rows is LongRows.DROP else "has a token of its answer within its first"
+        raise InvalidConfig(
+            f"No row {within} {limit} tokens, so there is nothing to learn.",
+            field="max_length",
+            issue="Raise max_length, shorten the prompts, or set long_rows to split.",
+        )
+    if truncated:
+        report.log(f"{truncated} rows are longer than {limit} tokens and were cut.", "WARNING")
+    if split:
+        report.log(f"{split} rows are longer than {limit} tokens and were split.", "WARNING")
+    if dropped:
+        why = "they are longer than" if config.long_rows is LongRows.DROP else "nothing of their answers is within"
+        report.log(f"{dropped} rows were left out: {why} {limit} tokens.", "WARNING")
+    if config.validation_split and not encoded[1].rows:
+        report.log("No row could be held out, so nothing is measured while training.", "WARNING")
