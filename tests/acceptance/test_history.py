@@ -18,7 +18,7 @@ HELD = {"max_steps": 5000, "num_epochs": 100}
 def made(studio: Studio) -> Iterator[list[str]]:
     """One job at work, three behind it in the queue, and the newest one cancelled."""
     with studio.client() as client:
-        ids = [client.create_job(short_job(project_name="history", **HELD))["job_id"] for _ in range(5)]
+        ids = [client.create_job(short_job(project_name="history", **HELD)).job_id for _ in range(5)]
         client.cancel_job(ids[-1])
         yield ids
         for job_id in reversed(ids[:-1]):
@@ -26,20 +26,19 @@ def made(studio: Studio) -> Iterator[list[str]]:
 
 
 def listed(client: Client, **query: Any) -> list[str]:
-    return [job["job_id"] for job in client.list_jobs(project="history", **query)["jobs"]]
+    return [job.job_id for job in client.list_jobs(project="history", **query).jobs]
 
 
 def test_pages_follow_each_other_and_hold_every_job_once(studio: Studio, made: list[str]) -> None:
     seen: list[str] = []
     with studio.client() as client:
-        cursor = {}
+        cursor = None
         while True:
-            page = client.list_jobs(project="history", limit=2, **cursor)
-            assert page["total"] == len(made)
-            seen += [job["job_id"] for job in page["jobs"]]
-            if page["next_cursor"] is None:
+            page = client.list_jobs(project="history", limit=2, cursor=cursor)
+            assert page.total == len(made)
+            seen += [job.job_id for job in page.jobs]
+            if (cursor := page.next_cursor) is None:
                 break
-            cursor = {"cursor": page["next_cursor"]}
     assert seen == made[::-1]
 
 
@@ -50,7 +49,7 @@ def test_jobs_are_found_by_state_provider_and_project(studio: Studio, made: list
         assert listed(client, status="completed") == []
         assert listed(client, provider="local") == made[::-1]
         assert listed(client, provider="runpod") == []
-        assert client.list_jobs(project="nobody's")["total"] == 0
+        assert client.list_jobs(project="nobody's").total == 0
 
 
 @pytest.mark.parametrize("cursor", ["job_0", "job_" + "0" * 32, "1"])
