@@ -29,6 +29,7 @@ from infra.datasets import Datasets
 from infra.deployments import AdapterDeployments
 from infra.experiments import Experiments
 from infra.flow_runs import FlowRuns
+from infra.hubs.search import Models, all_hubs
 from infra.job_control import JobControl
 from infra.job_history import JobHistory
 from infra.job_plans import JobPlans
@@ -62,7 +63,8 @@ def create_app(
     uploads = Uploads(settings)
     local = LocalDeployments(deployments or DeploymentsInPrefect(database=database))
     uploaded = UploadedAdapters(settings)
-    platforms = Platforms(credentials or CredentialsInPrefect(), settings)
+    credentials = credentials or CredentialsInPrefect()
+    platforms = Platforms(credentials, settings)
     authenticator = Authenticator(keys, Tickets(settings.data_dir / "tickets"), settings.wrong_keys_per_minute)
     app = Litestar(
         [
@@ -76,7 +78,7 @@ def create_app(
             "uploads": provide(uploads),
             "uploaded_adapters": provide(uploaded),
             "platforms": provide(platforms),
-            **_readers(jobs, settings, platforms),
+            **_readers(jobs, settings, platforms, credentials),
             **_adapters(jobs, uploaded, local, settings, platforms),
             **_callers(keys, authenticator, settings),
         },
@@ -115,13 +117,14 @@ def _callers(keys: Keys, authenticator: Authenticator, settings: Settings) -> di
     }
 
 
-def _readers(jobs: Jobs, settings: Settings, platforms: Platforms) -> dict[str, Provide]:
-    """What looks at jobs, data sets and machines, and changes nothing of a job."""
+def _readers(jobs: Jobs, settings: Settings, platforms: Platforms, credentials: CredentialStore) -> dict[str, Provide]:
+    """What looks at jobs, data sets, models and machines, and changes nothing of a job."""
     return {
         "history": provide(JobHistory(jobs, settings)),
         "plans": provide(JobPlans(settings, platforms)),
         "resources": provide(Resources(jobs, settings, platforms)),
         "experiments": provide(Experiments(jobs, settings, platforms)),
+        "models": provide(Models(all_hubs(credentials, settings), settings.model_search_seconds)),
         "datasets": provide(Datasets(jobs, settings)),
         "previews": provide(Previews(settings)),
     }

@@ -8,12 +8,13 @@ from pathlib import Path
 
 from infra import capabilities
 from infra.dataset_store import DatasetStore
+from infra.hubs.local import find as find_model
 from infra.platforms import usable
 from infra.settings import Settings
 from peft_studio import datasets
 from peft_studio.algorithm_table import METHODS
-from peft_studio.base_models import check_names, inspect_model
-from peft_studio.config import Bias, Precision, Quantization, TrainingConfig
+from peft_studio.base_models import check_names, exists_here, inspect_model
+from peft_studio.config import Bias, ModelSource, Precision, Quantization, TrainingConfig
 from peft_studio.errors import InvalidConfig, NotFound
 from peft_studio.machine import Capabilities
 from peft_studio.plan import DatasetFacts, ModelFacts, Plan
@@ -22,7 +23,9 @@ from peft_studio.stored_datasets import is_dataset_id
 from peft_studio.trainer import TRAINER_VERSION
 
 # The studio's own folders of the data directory, where no adapter may be put.
-RESERVED = frozenset(("runs", "results", "logs", "postgres", "prefect", "secrets", "datasets", "uploads", "tokens"))
+RESERVED = frozenset(
+    ("runs", "results", "logs", "postgres", "prefect", "secrets", "hub-files", "datasets", "uploads", "tokens")
+)
 # What does not change the adapter that is trained; model and data set stand in the key by their content.
 NOT_IN_KEY = {
     "model_source",
@@ -65,7 +68,7 @@ def make_plan(config: TrainingConfig, settings: Settings, connected: Collection[
     machine = capabilities.load(settings)
     if machine:
         _check_machine(config, machine)
-    model = inspect_model(config.base_model, config.model_source, config.model_revision)
+    model = _model(config, settings)
     check_names(config, model)
     _check_length(config, model)
     dataset = _dataset(config, settings)
@@ -131,6 +134,16 @@ def _steps_per_epoch(config: TrainingConfig, train_rows: int) -> int:
 
 def _invalid(field: str, issue: str) -> InvalidConfig:
     return InvalidConfig(f"{field}: {issue}", field=field, issue=issue)
+
+
+def _model(config: TrainingConfig, settings: Settings) -> ModelFacts:
+    """Find out about the base model; a local one goes by its folder's path, or by the id that searching shows."""
+    named = config.model_source is ModelSource.LOCAL and not exists_here(config.base_model)
+    folder = find_model(config.base_model, settings) if named else None
+    if folder is None:
+        return inspect_model(config.base_model, config.model_source, config.model_revision)
+    facts = inspect_model(str(folder), config.model_source, config.model_revision)
+    return facts.model_copy(update={"id": config.base_model})
 
 
 def _dataset(config: TrainingConfig, settings: Settings) -> DatasetFacts:

@@ -110,6 +110,11 @@ class Settings(BaseSettings):
         return self.data_dir / "results"
 
     @property
+    def hub_files(self) -> Path:
+        """Where the API keeps the small files of hub models it was asked about."""
+        return self.data_dir / "hub-files"
+
+    @property
     def logs(self) -> Path:
         """Where the studio's processes log."""
         return self.data_dir / "logs"

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from pydantic import SecretStr
+
 from peft_studio.algorithms import Targets
 from peft_studio.config import ModelSource, TrainingConfig
 from peft_studio.errors import ResourceUnavailable
@@ -39,11 +41,17 @@ class Hub:
     endpoint: str | None = None
     cache_dir: str | None = None
     timeout_seconds: float = 10
+    token: SecretStr | None = None
 
     @property
     def url(self) -> str:
         """The hub's address, read from the environment at the moment of use."""
         return (self.endpoint or os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
+
+    @property
+    def key(self) -> str | None:
+        """The token in clear; None leaves it to the environment."""
+        return self.token.get_secret_value() if self.token else None
 
 
 class _HubDown(Exception):
@@ -65,7 +73,7 @@ def inspect_model(
         return _local(base_model, Path(base_model), revision)
     if source is ModelSource.LOCAL:
         raise refuse_model(f"there is no folder {base_model!r} on the machine that runs the studio")
-    return _on_hub(base_model, revision, hub or Hub())
+    return inspect_on_hub(base_model, revision, hub or Hub())
 
 
 def exists_here(base_model: str) -> bool:
@@ -125,7 +133,8 @@ def _local(name: str, path: Path, revision: str | None) -> ModelFacts:
     return facts
 
 
-def _on_hub(name: str, revision: str | None, hub: Hub) -> ModelFacts:
+def inspect_on_hub(name: str, revision: str | None, hub: Hub) -> ModelFacts:
+    """Do as ``inspect_model`` does, whatever folder of that name there may be here."""
     # The cache looks branches up as files by this name.
     if revision and (".." in revision or revision.startswith("/")):
         raise refuse_model(f"{revision!r} is no commit, tag or branch", field="model_revision")
@@ -145,7 +154,7 @@ def _on_hub(name: str, revision: str | None, hub: Hub) -> ModelFacts:
 def _ask(name: str, revision: str | None, hub: Hub) -> ModelFacts:
     from huggingface_hub import HfApi
 
-    info = HfApi(endpoint=hub.url).model_info(name, revision=revision, timeout=hub.timeout_seconds)
+    info = HfApi(endpoint=hub.url, token=hub.key).model_info(name, revision=revision, timeout=hub.timeout_seconds)
     if info.sha is None:
         raise _HubDown("it named no commit")
     if folder := _cached(name, info.sha, hub):
@@ -164,7 +173,9 @@ def _remote(name: str, commit: str, files: frozenset[str], license: str | None, 
     disable_progress_bars()
     wanted = ("config.json", "adapter_config.json", "tokenizer_config.json")
     fetched = {
-        file: Path(hf_hub_download(name, file, revision=commit, cache_dir=hub.cache_dir, endpoint=hub.url))
+        file: Path(
+            hf_hub_download(name, file, revision=commit, cache_dir=hub.cache_dir, endpoint=hub.url, token=hub.key)
+        )
         for file in wanted
         if file in files
     }
@@ -173,7 +184,8 @@ def _remote(name: str, commit: str, files: frozenset[str], license: str | None, 
     if not files.intersection(("model.safetensors", "model.safetensors.index.json")):
         raise no_safetensors(name, any(file.endswith((".bin", ".pt", ".pth")) for file in files))
     require_tokenizer(name, files)
-    weights = HfApi(endpoint=hub.url).get_safetensors_metadata(name, revision=commit, timeout=hub.timeout_seconds)
+    api = HfApi(endpoint=hub.url, token=hub.key)
+    weights = api.get_safetensors_metadata(name, revision=commit, timeout=hub.timeout_seconds)
     shapes: Shapes = {
         tensor: entry.shape for file in weights.files_metadata.values() for tensor, entry in file.tensors.items()
     }

@@ -63,7 +63,7 @@ def facts_of(
         raise refuse_model(
             f"the weights of {name!r} are quantized already; name the original model and set 'quantization' instead"
         )
-    modules = linear_modules(shapes)
+    modules, linear = linear_modules(shapes), list(_linear_layers(shapes).values())
     if not modules:
         raise refuse_model(f"{name!r} has no linear layers that an adapter could go on")
     return ModelFacts(
@@ -75,6 +75,9 @@ def facts_of(
         linear_modules=modules,
         modules=_modules(config, shapes),
         layers=_setting(config, LAYERS),
+        linear_parameters=sum(math.prod(shape) for shape in linear),
+        linear_sides=sum(map(sum, linear)),
+        vocabulary=_setting(config, ("vocab_size",)),
         context_length=_setting(config, CONTEXT_LENGTHS),
         has_chat_template=template,
         license=license,
@@ -83,15 +86,19 @@ def facts_of(
 
 def linear_modules(shapes: Shapes) -> list[str]:
     """Leaf names of the linear layers, in the order of the weights, without embeddings and output heads."""
-    leaves: dict[str, None] = {}
+    return list(dict.fromkeys(name.split(".")[-2] for name in _linear_layers(shapes)))
+
+
+def _linear_layers(shapes: Shapes) -> Shapes:
+    found: Shapes = {}
     for name, shape in shapes.items():
         *path, leaf, kind = ["", *name.split(".")][-4:]
         if kind != "weight" or len(shape) != 2 or leaf.startswith(_HEADS) or leaf in _NOT_LAYERS:
             continue
         # Experts lie in one tensor once the model is loaded, whatever the file has: there is no layer to adapt.
         if not any(word in part for part in (*path, leaf) for word in (*_LOOKUPS, "experts")):
-            leaves[leaf] = None
-    return list(leaves)
+            found[name] = shape
+    return found
 
 
 def folder_facts(name: str, folder: Path, revision: str | None = None) -> ModelFacts:

@@ -27,6 +27,9 @@ class ModelFacts(BaseModel):
     linear_modules: list[str] = Field(description="Last components of the linear layers' names, no output head.")
     modules: list[str] = Field(default=[], description="Last components of the names of all modules with weights.")
     layers: int | None = Field(default=None, description="Number of transformer blocks.")
+    linear_parameters: int | None = Field(default=None, description="Weights of the linear layers.")
+    linear_sides: int | None = Field(default=None, description="Rows and columns of all linear layers, added up.")
+    vocabulary: int | None = Field(default=None, description="Tokens the model knows.")
     context_length: int | None = None
     has_chat_template: bool = False
     license: str | None = None

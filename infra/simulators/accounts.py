@@ -7,22 +7,16 @@ them; where they do not (an account out of credit, mostly), the shape is assumed
 
 import base64
 from collections.abc import Callable, Container, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-from litestar import Litestar, Request, route
-from litestar.response import Response
+from infra.simulators.exchange import App, Asked, Reply, application
 
 GOOD, BROKE, BUSY = "good-key-of-a-simulator", "broke-key", "busy-key"
 
 
-@dataclass(frozen=True)
-class Reply:
-    """What a platform answers."""
-
-    status: int
-    body: Any
-    headers: Mapping[str, str] = field(default_factory=dict[str, str])
+def _reply(status: int, body: Any, headers: Mapping[str, str] | None = None) -> Reply:
+    return Reply(body, status, headers or {})
 
 
 @dataclass(frozen=True)
@@ -40,11 +34,11 @@ class Door:
         """Answer by the key."""
         match self.key_of(headers):
             case key if key == GOOD:
-                return Reply(200, self.good)
+                return _reply(200, self.good)
             case key if key == BROKE:
                 return self.broke
             case key if key == BUSY:
-                return Reply(429, {"error": "Too many requests"}, {"Retry-After": "7"})
+                return _reply(429, {"error": "Too many requests"}, {"Retry-After": "7"})
             case _:
                 return self.refused
 
@@ -68,15 +62,15 @@ def _either(headers: Mapping[str, str]) -> str:
 
 
 def _problem(status: int, title: str, detail: str) -> Reply:
-    return Reply(status, {"title": title, "status": status, "detail": detail})
+    return _reply(status, {"title": title, "status": status, "detail": detail})
 
 
 def _error(status: int, message: str, **more: Any) -> Reply:
-    return Reply(status, {"error": {"message": message, "type": "error", "param": None, "code": None} | more})
+    return _reply(status, {"error": {"message": message, "type": "error", "param": None, "code": None} | more})
 
 
 def _lambda(status: int, code: str) -> Reply:
-    return Reply(status, {"error": {"code": code, "message": "No.", "suggestion": "See the dashboard."}})
+    return _reply(status, {"error": {"code": code, "message": "No.", "suggestion": "See the dashboard."}})
 
 
 _POOR = _error(402, "Credit limit exceeded")
@@ -101,8 +95,8 @@ DOORS = {
         "GET",
         "/users/current/",
         {"id": 7, "email": "a@example.com", "balance": 3.5},
-        Reply(404, {"success": False, "error": "auth_error", "msg": "Invalid user key"}),
-        Reply(402, {"success": False, "error": "insufficient_credit", "msg": "Top up."}),
+        _reply(404, {"success": False, "error": "auth_error", "msg": "Invalid user key"}),
+        _reply(402, {"success": False, "error": "insufficient_credit", "msg": "Top up."}),
         _bearer,
     ),
     "huggingface": Door(
@@ -114,16 +108,16 @@ DOORS = {
             "name": "alice",
             "auth": {"type": "access_token", "accessToken": {"role": "read"}},
         },
-        Reply(401, {"error": "Invalid username or password."}),
-        Reply(402, {"error": "Payment required"}),
+        _reply(401, {"error": "Invalid username or password."}),
+        _reply(402, {"error": "Payment required"}),
         _bearer,
     ),
     "kubernetes": Door(
         "GET",
         "/apis/batch/v1/namespaces/default/jobs",
         {"kind": "JobList", "apiVersion": "batch/v1", "metadata": {}, "items": []},
-        Reply(401, {"kind": "Status", "status": "Failure", "reason": "Unauthorized", "code": 401}),
-        Reply(402, {"kind": "Status", "status": "Failure", "code": 402}),
+        _reply(401, {"kind": "Status", "status": "Failure", "reason": "Unauthorized", "code": 401}),
+        _reply(402, {"kind": "Status", "status": "Failure", "code": 402}),
         _bearer,
     ),
     "together": Door("GET", "/v1/projects", {"data": []}, _error(401, "Invalid API key"), _POOR, _bearer),
@@ -139,71 +133,67 @@ DOORS = {
         "GET",
         "/v2/deployments",
         {"data": []},
-        Reply(401, {"error": "unauthorized"}),
-        Reply(402, {"error": "no credits"}),
+        _reply(401, {"error": "unauthorized"}),
+        _reply(402, {"error": "no credits"}),
         _bearer,
     ),
     "fireworks": Door(
         "GET",
         "/v1/accounts",
         {"accounts": []},
-        Reply(401, {"code": 16, "message": "unauthenticated", "details": []}),
-        Reply(412, {"code": 9, "message": "account is suspended", "details": []}),
+        _reply(401, {"code": 16, "message": "unauthenticated", "details": []}),
+        _reply(412, {"code": 9, "message": "account is suspended", "details": []}),
         _bearer,
     ),
     "wandb": Door(
         "POST",
         "/graphql",
         {"data": {"viewer": {"username": "alice", "entity": "alice"}}},
-        Reply(200, {"data": {"viewer": None}}),
-        Reply(402, {"errors": [{"message": "payment required"}]}),
+        _reply(200, {"data": {"viewer": None}}),
+        _reply(402, {"errors": [{"message": "payment required"}]}),
         _basic,
     ),
     "mlflow": Door(
         "POST",
         "/api/2.0/mlflow/experiments/search",
         {"experiments": [{"experiment_id": "0", "name": "Default"}]},
-        Reply(401, None),
-        Reply(402, {"error_code": "PERMISSION_DENIED", "message": "payment required"}),
+        _reply(401, None),
+        _reply(402, {"error_code": "PERMISSION_DENIED", "message": "payment required"}),
         _either,
     ),
     "comet": Door(
         "GET",
         "/account-details",
         {"userName": "alice", "defaultWorkspaceName": "alice"},
-        Reply(401, {"msg": "invalid api key", "code": 401, "sdk_error_code": 401}),
-        Reply(402, {"msg": "payment required", "code": 402}),
+        _reply(401, {"msg": "invalid api key", "code": 401, "sdk_error_code": 401}),
+        _reply(402, {"msg": "payment required", "code": 402}),
         _bare,
     ),
     "civitai": Door(
         "GET",
         "/me",
         {"id": 9, "username": "alice"},
-        Reply(401, {"error": "Unauthorized"}),
-        Reply(402, {"error": "Payment required"}),
+        _reply(401, {"error": "Unauthorized"}),
+        _reply(402, {"error": "Payment required"}),
         _bearer,
     ),
-    "ollama": Door("GET", "/api/version", {"version": "0.14.0"}, Reply(500, {}), Reply(500, {}), lambda _: GOOD),
+    "ollama": Door("GET", "/api/version", {"version": "0.14.0"}, _reply(500, {}), _reply(500, {}), lambda _: GOOD),
 }
 
 
-def create_accounts(revoked: Container[str] = ()) -> Litestar:
+def create_accounts(revoked: Container[str] = ()) -> App:
     """Make the application; platforms in ``revoked``, which may change meanwhile, refuse their good key, too."""
 
-    @route("/{platform:str}/{rest:path}", http_method=["GET", "POST"])
-    async def knock(request: Request[Any, Any, Any]) -> Response[Any]:
-        platform = request.path_params["platform"]
+    async def answer(asked: Asked) -> Reply:
+        _, platform, *_ = [*asked.path.split("/"), ""]
         door = DOORS.get(platform)
-        # The path as it was sent: at one of the platforms the slash at its end matters.
-        path = request.scope["raw_path"].decode().partition("?")[0].removeprefix(f"/{platform}")
-        if door is None or path != door.path:
-            return Response({"error": "not found"}, status_code=404)
-        if request.method != door.method:
-            return Response({"error": "method not allowed"}, status_code=405)
-        reply = door.refused if platform in revoked else door.reply(request.headers)
-        return Response(reply.body, status_code=reply.status, headers=dict(reply.headers))
+        if door is None or asked.path != f"/{platform}{door.path}":
+            return _reply(404, {"error": "not found"})
+        if asked.method != door.method:
+            return _reply(405, {"error": "method not allowed"})
+        return door.refused if platform in revoked else door.reply(asked.headers)
 
-    return Litestar([knock], logging_config=None, openapi_config=None)
+    return application(answer)
 
 
 def platform_urls(address: str) -> dict[str, str]:

@@ -8,8 +8,10 @@ import pytest
 from infra.serving.endpoint import prepare
 from infra.serving.routes import create_app
 from infra.simulators.accounts import create_accounts, platform_urls
+from infra.simulators.sources import Repositories, Trouble, create_hub
 from tests.integration.api.fixtures import client, connect, credentials, deployments, jobs
 from tests.loopback import on_loopback
+from tests.model_folders import write_model
 from tests.tiny import tiny_model
 from tests.unit.serving.adapters import make_adapter
 
@@ -32,7 +34,9 @@ def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str
 
 
 @pytest.fixture(scope="session")
-def platforms() -> Iterator[dict[str, str]]:
-    """Where each platform answers."""
-    with on_loopback(create_accounts()) as url:
-        yield platform_urls(url)
+def platforms(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """Where each platform answers; the hub has the document's model, a very small one."""
+    folder = write_model(tmp_path_factory.mktemp("hub"), vocab_size=50)
+    hub = create_hub(Repositories({"meta-llama/Llama-2-7b-hf": folder}), Trouble())
+    with on_loopback(create_accounts()) as url, on_loopback(hub) as hub_url:
+        yield platform_urls(url) | {"huggingface": hub_url}

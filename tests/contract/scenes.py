@@ -82,6 +82,10 @@ def _nothing(_: Backstage) -> Names:
     return {}
 
 
+def _a_model_on_a_hub(_: Backstage) -> Names:
+    return {"query": "llama", "source": "huggingface", "limit": "5", "model_id": "meta-llama/Llama-2-7b-hf"}
+
+
 def _some_running_jobs(studio: Backstage) -> Names:
     running(studio.jobs)
     return {"status": "running", "provider": "runpod", "limit": "5"}
@@ -147,6 +151,8 @@ SCENES: dict[str, Callable[[Backstage], Names]] = {
     "List Platforms": _a_connected_platform,
     "Connect Platform": _a_key_that_is_good,
     "Disconnect Platform": _a_connected_platform,
+    "Search Models": _a_model_on_a_hub,
+    "Get Model Details": _a_model_on_a_hub,
     "Create Training Job": _nothing,
     "List Jobs": _some_running_jobs,
     "Get Job Details": _a_completed_job,
