@@ -57,11 +57,16 @@ class Tokenized:
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows side by side, padded on the right to the longest; ``learn`` is never true on padding."""
+    """
+    Rows side by side, padded on the right to the longest; ``learn`` is never true on padding.
+
+    Or one behind the other, which their ``positions`` tell.
+    """
 
     ids: torch.Tensor
     learn: torch.Tensor
     lengths: tuple[int, ...] = ()  # of the rows, without padding
+    positions: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -150,6 +155,12 @@ def epoch_order(rows: int, seed: int, epoch: int) -> list[int]:
     order = list(range(rows))
     random.Random(f"{seed}/{epoch}").shuffle(order)
     return order
+
+
+def batches(rows: list[Row], size: int, by_length: bool) -> list[list[Row]]:
+    """Divide a step's rows into batches, where nothing speaks against it such that little has to be padded."""
+    ordered = sorted(rows, key=lambda row: len(row.ids), reverse=True) if by_length else rows
+    return [ordered[i : i + size] for i in range(0, len(ordered), size)]
 
 
 def collate(rows: list[Row], device: torch.device | str = "cpu") -> Batch:

@@ -12,12 +12,13 @@ from peft_studio.algorithms import Algorithm
 from peft_studio.config import TrainingConfig
 from peft_studio.trainer.adalora import RankAllocation
 from peft_studio.trainer.checkpoint import Checkpoints, Progress, Stateful, random_state, set_random_state
-from peft_studio.trainer.data import Row, collate, epoch_order
+from peft_studio.trainer.data import Row, batches, collate, epoch_order
 from peft_studio.trainer.guard import require_finite, require_sense
 from peft_studio.trainer.loss import mean_loss, summed_loss
 from peft_studio.trainer.memory import peak_memory_mb
 from peft_studio.trainer.noise import noisy_embeddings
 from peft_studio.trainer.optimizer import make_optimizer, take_step
+from peft_studio.trainer.packing import can_pack, pack, rows_apart
 from peft_studio.trainer.report import Reporter
 from peft_studio.trainer.schedule import Schedule
 from peft_studio.trainer.stop import Stopped, StopSignal
@@ -53,6 +54,7 @@ class Training:
         self._state: dict[str, Stateful] = {"optimizer": self._optimizer}
         if self._ranks:
             self._state["ranks"] = self._ranks
+        self._packs = can_pack(model, rows, config)
         self._progress = Progress()
         self._epoch, self._order = -1, list[int]()
 
@@ -88,7 +90,7 @@ class Training:
         restored = self._checkpoints.restore(self._model, self._state)
         total = self._schedule.total
         if restored is None:
-            self._report.log(f"{len(self._rows)} rows, {total} steps")
+            self._report.log(f"{len(self._rows)} rows, {total} steps{', packed' if self._packs else ''}")
             return
         self._progress = restored
         restored.resumed_at.append(restored.step)
@@ -135,12 +137,13 @@ class Training:
 
     def _backward(self, rows: list[Row], supervised: int) -> float:
         total = torch.zeros((), device=self._model.device)
-        for i in range(0, len(rows), self._config.batch_size):
+        by_length = self._config.group_by_length and not self._packs
+        for some in batches(rows, self._config.batch_size, by_length):
             self._stop.check()
-            batch = collate(rows[i : i + self._config.batch_size], self._model.device)
-            with noisy_embeddings(self._model, batch, self._config.neftune_alpha):
+            batch = (pack if self._packs else collate)(some, self._model.device)
+            with rows_apart(self._model, batch), noisy_embeddings(self._model, batch, self._config.neftune_alpha):
                 loss = summed_loss(self._model, batch, self._config.label_smoothing) / supervised
-            loss.backward()
+                loss.backward()
             total += loss.detach()
         if self._ranks:
             self._ranks.penalty().backward()  # no part of the loss that is reported

@@ -85,7 +85,8 @@ def _predictions(model: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
     half = model.dtype is torch.bfloat16
     try:
         with torch.autocast(batch.ids.device.type, dtype=torch.bfloat16, enabled=half):
-            logits = model(input_ids=batch.ids, use_cache=False).logits
+            placed = {} if batch.positions is None else {"position_ids": batch.positions}
+            logits = model(input_ids=batch.ids, use_cache=False, **placed).logits
     finally:
         if hook is not None:
             hook.remove()

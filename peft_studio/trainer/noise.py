@@ -16,7 +16,8 @@ def noisy_embeddings(model: Any, batch: Batch, alpha: float | None) -> Generator
     if alpha is None:
         yield
         return
-    lengths = batch.learn.new_tensor(batch.lengths, dtype=torch.float32)[:, None, None]
+    lengths = batch.learn.new_tensor(batch.lengths, dtype=torch.float32)
+    lengths = lengths[:, None, None] if batch.positions is None else lengths.repeat_interleave(lengths.long())[:, None]
 
     def add(_: nn.Module, __: Any, embedded: torch.Tensor) -> torch.Tensor:
         if embedded.shape[:2] != batch.ids.shape:  # another lookup than that of the tokens

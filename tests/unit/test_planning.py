@@ -290,6 +290,8 @@ DECISIVE: list[dict[str, Any]] = [
     {"validation_split": 0.2},
     {"max_length": 64},
     {"long_rows": "drop"},
+    {"packing": False},
+    {"group_by_length": False},
     {"columns": {"prompt": "question"}},
     {"seed": 5},
 ]

@@ -1,0 +1,126 @@
+"""Packing: rows one behind the other instead of side by side, without padding, and none sees another."""
+
+import math
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import AttentionInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
+
+from peft_studio.algorithms import Targets
+from peft_studio.config import TrainingConfig
+from peft_studio.trainer.checkpoint import random_state, set_random_state
+from peft_studio.trainer.data import Batch, Row, collate
+from peft_studio.trainer.loss import summed_loss
+
+ATTENTION = "peft_studio_packed"
+SHORT = 128  # tokens of each row that packing is tried out on
+# How much two losses may differ: rows packed and alone, and a row behind one and behind another.
+TOLERANCE = {torch.float32: (1e-4, 1e-5)}
+COARSE = (2e-2, 1e-3)  # formats that round more
+
+_lengths: list[int] = []  # of the rows in the batch that is being computed
+
+
+def _row_by_row(
+    module: torch.nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, _: Any, **settings: Any
+) -> tuple[torch.Tensor, None]:
+    """Attend within every row by itself: no mask, and work that grows with the squares of the rows' lengths."""
+    parts = (part.split(_lengths, dim=2) for part in (query, key, value))
+    attended = [sdpa_attention_forward(module, q, k, v, None, **settings)[0] for q, k, v in zip(*parts, strict=True)]
+    return torch.cat(attended, dim=1), None
+
+
+def _no_mask(*_: Any, **__: Any) -> None:
+    return None
+
+
+AttentionInterface.register(ATTENTION, _row_by_row)
+ALL_MASK_ATTENTION_FUNCTIONS.register(ATTENTION, _no_mask)  # pyright: ignore[reportArgumentType]
+
+
+def pack(rows: list[Row], device: torch.device | str = "cpu") -> Batch:
+    """Put rows one behind the other; each one's positions begin at 0, and nothing predicts its first token."""
+    lengths = tuple(len(row.ids) for row in rows)
+    ids = torch.cat([torch.from_numpy(row.ids) for row in rows])
+    learn = torch.cat([torch.from_numpy(row.learn) for row in rows])
+    positions = torch.cat([torch.arange(length) for length in lengths])
+    learn &= positions > 0
+    return Batch(ids[None].to(device), learn[None].to(device), lengths, positions[None].to(device))
+
+
+@contextmanager
+def rows_apart(model: Any, batch: Batch) -> Generator[None]:
+    """Have attention respect the rows of a packed batch, forwards and backwards; others are left as they are."""
+    if batch.positions is None:
+        yield
+        return
+    config = model.config.get_text_config()
+    before = config._attn_implementation
+    _lengths[:] = batch.lengths
+    if before == "sdpa":  # FlashAttention keeps rows apart by their positions
+        config._attn_implementation = ATTENTION
+    try:
+        yield
+    finally:
+        config._attn_implementation = before
+
+
+def can_pack(model: Any, rows: list[Row], config: TrainingConfig) -> bool:
+    """
+    Say whether packing gives the same losses on this model, by trying it out on two rows.
+
+    What mixes tokens otherwise than by attention (convolutions, states that are carried on) would leak between rows,
+    and so does not pass. Rows that are longer than an attention window are not packed either.
+    """
+    settings = model.config.get_text_config()
+    window = getattr(settings, "sliding_window", None)
+    if not config.packing or config.method.targets is Targets.PROMPT:
+        return False
+    if settings._attn_implementation not in ("sdpa", "flash_attention_2"):
+        return False
+    if window and max(len(row.ids) for row in rows) > window:
+        return False
+    some = [_all_of(row) for row in (rows[0], rows[-1])]
+    if min(len(row.ids) for row in some) < 2:
+        return False
+    return _gives_the_same(model, some)
+
+
+@torch.no_grad()
+def _gives_the_same(model: Any, rows: list[Row]) -> bool:
+    training, before = model.training, random_state()
+    model.eval()
+    try:
+        first, second = rows
+        unlike = Row(np.full_like(first.ids, second.ids[-1]), first.learn)
+        alone = sum(summed_loss(model, collate([row], model.device)).item() for row in rows)
+        packed = _loss(model, rows)
+        # Of another first row the second may know nothing, which shows more sharply than what rounding leaves.
+        behind, behind_unlike = (_loss(model, [_silent(row), second]) for row in (first, unlike))
+    except (TypeError, ValueError, RuntimeError, NotImplementedError):
+        return False  # an architecture that takes no positions, say
+    finally:
+        model.train(training)
+        set_random_state(before)
+    alike, apart = TOLERANCE.get(model.dtype, COARSE)
+    return math.isclose(packed, alone, rel_tol=alike) and math.isclose(behind, behind_unlike, rel_tol=apart)
+
+
+def _loss(model: Any, rows: list[Row]) -> float:
+    batch = pack(rows, model.device)
+    with rows_apart(model, batch):
+        return summed_loss(model, batch).item()
+
+
+def _all_of(row: Row) -> Row:
+    ids = row.ids[:SHORT]
+    return Row(ids, np.ones(len(ids), dtype=np.bool_))
+
+
+def _silent(row: Row) -> Row:
+    return Row(row.ids, np.zeros(len(row.ids), dtype=np.bool_))
