@@ -93,6 +93,7 @@ def load_base(base: Base, config: TrainingConfig) -> Any:
         model: Any = AutoModelForCausalLM.from_pretrained(base.source, revision=base.revision, dtype=dtype, **extra)
     except (OSError, ValueError) as error:
         raise _refusal(config, error) from error
+    _keep_trainable(model)
     tokens, known = len(base.tokenizer), model.get_input_embeddings().num_embeddings
     if tokens > known:
         raise InvalidConfig(
@@ -130,6 +131,17 @@ def _try_out(quantization: Quantization, dora: bool, on: torch.device) -> None:
     inject_adapter_in_model(LoraConfig(r=1, target_modules=["0"], use_dora=dora), model)
     for _ in range(2):
         model(torch.ones(1, 64, device=on, requires_grad=True)).sum().backward()
+
+
+def _keep_trainable(model: nn.Module) -> None:
+    """
+    Keep four-bit layers from changing their form when they are asked without gradients, as held-out rows do.
+
+    On some processors bitsandbytes then lays the weights out anew, for a product that no gradient comes back through.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False  # pyright: ignore[reportArgumentType]
 
 
 def _bitsandbytes(quantization: Quantization, dtype: torch.dtype) -> BitsAndBytesConfig:

@@ -80,3 +80,14 @@ def test_what_this_machine_cannot_do_is_refused_before_the_model_is_loaded(
     assert failure is not None
     assert failure.code == "INVALID_CONFIG"
     assert failure.details.startswith("quantization: ")
+
+
+@pytest.mark.parametrize("quantization", ["int8", "int4"])
+def test_a_look_at_the_held_out_rows_changes_nothing_about_training(
+    quantization: str, tmp_path: Path, model: Path, rows: Path
+) -> None:
+    job = {"quantization": quantization, "validation_split": 0.2, "num_epochs": 1, "dropout": 0}
+    often, once = (make_run(tmp_path / str(n), model, rows, eval_steps=n, **job) for n in (1, 100))
+    assert (train(often, StopSignal()), train(once, StopSignal())) == (DONE, DONE)
+    weights, expected = (load_file(run.adapter / "adapter_model.safetensors") for run in (often, once))
+    assert all(torch.equal(weights[name], expected[name]) for name in expected)
