@@ -37,9 +37,9 @@ DETAILS: dict[str, Any] = FOUND | {
     "context_length": 4096,
     "has_chat_template": False,
     "hardware_requirements": {
-        "min_vram_gb": 10.6,
-        "recommended_vram_gb": 60.6,
-        "vram": [{"algorithm": "lora", "quantization": "none", "min_gb": 20.5, "recommended_gb": 60.6}],
+        "min_vram_gb": 11.0,
+        "recommended_vram_gb": 60.7,
+        "vram": [{"algorithm": "lora", "quantization": "none", "min_gb": 20.6, "recommended_gb": 60.7}],
     },
     "compatible_algorithms": ["lora", "qlora", "dora"],
     "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],

@@ -1,5 +1,6 @@
 """Answers about platforms, base models and machines."""
 
+from collections.abc import Sequence
 from datetime import datetime
 
 from peft_studio.answers.answer import Answer
@@ -66,10 +67,18 @@ class FoundModel(Answer):
     tags: list[str]
 
 
+class UnavailableSource(Answer):
+    """A source that a search got no answer from in time."""
+
+    source: str
+    reason: str
+
+
 class ModelSearch(Answer):
-    """A page of base models; ``total`` counts all that the source says it has."""
+    """A page of base models; ``total`` counts those known so far."""
 
     models: list[FoundModel]
+    unavailable_sources: Sequence[UnavailableSource] = ()
     total: int | None = None
     page: int = 1
     next_cursor: str | None = None
@@ -93,5 +102,11 @@ class ModelDetails(Answer):
     license: str | None = None
     architecture: str | None = None
     context_length: int | None = None
+    parameters: int | None = None
+    revision: str | None = None
+    has_chat_template: bool | None = None
+    gated: bool | None = None
     hardware_requirements: HardwareRequirements | None = None
     compatible_algorithms: list[str]
+    target_modules: Sequence[str] = ()
+    not_trainable: str | None = None

@@ -25,6 +25,8 @@ def search(
     found = session.client.search_models(query, source=source, limit=limit)
     rows = [(one.id, one.source, one.size_gb, one.license, one.downloads) for one in found.models]
     session.show(found, lambda: table(("id", "source", "GB", "licence", "downloads"), rows))
+    for away in found.unavailable_sources:
+        session.aside.print(f"Not searched: {away.source} ({away.reason})")
 
 
 @command(app, "show")

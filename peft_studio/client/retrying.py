@@ -5,7 +5,7 @@ import random
 import httpx
 
 from peft_studio import errors
-from peft_studio.errors import InternalError, StudioError, Unreachable
+from peft_studio.errors import CredentialRefused, InternalError, StudioError, Unreachable
 
 LONGEST_PAUSE = 60.0
 _FIRST_PAUSE = 0.2
@@ -71,7 +71,9 @@ def error_of(response: httpx.Response) -> StudioError:
 
 
 def error_with(code: str, message: str, **details: object) -> StudioError:
-    """Make the error that has this code."""
+    """Make the error that has this code; a platform's refusal has that of a bad key, and names the platform."""
+    if code == CredentialRefused.code and "platform" in details:
+        return CredentialRefused(message, **details)
     return BY_CODE.get(code, StudioError)(message, **details)
 
 

@@ -114,6 +114,16 @@ def test_what_this_version_cannot_use_is_said_although_it_is_connected(
     assert "this version" in caught.value.message
 
 
+def test_a_local_model_is_found_by_the_id_that_searching_shows(
+    studio_settings: Settings, basics: dict[str, Any]
+) -> None:
+    folder = write_model(studio_settings.data_dir / "models" / "org" / "mine")
+    model = make_plan(TrainingConfig(**basics | {"base_model": "org/mine"}), studio_settings).model
+    assert (model.id, model.path) == ("org/mine", str(folder))
+    for name in ("org/other", "../models/org/mine", "org"):
+        refusal(studio_settings, **basics | {"base_model": name})
+
+
 def test_a_job_of_this_machine_needs_no_platform() -> None:
     config = TrainingConfig(base_model="m", dataset_path="d", provider="Local", experiment_tracker="local")
     assert platforms_of(config) == frozenset()

@@ -5,11 +5,13 @@ import time
 
 import pytest
 
+from infra.simulators.accounts import create_accounts
 from peft_studio.client import Client
 from peft_studio.config import TrainingConfig
 from peft_studio.errors import (
     AuthenticationFailed,
     Conflict,
+    CredentialRefused,
     InternalError,
     InvalidConfig,
     JobNotFound,
@@ -25,6 +27,7 @@ from tests.integration.api.studio_in_memory import CONFIG
 from tests.integration.clients.conftest import Either
 from tests.integration.clients.lossy import NEVER, Cable
 from tests.integration.clients.served import Served, eventful, served
+from tests.loopback import on_loopback
 
 NOWHERE = "http://127.0.0.1:9"
 
@@ -43,6 +46,12 @@ def test_a_configuration_is_sent_as_it_was_written(studio: Either, api: Served) 
     config = TrainingConfig.model_validate(CONFIG | {"rank": 4, "project_name": "größer"})
     job = studio.ask(api.url, "get_job", studio.ask(api.url, "create_job", config).job_id)
     assert job.config == config
+
+
+def test_a_platforms_refusal_is_told_from_a_bad_key(studio: Either, api: Served) -> None:
+    with on_loopback(create_accounts()) as platforms, pytest.raises(CredentialRefused) as refused:
+        studio.ask(api.url, "connect_platform", "wandb", {"api_key": "wrong", "base_url": f"{platforms}/wandb"})
+    assert refused.value.details == {"platform": "wandb", "field": "credentials.api_key"}
 
 
 @pytest.mark.parametrize(
