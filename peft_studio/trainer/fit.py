@@ -12,6 +12,7 @@ from peft_studio.algorithms import Algorithm
 from peft_studio.config import TrainingConfig
 from peft_studio.trainer.adalora import RankAllocation
 from peft_studio.trainer.checkpoint import Checkpoints, Progress, Stateful, random_state, set_random_state
+from peft_studio.trainer.chunked_loss import can_chunk
 from peft_studio.trainer.data import Row, batches, collate, epoch_order
 from peft_studio.trainer.guard import require_finite, require_sense
 from peft_studio.trainer.loss import mean_loss, summed_loss
@@ -55,6 +56,7 @@ class Training:
         if self._ranks:
             self._state["ranks"] = self._ranks
         self._packs = can_pack(model, rows, config)
+        self._chunk = config.loss_chunk_tokens if can_chunk(model, rows[0]) else 0
         self._progress = Progress()
         self._epoch, self._order = -1, list[int]()
 
@@ -142,7 +144,7 @@ class Training:
             self._stop.check()
             batch = (pack if self._packs else collate)(some, self._model.device)
             with rows_apart(self._model, batch), noisy_embeddings(self._model, batch, self._config.neftune_alpha):
-                loss = summed_loss(self._model, batch, self._config.label_smoothing) / supervised
+                loss = summed_loss(self._model, batch, self._config.label_smoothing, self._chunk) / supervised
                 loss.backward()
             total += loss.detach()
         if self._ranks:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from peft_studio.trainer.chunked_loss import chunked_loss
 from peft_studio.trainer.data import Batch, Row, collate
 from peft_studio.trainer.stop import StopSignal
 
@@ -24,9 +25,23 @@ class Quality:
     accuracy: float
 
 
-def summed_loss(model: Any, batch: Batch, smoothing: float = 0.0) -> torch.Tensor:
-    """Sum the cross-entropy, in nats, over a batch's tokens that carry loss."""
-    return _cross_entropy(*_predictions(model, batch), smoothing)
+def summed_loss(model: Any, batch: Batch, smoothing: float = 0.0, chunk: int = 0) -> torch.Tensor:
+    """
+    Sum the cross-entropy, in nats, over a batch's tokens that carry loss.
+
+    In chunks of so many tokens, where ``can_chunk`` allows it: then their logits are never in memory together.
+    """
+    if not chunk:
+        return _cross_entropy(*_predictions(model, batch), smoothing)
+    hidden: list[torch.Tensor] = []
+
+    def keep(_: nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        hidden.append(args[0][0])
+        return (args[0][:, :1], *args[1:])  # the head has to give something
+
+    _, targets = _predictions(model, batch, keep)
+    with _autocast(model, batch):
+        return chunked_loss(hidden[0], model.get_output_embeddings(), targets, chunk, smoothing)
 
 
 def mean_loss(model: Any, rows: list[Row], batch_size: int, stop: StopSignal) -> float:
@@ -58,11 +73,15 @@ def mean_quality(model: Any, rows: list[Row], batch_size: int, stop: StopSignal)
     return Quality(loss / tokens, right / tokens) if tokens else Quality(math.nan, math.nan)
 
 
+def _autocast(model: Any, batch: Batch) -> torch.autocast:
+    return torch.autocast(batch.ids.device.type, dtype=torch.bfloat16, enabled=model.dtype is torch.bfloat16)
+
+
 def _cross_entropy(logits: torch.Tensor, targets: torch.Tensor, smoothing: float = 0.0) -> torch.Tensor:
     return nn.functional.cross_entropy(logits.float(), targets, reduction="sum", label_smoothing=smoothing)
 
 
-def _predictions(model: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+def _predictions(model: Any, batch: Batch, behind: Any = None) -> tuple[torch.Tensor, torch.Tensor]:
     """
     Return the logits for a batch's tokens that carry loss, one row a token, and these tokens.
 
@@ -81,14 +100,13 @@ def _predictions(model: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         return (args[0][:, -length:][where].unsqueeze(0), *args[1:]) if fits else args
 
     head = model.get_output_embeddings()
-    hook = head.register_forward_pre_hook(narrow) if head is not None else None
-    half = model.dtype is torch.bfloat16
+    hooks = [head.register_forward_pre_hook(hook) for hook in (narrow, behind) if hook and head is not None]
     try:
-        with torch.autocast(batch.ids.device.type, dtype=torch.bfloat16, enabled=half):
+        with _autocast(model, batch):
             placed = {} if batch.positions is None else {"position_ids": batch.positions}
             logits = model(input_ids=batch.ids, use_cache=False, **placed).logits
     finally:
-        if hook is not None:
+        for hook in hooks:
             hook.remove()
     if logits.shape[1] >= length and logits.shape[0] == count:  # no such head: every position has its logits
         logits = logits[:, -length:-1][where]

@@ -301,6 +301,7 @@ DECISIVE: list[dict[str, Any]] = [
     {"max_length": 64},
     {"long_rows": "drop"},
     {"packing": False},
+    {"loss_chunk_tokens": 0},
     {"group_by_length": False},
     {"columns": {"prompt": "question"}},
     {"seed": 5},

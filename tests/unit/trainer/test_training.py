@@ -125,7 +125,7 @@ def test_the_output_head_can_be_adapted_when_it_is_named(tmp_path: Path, model: 
 
 
 @pytest.mark.filterwarnings("ignore")  # those of other people's trainers
-def test_loss_curve_is_that_of_trl(tmp_path: Path) -> None:
+def test_loss_curve_and_adapter_are_those_of_trl(tmp_path: Path) -> None:
     """Takes a while: importing the peer alone is several seconds."""
     from datasets import Dataset
     from trl.trainer.sft_config import SFTConfig
@@ -171,6 +171,11 @@ def test_loss_curve_is_that_of_trl(tmp_path: Path) -> None:
     trainer.train()
     theirs = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     assert curve(run) == pytest.approx(theirs, abs=2e-4)  # TRL rounds what it logs
+    ours = stored(run)
+    assert len(ours) == 2 * 2 * 7
+    for name, weight in trainer.model.named_parameters():  # pyright: ignore[reportOptionalMemberAccess]
+        if weight.requires_grad:
+            torch.testing.assert_close(ours[name.replace(".default", "")], weight.detach(), rtol=1e-3, atol=2e-5)
 
 
 def test_every_step_is_reported_with_all_its_numbers(tmp_path: Path, model: Path, rows: Path) -> None:

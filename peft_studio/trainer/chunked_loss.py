@@ -1,0 +1,67 @@
+"""The loss in chunks: the logits of a few tokens at a time, which are gone before the next ones are computed."""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from peft_studio.trainer.data import Row, collate
+
+
+class _InChunks(torch.autograd.Function):
+    """Summed cross-entropy behind a frozen output head; the gradient is made in the forward pass."""
+
+    @staticmethod
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, hidden: torch.Tensor, head: nn.Module, targets: torch.Tensor, size: int, smoothing: float
+    ) -> torch.Tensor:
+        total, gradient = torch.zeros((), device=hidden.device), torch.empty_like(hidden)
+        for start in range(0, len(hidden), size):
+            part = slice(start, start + size)
+            with torch.enable_grad():
+                some = hidden[part].detach().requires_grad_()
+                logits = head(some).float()
+                loss = nn.functional.cross_entropy(logits, targets[part], reduction="sum", label_smoothing=smoothing)
+                [gradient[part]] = torch.autograd.grad(loss, some)
+            total += loss.detach()
+        ctx.save_for_backward(gradient)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        [gradient] = ctx.saved_tensors
+        return (gradient * gradients[0], None, None, None, None)
+
+
+def chunked_loss(
+    hidden: torch.Tensor, head: nn.Module, targets: torch.Tensor, size: int, smoothing: float
+) -> torch.Tensor:
+    """Sum the cross-entropy of hidden states, one row a token, ``size`` tokens at a time."""
+    loss: torch.Tensor = _InChunks.apply(hidden, head, targets, size, smoothing)  # pyright: ignore[reportAssignmentType]
+    return loss
+
+
+@torch.no_grad()
+def can_chunk(model: Any, row: Row) -> bool:
+    """
+    Say whether the logits are what the output head gives and nothing else, and the head is not trained.
+
+    Architectures that scale or cap their logits behind the head keep their own way.
+    """
+    head = model.get_output_embeddings()
+    if not isinstance(head, nn.Linear) or any(parameter.requires_grad for parameter in head.parameters()):
+        return False
+    seen: list[torch.Tensor] = []
+
+    def watch(_: nn.Module, __: Any, logits: torch.Tensor) -> None:
+        seen.append(logits)
+
+    hook = head.register_forward_hook(watch)
+    training = model.training
+    model.eval()
+    try:
+        logits = model(input_ids=collate([Row(row.ids[:8], row.learn[:8])], model.device).ids, use_cache=False).logits
+    finally:
+        hook.remove()
+        model.train(training)
+    return len(seen) == 1 and torch.equal(seen[0], logits)
