@@ -1,7 +1,8 @@
 """
-The application. Run with ``uvicorn --factory api.app:create_app --ws api.socket_protocol:SocketProtocol``.
+The application: ``uvicorn --factory api.app:create_app``.
 
-Uvicorn logs the addresses of WebSockets, which may hold tickets, as information: have it log warnings only.
+With it go ``--ws api.socket_protocol:SocketProtocol --http api.request_protocol:RequestProtocol``. Uvicorn logs the
+addresses of WebSockets, which may hold tickets, as information: have it log warnings only.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,10 +16,10 @@ from litestar.types import ControllerRouterHandler
 from api import routes
 from api.auth import Authentication, Authenticator, role_allows
 from api.dependencies import Control, Jobs, Keys, provide
-from api.entrance import Entrance, cross_origin
-from api.errors import read_body, respond
+from api.entrance import Entrance, answer_ahead, cross_origin
+from api.errors import respond
 from api.idempotency import Idempotency, provide_idempotency_key
-from api.limits import OpenSockets, RateLimit
+from api.limits import OpenSockets, RateLimit, Shared
 from api.openapi import describe_idempotency, openapi_config, openapi_document
 from api.wire import Wire
 from infra.adapter_records import AdapterRecords
@@ -84,7 +85,7 @@ def create_app(
         },
         middleware=_layers(authenticator, settings),
         guards=[role_allows],
-        before_request=read_body,
+        before_request=answer_ahead,
         exception_handlers={Exception: respond},
         request_max_body_size=settings.max_body_bytes,
         plugins=[Wire()],
@@ -120,6 +121,7 @@ def _callers(keys: Keys, authenticator: Authenticator, settings: Settings) -> di
 def _readers(jobs: Jobs, settings: Settings, platforms: Platforms, credentials: CredentialStore) -> dict[str, Provide]:
     """What looks at jobs, data sets, models and machines, and changes nothing of a job."""
     return {
+        "readiness": provide(Shared(jobs.ready)),
         "history": provide(JobHistory(jobs, settings)),
         "plans": provide(JobPlans(settings, platforms)),
         "resources": provide(Resources(jobs, settings, platforms)),

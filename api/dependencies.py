@@ -1,6 +1,6 @@
 """What routes are given: the doors to jobs and keys, as protocols, and how they get there."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any, Protocol
 
 from litestar.di import Provide
@@ -61,7 +61,7 @@ class Jobs(Protocol):
         """Return the newest log lines, oldest first."""
         ...
 
-    def follow(self, job_id: str, after: str | None = None) -> AsyncIterator[tuple[str, Event]]:
+    def follow(self, job_id: str, after: str | None = None) -> AsyncGenerator[tuple[str, Event]]:
         """Yield a job's events with their cursors: those so far, then each as it comes, the final status last."""
         ...
 

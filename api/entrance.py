@@ -5,13 +5,15 @@ These are accepted, because only then does a client see why they are closed.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
-from litestar import Litestar, WebSocket
+from litestar import Litestar, Request, Response, WebSocket
 from litestar.config.cors import CORSConfig
 from litestar.exceptions import HTTPException
+from litestar.routes import HTTPRoute
 from litestar.types import Message, Receive, Scope, Send
 
-from api.errors import closing
+from api.errors import closing, read_body
 from peft_studio.errors import NotFound
 
 # Headers of answers that scripts in browsers get to see.
@@ -26,6 +28,18 @@ def cross_origin(origins: Sequence[str]) -> CORSConfig | None:
     if not origins:
         return None
     return CORSConfig(allow_origins=list(origins), allow_credentials=False, expose_headers=EXPOSED)
+
+
+async def answer_ahead(request: Request[Any, Any, Any]) -> Response[None] | None:
+    """Answer what needs no route: which methods an address takes; of all else, look at the body."""
+    if request.method == "OPTIONS":
+        # Litestar's own answer knows only those of the route that was declared first.
+        routes = [route for route in request.app.routes if isinstance(route, HTTPRoute)]
+        template = request.scope["path_template"]
+        methods = {method for route in routes if route.path_format == template for method in route.methods}
+        return Response(None, status_code=204, headers={"Allow": ", ".join(sorted(methods))})
+    await read_body(request)
+    return None
 
 
 class Entrance:

@@ -1,11 +1,13 @@
 """How much one API key may do: requests a minute, and WebSockets at a time. Counted within this process."""
 
+import asyncio
 import math
 import time
 from collections import Counter, deque
-from collections.abc import Generator
+from collections.abc import Callable, Coroutine, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from litestar.datastructures import MutableScopeHeaders
 from litestar.enums import ScopeType
@@ -115,3 +117,18 @@ class OpenSockets:
             self._open[key_id] -= 1
             if not self._open[key_id]:
                 del self._open[key_id]
+
+
+class Shared:
+    """Something that is found out once for all who ask while it is, however many they are."""
+
+    def __init__(self, find_out: Callable[[], Coroutine[Any, Any, None]]):
+        self._find_out = find_out
+        self._finding: asyncio.Task[None] | None = None
+
+    async def __call__(self) -> None:
+        """Find out, or wait with the others; raises what there is to raise."""
+        if self._finding is None or self._finding.done():
+            self._finding = asyncio.create_task(self._find_out())
+            self._finding.add_done_callback(lambda found: found.cancelled() or found.exception())
+        await asyncio.shield(self._finding)

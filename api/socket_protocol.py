@@ -9,8 +9,6 @@ from typing import Any
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
-PARTING_SECONDS = 10.0  # for a peer to read up to its goodbye; uvicorn waits as long for its answer
-
 
 class SocketProtocol(WebSocketsSansIOProtocol):
     """
@@ -20,6 +18,7 @@ class SocketProtocol(WebSocketsSansIOProtocol):
     forever, and what is held for it is never given back.
     """
 
+    parting_seconds = 10.0  # for a peer to read up to its goodbye; uvicorn waits as long for its answer
     _ending: asyncio.TimerHandle | None = None
 
     async def send(self, message: Any) -> None:
@@ -42,4 +41,4 @@ class SocketProtocol(WebSocketsSansIOProtocol):
 
     def _end_soon(self) -> None:
         if self._ending is None:
-            self._ending = self.loop.call_later(PARTING_SECONDS, self.transport.abort)
+            self._ending = self.loop.call_later(self.parting_seconds, self.transport.abort)

@@ -1,13 +1,13 @@
 """
 Run the benchmarks and print their figures beside their limits.
 
-    python -m benchmarks [startup] [first_step] [api_latency] [history] [upload]
+    python -m benchmarks [startup] [first_step] [api_latency] [history] [upload] [watchers]
 """
 
 import sys
 from collections.abc import Callable
 
-from benchmarks import api_latency, first_step, history, startup, upload
+from benchmarks import api_latency, first_step, history, startup, upload, watchers
 from benchmarks.report import Figure, show
 
 BENCHMARKS: dict[str, Callable[[], list[Figure]]] = {
@@ -16,6 +16,7 @@ BENCHMARKS: dict[str, Callable[[], list[Figure]]] = {
     "api_latency": api_latency.measure,
     "history": history.measure,
     "upload": upload.measure,
+    "watchers": watchers.measure,
 }
 
 

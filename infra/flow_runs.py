@@ -6,8 +6,9 @@ read from its database. What happens within a run is read from its run directory
 """
 
 import asyncio
+import re
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from itertools import takewhile
@@ -22,6 +23,7 @@ from prefect.runtime import flow_run as current_flow_run
 from prefect.states import Cancelled, Cancelling
 
 from infra.credentials import CredentialsInPrefect
+from infra.event_feed import EventFeeds
 from infra.flow_run_jobs import PARENT, STATES, job_of, status_of, tags_of
 from infra.job_locks import changing
 from infra.job_reads import JobReads, Run, RunFilter
@@ -33,11 +35,10 @@ from peft_studio.errors import Conflict, InvalidConfig, JobNotFound, ResourceUna
 from peft_studio.events import Event, Log, Status, now
 from peft_studio.jobs import Job, JobStatus, Phase, flow_run_id_of, job_id_of
 from peft_studio.plan import Plan
-from peft_studio.run_dir import EventReader
 
 CANCELLED = "Cancelled on request."
 FLOW = DEPLOYMENT.partition("/")[0]
-_EVENT_SECONDS = 0.1  # how often a follower looks for new events
+_FIRST_STATE_SECONDS = 0.05  # until a followed job's state is known for the first time
 _STATE_SECONDS = 0.5  # how often Prefect is asked for a followed job's state, however many follow
 _CANCEL_SECONDS = 10.0
 _PREFECT_SECONDS = 20.0  # Prefect's client tries again by itself; a restarting server is back long before
@@ -97,6 +98,7 @@ class FlowRuns:
         self._opening = asyncio.Lock()
         self._deployment: UUID | None = None
         self._followed: dict[UUID, _Followed] = {}
+        self._feeds = EventFeeds()
         self._submitting = asyncio.Semaphore(_SUBMISSIONS)
 
     async def submit(
@@ -164,31 +166,28 @@ class FlowRuns:
         logs = await asyncio.to_thread(lambda: [event for _, event in run.events() if isinstance(event, Log)])
         return logs[-lines:]
 
-    async def follow(self, job_id: str, after: str | None = None) -> AsyncIterator[tuple[str, Event]]:
+    async def follow(self, job_id: str, after: str | None = None) -> AsyncGenerator[tuple[str, Event]]:
         """
         Yield a job's events with their cursors: those so far, then each as it comes, and the final status last.
 
         ``after`` is the cursor of the last event seen. A Prefect server that is away delays the end, nothing else.
         """
-        if not (after or "0").isdecimal():
+        if not re.fullmatch("[0-9]{0,18}", after or ""):
             raise InvalidConfig("This is not a cursor of a job's events.", field="after", issue="Send one you received")
         job = await self.get(job_id)
         flow_run_id = flow_run_id_of(job_id)
-        reader = EventReader(self._settings.run_dir(job_id), seq := int(after or 0))
-        if seq == 0:
+        if int(after or 0) == 0:
             yield "0", Status(job_id=job_id, status=JobStatus.PENDING, phase=Phase.QUEUED, timestamp=job.created_at)
-        while True:
-            # The state is older than the events read next: once it is final, all events are there to be read.
-            run = self._last_state(flow_run_id)
-            for seq, event in await asyncio.to_thread(lambda: list(reader.read())):
+        async with self._feeds.following(self._settings.run_dir(job_id), int(after or 0)) as follower:
+            while (run := self._last_state(flow_run_id)) is None or not status_of(run).is_final:
+                for seq, event in await follower.read(wait=_STATE_SECONDS if run else _FIRST_STATE_SECONDS):
+                    yield str(seq), event
+            # The final state is older than what is read now: all events are there.
+            async for seq, event in follower.read_rest():
                 yield str(seq), event
-            if run is not None and status_of(run).is_final:
-                break
-            await asyncio.sleep(_EVENT_SECONDS)
         self._followed.pop(flow_run_id, None)
-        ended = run.end_time or now()
-        status = status_of(run)
-        yield str(seq), Status(job_id=job_id, status=status, phase=Phase.DONE, timestamp=ended)
+        ended, status = run.end_time or now(), status_of(run)
+        yield str(follower.seq), Status(job_id=job_id, status=status, phase=Phase.DONE, timestamp=ended)
 
     async def ready(self) -> None:
         """Raise ``ResourceUnavailable`` unless Prefect answers and a worker polls."""

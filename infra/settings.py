@@ -74,10 +74,11 @@ class Settings(BaseSettings):
     @field_validator("allowed_origins")
     @classmethod
     def _origins(cls, value: str) -> str:
-        for origin in filter(None, value.replace(" ", "").split(",")):
+        origins = [origin.strip() for origin in value.split(",") if origin.strip()]
+        for origin in origins:
             if not re.fullmatch(r"\*|https?://[\w.*-]+(:\d+)?", origin):
                 raise ValueError(f"{origin!r} is no origin: write scheme and host, like https://studio.example.com")
-        return value.replace(" ", "")
+        return ",".join(origins)
 
     @property
     def origins(self) -> list[str]:

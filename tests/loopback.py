@@ -11,8 +11,8 @@ from benchmarks.studio import free_port
 
 
 @contextmanager
-def on_loopback(app: Any) -> Iterator[str]:
-    """Serve an application, its start-up and shutdown included; yields its address."""
+def on_loopback(app: Any, **options: Any) -> Iterator[str]:
+    """Serve an application, its start-up and shutdown included, with options of uvicorn's; yields its address."""
     port = free_port()
     started = threading.Event()
 
@@ -21,7 +21,8 @@ def on_loopback(app: Any) -> Iterator[str]:
             await super().startup(sockets)
             started.set()
 
-    server = Lifespan(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="error", timeout_graceful_shutdown=1))
+    usual = {"host": "127.0.0.1", "port": port, "log_level": "error", "timeout_graceful_shutdown": 1}
+    server = Lifespan(uvicorn.Config(app, **usual | options))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     try:

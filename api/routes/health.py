@@ -5,7 +5,7 @@ from litestar.di import NamedDependency
 from litestar.params import SkipValidation
 
 from api.auth import PUBLIC
-from api.dependencies import Jobs
+from api.limits import Shared
 from api.openapi import answer, error_answer
 from api.wire import Health
 
@@ -29,9 +29,9 @@ async def healthz() -> Health:
     security=[{}],
     responses={200: answer(200, Health, {"status": "ready"}), 503: error_answer(503)},
 )
-async def readyz(jobs: NamedDependency[SkipValidation[Jobs]]) -> Health:
+async def readyz(readiness: NamedDependency[SkipValidation[Shared]]) -> Health:
     """Answer 503 while Prefect cannot be reached or no worker takes jobs."""
-    await jobs.ready()
+    await readiness()
     return Health(status="ready")
 
 

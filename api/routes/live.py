@@ -1,8 +1,8 @@
 """A job's events as they happen: the WebSocket at ``/ws/jobs/{job_id}``."""
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Coroutine
+from contextlib import aclosing, suppress
 from typing import Annotated, Any
 
 from litestar import WebSocket, websocket
@@ -56,17 +56,18 @@ async def follow_job(
         await socket.close(code, reason)
 
 
-async def _send_all(socket: Socket, events: AsyncIterator[tuple[str, Event]], seconds: float) -> None:
+async def _send_all(socket: Socket, events: AsyncGenerator[tuple[str, Event]], seconds: float) -> None:
     # One event at a time: a client that reads slowly holds up its own stream, and nothing piles up here.
-    async for cursor, event in events:
-        message = to_wire(event) | {"cursor": cursor}
-        try:
-            async with asyncio.timeout(seconds):
-                await socket.send_json(message)
-        except TimeoutError:
-            raise SlowReader(f"No message was read for {seconds:g} s; go on behind the last cursor.") from None
-        except OSError as error:  # the server's way to say that the client has left
-            raise WebSocketDisconnect(detail="the client has left") from error
+    async with aclosing(events):
+        async for cursor, event in events:
+            message = to_wire(event) | {"cursor": cursor}
+            try:
+                async with asyncio.timeout(seconds):
+                    await socket.send_json(message)
+            except TimeoutError:
+                raise SlowReader(f"No message was read for {seconds:g} s; go on behind the last cursor.") from None
+            except OSError as error:  # the server's way to say that the client has left
+                raise WebSocketDisconnect(detail="the client has left") from error
 
 
 async def _wait_for_leave(socket: Socket) -> None:

@@ -74,7 +74,7 @@ def _api(settings: Settings, environment: dict[str, str], after: Sequence[str]) 
             *("--host", settings.host, "--port", str(settings.port)),
             # Addresses may carry keys and tickets: they are not logged. WebSockets' would be, as information.
             *("--no-access-log", "--log-level", "warning"),
-            *("--ws", "api.socket_protocol:SocketProtocol"),
+            *("--ws", "api.socket_protocol:SocketProtocol", "--http", "api.request_protocol:RequestProtocol"),
             *("--ws-ping-interval", str(settings.socket_ping_seconds)),
             *("--ws-ping-timeout", str(settings.socket_ping_seconds)),
             *("--no-server-header", "--timeout-graceful-shutdown", "1"),
