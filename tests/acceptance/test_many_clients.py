@@ -63,7 +63,8 @@ async def all_at_once(studio: Studio, keys: list[str]) -> tuple[list[list[str]],
 
 
 def test_two_hundred_jobs_sent_twice_by_twenty_clients_are_two_hundred_jobs(studio: Studio) -> None:
-    keys = [studio.new_key(f"client-{number}") for number in range(CLIENTS)]
+    with studio.client() as admin:
+        keys = [admin.create_key(f"client-{number}").key for number in range(CLIENTS)]
     answered, there = asyncio.run(all_at_once(studio, keys))
     for ids in answered:
         assert ids[0::2] == ids[1::2]
