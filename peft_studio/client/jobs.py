@@ -49,11 +49,12 @@ class JobOperations:
         *,
         status: JobStatus | str | None = None,
         provider: str | None = None,
+        project: str | None = None,
         limit: int | None = None,
         cursor: str | None = None,
     ) -> Call[JobList]:
         """Return jobs, newest first; ``cursor`` is a page's ``next_cursor``, and gives the page behind it."""
-        query = {"status": status, "provider": provider, "limit": limit, "cursor": cursor}
+        query = {"status": status, "provider": provider, "project": project, "limit": limit, "cursor": cursor}
         return Call("GET", "/jobs", model(JobList), query)
 
     @operation

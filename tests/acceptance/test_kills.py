@@ -2,6 +2,7 @@
 
 import os
 import signal
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -116,7 +117,8 @@ def test_after_a_power_cut_the_history_is_there_and_the_job_goes_on(undisturbed:
         wait_for_step(studio, interrupted, 25)
         supervisor = psutil.Process(studio.process.pid)
         for process in [supervisor, *supervisor.children(recursive=True)]:
-            process.kill()
+            with suppress(psutil.NoSuchProcess):  # some die with their parents
+                process.kill()
         studio.process.wait()
     with running_studio(tmp_path / "data") as studio:
         assert losses(follow(studio, interrupted)) == undisturbed

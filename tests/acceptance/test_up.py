@@ -104,11 +104,13 @@ def test_secrets_are_in_files_of_the_owner_and_nowhere_else(studio: Studio) -> N
         assert secret not in written
 
 
-def test_only_the_prefect_server_knows_the_databases_password(studio: Studio) -> None:
+def test_only_the_prefect_server_and_the_api_know_the_databases_password(studio: Studio) -> None:
     password = (studio.data_dir / "secrets" / "database").read_text()
     for process in psutil.Process(studio.process.pid).children(recursive=True):
-        is_server = PROGRAMS["prefect"] in " ".join(process.cmdline())
-        assert (password in str(process.environ())) == is_server, process.cmdline()
+        command = " ".join(process.cmdline())
+        asks_it = PROGRAMS["prefect"] in command or PROGRAMS["api"] in command
+        assert (password in str(process.environ())) == asks_it, command
+        assert password not in command
 
 
 def test_a_second_studio_on_the_same_directory_is_refused(studio: Studio) -> None:
