@@ -29,6 +29,7 @@ from infra.job_locks import changing
 from infra.job_reads import JobReads, Run, RunFilter
 from infra.planning import make_plan, platforms_of
 from infra.prefect_database import PrefectDatabase
+from infra.prefect_patience import insist
 from infra.settings import DEPLOYMENT, WORK_POOL, Settings
 from peft_studio.config import TrainingConfig
 from peft_studio.errors import Conflict, InvalidConfig, JobNotFound, ResourceUnavailable
@@ -265,14 +266,15 @@ def _behind(cursor: str | None) -> UUID | None:
 def tag_current_run(config: TrainingConfig) -> None:
     """Tag the flow run that this code runs in, however it was started."""
     if missing := set(tags_of(config)) - set(current_flow_run.tags):
+        tags = [*current_flow_run.tags, *sorted(missing)]
         with get_client(sync_client=True) as client:
-            client.update_flow_run(UUID(current_flow_run.id), tags=[*current_flow_run.tags, *sorted(missing)])
+            insist(lambda: client.update_flow_run(UUID(current_flow_run.id), tags=tags))
 
 
 def is_cancelled() -> bool:
     """Tell whether the current flow run was cancelled between its being scheduled and its first line."""
     with get_client(sync_client=True) as client:
-        states = client.read_flow_run_states(UUID(current_flow_run.id))
+        states = insist(lambda: client.read_flow_run_states(UUID(current_flow_run.id)))
     latest_first = sorted(states, key=lambda state: state.timestamp, reverse=True)
     since_scheduled = takewhile(lambda state: not state.is_scheduled(), latest_first)
     return any(state.is_cancelled() or state.is_cancelling() for state in since_scheduled)

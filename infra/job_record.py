@@ -31,6 +31,7 @@ from prefect.runtime import flow_run as current_flow_run
 
 from infra.job_reads import RESULT
 from infra.loss_curve import loss_curve
+from infra.prefect_patience import attempt, insist
 from infra.settings import Settings, settings
 from peft_studio.events import Event, Failure, Log, LogLevel, Metrics, Status, now
 from peft_studio.jobs import JobResult, Phase, job_id_of
@@ -89,20 +90,23 @@ class JobRecord:
             case Failure(error=error, details=details):
                 logger_of_run().error(f"{error} {details}".strip())
             case Metrics(metrics=metrics):
-                self._show_metrics(metrics)
+                attempt(lambda: self._show_metrics(metrics))
             case _:
                 pass
 
     def finish(self, result: JobResult) -> None:
         """Record the result, and show what a person wants to see of it."""
         emit_event("peft-studio.completed", resource=self._resource)
+        attempt(lambda: self._show_result(result))
+        data = result.model_dump(mode="json")
+        insist(lambda: Artifact(type=RESULT, key=f"{self.key}-result", data=data).create())
+
+    def _show_result(self, result: JobResult) -> None:
         if picture := loss_curve(event.metrics for _, event in self.run.events() if isinstance(event, Metrics)):
             create_image_artifact(picture, key=f"{self.key}-loss", description="Loss by optimizer step")
-        create_link_artifact(
-            Path(result.artifact.path).parent.as_uri(), key=f"{self.key}-adapter", description=result.artifact.hash
-        )
+        folder = Path(result.artifact.path).parent.as_uri()
+        create_link_artifact(folder, key=f"{self.key}-adapter", description=result.artifact.hash)
         create_markdown_artifact(_summary(result), key=f"{self.key}-summary", description="What came of the job")
-        Artifact(type=RESULT, key=f"{self.key}-result", data=result.model_dump(mode="json")).create()
 
     def _show_metrics(self, metrics: dict[str, float]) -> None:
         step, steps = metrics.get("step", 0), metrics.get("total_steps", 0)
