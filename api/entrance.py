@@ -31,9 +31,9 @@ def cross_origin(origins: Sequence[str]) -> CORSConfig | None:
 
 
 async def answer_ahead(request: Request[Any, Any, Any]) -> Response[None] | None:
-    """Answer what needs no route: which methods an address takes; of all else, look at the body."""
-    if request.method == "OPTIONS":
-        # Litestar's own answer knows only those of the route that was declared first.
+    """Answer what has no route of ours: which methods an address takes; of all else, look at the body."""
+    if request.route_handler.fn.__module__ == HTTPRoute.__module__:
+        # Litestar's own answer to OPTIONS knows only the methods of the route that was declared first.
         routes = [route for route in request.app.routes if isinstance(route, HTTPRoute)]
         template = request.scope["path_template"]
         methods = {method for route in routes if route.path_format == template for method in route.methods}
