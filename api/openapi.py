@@ -10,7 +10,6 @@ from litestar.config.response_cache import CACHE_FOREVER
 from litestar.enums import OpenAPIMediaType as DocumentType
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.datastructures import ResponseSpec
-from litestar.openapi.plugins import SwaggerRenderPlugin
 from litestar.openapi.spec import (
     Components,
     Example,
@@ -28,6 +27,7 @@ from litestar.routes import HTTPRoute
 from pydantic import BaseModel
 
 from api.auth import PUBLIC
+from api.documentation import DocumentationPage
 from api.examples import ERRORS
 from api.idempotency import HEADER, LONGEST_KEY, takes_key
 from api.wire import ErrorBody
@@ -187,7 +187,6 @@ def openapi_config() -> OpenAPIConfig:
             security_schemes={"bearer": SecurityScheme(type="http", scheme="bearer", description="An API key.")},
             parameters={"IdempotencyKey": IDEMPOTENCY_KEY},
         ),
-        # The page takes its scripts from a CDN, as all of Litestar's do: without internet, read the document itself.
-        render_plugins=[SwaggerRenderPlugin(path="/", favicon="")],
+        render_plugins=[DocumentationPage()],
         openapi_router=Router("/docs", route_handlers=[], include_in_schema=False, opt=PUBLIC),
     )

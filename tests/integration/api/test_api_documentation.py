@@ -1,5 +1,6 @@
 """The API's description of itself."""
 
+import re
 import subprocess
 import sys
 from typing import Any
@@ -60,7 +61,13 @@ def test_every_post_takes_an_idempotency_key_and_may_be_refused_for_it(document:
             assert "409" in operation["responses"], name
 
 
-def test_a_request_is_shown_with_an_example(document: dict[str, Any]) -> None:
+def test_every_request_with_a_json_body_shows_one(document: dict[str, Any]) -> None:
+    shown = 0
+    for name, operation in operations(document):
+        if body := operation.get("requestBody", {}).get("content", {}).get("application/json"):
+            assert body.get("examples") or body["schema"].get("examples"), name
+            shown += 1
+    assert shown
     body = document["paths"]["/api/v1/jobs"]["post"]["requestBody"]["content"]["application/json"]
     assert body["schema"]["examples"][0]["config"]["algorithm"] == "lora"
 
@@ -78,10 +85,25 @@ def test_keys_are_asked_for_everywhere_but_by_probes(document: dict[str, Any]) -
         assert operation.get("security", document["security"]) == ([{}] if "z" in name else [{"bearer": []}])
 
 
-def test_the_page_is_served(connect: Connect) -> None:
-    page = connect(None).get("/docs")
+def test_the_page_and_all_that_it_loads_come_from_the_api_itself(connect: Connect) -> None:
+    client = connect(None)
+    page = client.get("/docs")
     assert page.headers["Content-Type"].startswith("text/html")
     assert "/api/v1/jobs" in page.text
+    loaded = re.findall(r'\b(?:src|href|action)="([^"]*)"', page.text)
+    assert len(loaded) == 3
+    for address in loaded:
+        assert address.startswith("/docs/assets/") or address == "data:,"
+        if address.startswith("/"):
+            assert len(client.get(address).content) > 100_000
+    style = client.get("/docs/assets/swagger-ui.css").text
+    assert not re.search(r"(?:url\(|@import)\s*['\"]?(?:https?:)?//", style)
+    assert "SwaggerUIBundle" in client.get("/docs/assets/swagger-ui-bundle.js").text
+
+
+def test_nothing_in_the_document_can_end_the_pages_script(connect: Connect) -> None:
+    page = connect(None).get("/docs").text
+    assert page.count("</script>") == 2
 
 
 def test_the_api_starts_without_what_trains() -> None:
