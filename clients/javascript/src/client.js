@@ -1,0 +1,231 @@
+/** `Client`: everything that a studio can be asked for. What it answers is in `index.d.ts`, field by field. */
+
+import { follow } from "./follow.js";
+import { path, Requests } from "./requests.js";
+import { uploadBlob, uploadStream } from "./uploads.js";
+
+const PATIENT = { timeout: 60_000 }; // the studio itself waits: for a trainer to end, or for another service
+const LONG = { timeout: 600_000 };
+
+export class Client {
+  #requests;
+
+  /**
+   * A connection to a studio. Whatever the studio refuses is thrown as the `StudioError` of its code; what fails for
+   * a moment is sent again up to `repeats` times, and done once.
+   */
+  constructor({ url, apiKey, timeout = 30_000, repeats = 3, fetch = globalThis.fetch.bind(globalThis) }) {
+    this.#requests = new Requests({ url, apiKey, timeout, repeats, fetch });
+  }
+
+  // Jobs
+
+  createJob(config, { idempotencyKey } = {}) {
+    return this.#post("/jobs", { config }, keyed(idempotencyKey));
+  }
+
+  planJob(config) {
+    return this.#post("/jobs/plan", { config });
+  }
+
+  getJob(jobId) {
+    return this.#get(path("jobs", jobId));
+  }
+
+  listJobs({ status, provider, limit, cursor } = {}) {
+    return this.#get("/jobs", { status, provider, limit, cursor });
+  }
+
+  cancelJob(jobId) {
+    return this.#post(path("jobs", jobId, "cancel"), undefined, PATIENT);
+  }
+
+  pauseJob(jobId) {
+    return this.#post(path("jobs", jobId, "pause"), undefined, PATIENT);
+  }
+
+  resumeJob(jobId) {
+    return this.#post(path("jobs", jobId, "resume"), undefined, PATIENT);
+  }
+
+  retryJob(jobId) {
+    return this.#post(path("jobs", jobId, "retry"), undefined, PATIENT);
+  }
+
+  cloneJob(jobId, changes = {}, { idempotencyKey } = {}) {
+    return this.#post(path("jobs", jobId, "clone"), { config: changes }, keyed(idempotencyKey));
+  }
+
+  saveCheckpoint(jobId) {
+    return this.#post(path("jobs", jobId, "checkpoint"), undefined, PATIENT);
+  }
+
+  async listCheckpoints(jobId) {
+    return (await this.#get(path("jobs", jobId, "checkpoints"))).checkpoints;
+  }
+
+  getMetrics(jobId, { afterStep } = {}) {
+    return this.#get(path("jobs", jobId, "metrics"), { after_step: afterStep });
+  }
+
+  async getLogs(jobId, { lines } = {}) {
+    return (await this.#get(path("jobs", jobId, "logs"), { lines })).logs;
+  }
+
+  /** Yield a job's events from its beginning, or behind the cursor `after`, to its final status. */
+  follow(jobId, options) {
+    return follow(this.#requests, jobId, options);
+  }
+
+  // Data sets
+
+  /** Upload a Blob or File, resumably, or a ReadableStream in one go. */
+  uploadDataset(content, options) {
+    const send = content instanceof Blob ? uploadBlob : uploadStream;
+    return send(this.#requests, content, options);
+  }
+
+  getDataset(datasetId) {
+    return this.#get(path("datasets", datasetId));
+  }
+
+  listDatasets({ limit, cursor } = {}) {
+    return this.#get("/datasets", { limit, cursor });
+  }
+
+  previewDataset(datasetId, baseModel, { modelSource, limit, maxLength } = {}) {
+    const query = { base_model: baseModel, model_source: modelSource, limit, max_length: maxLength };
+    return this.#get(path("datasets", datasetId, "preview"), query, LONG);
+  }
+
+  deleteDataset(datasetId) {
+    return this.#delete(path("datasets", datasetId));
+  }
+
+  // Adapters
+
+  uploadAdapter(file, metadata, { config, idempotencyKey } = {}) {
+    const form = new FormData();
+    form.set("metadata", new Blob([JSON.stringify(metadata)], { type: "application/json" }), "metadata.json");
+    form.set("file", file, file.name ?? "adapter.safetensors");
+    if (config) form.set("config", config, "adapter_config.json");
+    return this.#requests.json("POST", "/adapters/upload", { body: form, ...LONG, ...keyed(idempotencyKey) });
+  }
+
+  getAdapter(adapterId) {
+    return this.#get(path("adapters", adapterId));
+  }
+
+  listAdapters({ jobId, limit, cursor } = {}) {
+    return this.#get("/adapters", { job_id: jobId, limit, cursor });
+  }
+
+  /** Return the `Response` with an adapter's folder as a zip, or with one `file` of it: a stream, a Blob, as you like. */
+  downloadAdapter(adapterId, { file } = {}) {
+    return this.#requests.send("GET", path("adapters", adapterId, "download"), { query: { file }, ...LONG });
+  }
+
+  deleteAdapter(adapterId) {
+    return this.#delete(path("adapters", adapterId));
+  }
+
+  // Deployments
+
+  createDeployment(adapterId, { platform = "local", config = {}, idempotencyKey } = {}) {
+    return this.#post("/deployments", { adapter_id: adapterId, platform, config }, keyed(idempotencyKey));
+  }
+
+  getDeployment(deploymentId) {
+    return this.#get(path("deployments", deploymentId));
+  }
+
+  listDeployments({ status, limit, cursor } = {}) {
+    return this.#get("/deployments", { status, limit, cursor });
+  }
+
+  testDeployment(deploymentId, prompt, { maxTokens, temperature } = {}) {
+    const body = { prompt, max_tokens: maxTokens, temperature };
+    return this.#post(path("deployments", deploymentId, "test"), body, LONG);
+  }
+
+  deleteDeployment(deploymentId) {
+    return this.#delete(path("deployments", deploymentId));
+  }
+
+  // Experiments
+
+  getExperiment(experimentId) {
+    return this.#get(path("experiments", experimentId));
+  }
+
+  listExperiments({ tracker, project, status, limit, cursor } = {}) {
+    return this.#get("/experiments", { tracker, project, status, limit, cursor });
+  }
+
+  async compareExperiments(experimentIds, { metric, direction, curves } = {}) {
+    const body = { experiment_ids: experimentIds, metric, direction, curves };
+    return (await this.#post("/experiments/compare", body)).comparison;
+  }
+
+  // Platforms, models, machines
+
+  listPlatforms() {
+    return this.#get("/platforms");
+  }
+
+  connectPlatform(name, credentials) {
+    return this.#post(path("platforms", name, "connect"), { credentials }, PATIENT);
+  }
+
+  disconnectPlatform(name) {
+    return this.#delete(path("platforms", name));
+  }
+
+  searchModels(query, { source, limit, cursor } = {}) {
+    return this.#get("/models/search", { q: query, source, limit, cursor }, PATIENT);
+  }
+
+  getModel(source, modelId) {
+    return this.#get(path("models", source, ...modelId.split("/")), undefined, PATIENT);
+  }
+
+  listResources({ provider, available } = {}) {
+    return this.#get("/resources", { provider, available });
+  }
+
+  getPricing(provider, resourceId) {
+    return this.#get(path("resources", provider, resourceId, "pricing"));
+  }
+
+  // Access
+
+  createTicket() {
+    return this.#post("/tickets");
+  }
+
+  listKeys({ limit, cursor } = {}) {
+    return this.#get("/keys", { limit, cursor });
+  }
+
+  createKey(name, role = "write") {
+    return this.#post("/keys", { name, role });
+  }
+
+  revokeKey(keyId) {
+    return this.#delete(path("keys", keyId));
+  }
+
+  #get(where, query, options = {}) {
+    return this.#requests.json("GET", where, { query, ...options });
+  }
+
+  #post(where, json, options = {}) {
+    return this.#requests.json("POST", where, { json, ...options });
+  }
+
+  #delete(where) {
+    return this.#requests.json("DELETE", where);
+  }
+}
+
+const keyed = (key) => (key ? { headers: { "Idempotency-Key": key } } : {});

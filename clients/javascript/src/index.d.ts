@@ -1,0 +1,459 @@
+/** Types of the JavaScript client of PEFT Studio. Fields are named as in the API's JSON; times are ISO 8601 in UTC. */
+
+export type JobStatus = "pending" | "running" | "completed" | "failed" | "cancelled";
+
+export interface TrainingConfig {
+  base_model: string;
+  dataset_path: string;
+  model_source?: "huggingface" | "civitai" | "ollama" | "local";
+  model_revision?: string | null;
+  algorithm?: string;
+  rank?: number;
+  alpha?: number;
+  dropout?: number;
+  target_modules?: string[] | null;
+  quantization?: "none" | "int8" | "int4" | null;
+  learning_rate?: number;
+  batch_size?: number;
+  gradient_accumulation_steps?: number;
+  num_epochs?: number;
+  max_steps?: number | null;
+  warmup_steps?: number;
+  validation_split?: number;
+  checkpoint_steps?: number;
+  max_length?: number;
+  seed?: number;
+  provider?: string;
+  resource_id?: string | null;
+  experiment_tracker?: string | null;
+  project_name?: string | null;
+  output_dir?: string | null;
+  test_prompt?: string | null;
+  force?: boolean;
+  /** Whatever else the studio's version knows. */
+  [field: string]: unknown;
+}
+
+export interface Job {
+  job_id: string;
+  config: TrainingConfig;
+  status: JobStatus;
+  phase: string;
+  progress: number;
+  created_at: string;
+  started_at: string | null;
+  completed_at: string | null;
+  duration_seconds: number | null;
+  cost: number | null;
+  metrics: Record<string, number>;
+  artifact: { path: string; size_bytes: number; hash: string } | null;
+  evaluation?: Record<string, unknown>;
+  error?: { code: string; message: string; details: Record<string, unknown> };
+  termination_reason?: string;
+  parent_job_id?: string;
+  adapter_id?: string;
+  reused_from?: string;
+  endpoint?: string;
+  attempts: number;
+}
+
+export interface JobCreated {
+  job_id: string;
+  status: JobStatus;
+  created_at: string;
+  estimated_cost: number | null;
+  estimated_duration_minutes: number | null;
+}
+
+export interface JobPlan {
+  config: TrainingConfig;
+  model: { id: string; architecture: string; parameters: number; [field: string]: unknown };
+  dataset: { path: string; rows: number; format: string; [field: string]: unknown };
+  total_steps: number;
+  estimated_cost: number | null;
+  estimated_duration_minutes: number | null;
+  cache_key: string;
+  reused_from: string | null;
+}
+
+export interface JobChanged {
+  success: boolean;
+  job_id: string;
+  status: JobStatus;
+  phase?: string;
+}
+
+export interface Checkpoint {
+  step: number;
+  epoch: number;
+  path: string;
+  size_bytes: number;
+  created_at: string;
+  loss: number | null;
+}
+
+interface Message {
+  job_id: string;
+  timestamp: string;
+  /** Where `follow` goes on behind this event: give it as `after`. */
+  cursor?: string;
+}
+export interface StatusEvent extends Message {
+  type: "status";
+  status: JobStatus;
+  phase?: string;
+}
+export interface MetricsEvent extends Message {
+  type: "metrics";
+  metrics: Record<string, number>;
+}
+export interface LogEvent extends Message {
+  type: "log";
+  level: "DEBUG" | "INFO" | "WARNING" | "ERROR";
+  message: string;
+}
+export interface FailureEvent extends Message {
+  type: "error";
+  error: string;
+  details: string;
+  code: string;
+}
+export type Event = StatusEvent | MetricsEvent | LogEvent | FailureEvent;
+
+export interface Dataset {
+  dataset_id: string;
+  name: string;
+  format: string;
+  file_type: "json" | "jsonl" | "csv" | "parquet";
+  rows: number;
+  size_bytes: number;
+  sha256: string;
+  characters: number;
+  created_at: string;
+  path: string;
+}
+
+export interface DatasetPreview {
+  base_model: string;
+  samples: {
+    row: number;
+    text: string;
+    tokens: { id: number; text: string; loss: boolean }[];
+    supervised_tokens: number;
+    truncated: boolean;
+  }[];
+  examined_rows: number;
+  tokens: number;
+  supervised_share: number;
+  truncated_rows: number;
+  duplicate_rows: number[];
+  empty_rows: number[];
+}
+
+export interface Adapter {
+  id: string;
+  job_id: string | null;
+  name: string;
+  base_model: string;
+  algorithm: string;
+  path: string;
+  size_bytes: number;
+  created_at: string;
+  metadata: { rank: number; alpha: number; target_modules: string[] };
+}
+
+export interface AdapterMetadata {
+  base_model: string;
+  model_revision?: string;
+  name?: string;
+  algorithm?: string;
+  rank?: number;
+  alpha?: number;
+  target_modules?: string[];
+  job_id?: string;
+  chat?: boolean;
+}
+
+export interface DeploymentConfig {
+  instance_type?: string | null;
+  min_replicas?: number;
+  max_replicas?: number;
+  auto_scaling?: boolean;
+}
+
+export interface DeploymentCreated {
+  deployment_id: string;
+  status: string;
+  endpoint: string | null;
+  estimated_ready_time: string | null;
+}
+
+export interface Deployment {
+  deployment_id: string;
+  adapter_id: string;
+  platform: string;
+  config: DeploymentConfig;
+  status: string;
+  endpoint: string | null;
+  error: string | null;
+  created_at: string;
+  metrics: { requests_per_minute: number; avg_latency_ms: number; cost_per_hour: number };
+}
+
+export interface Experiment {
+  id: string;
+  tracker: string;
+  project: string;
+  name: string;
+  status: string;
+  metrics: Record<string, number | null>;
+  config: TrainingConfig;
+  created_at: string;
+  job_id: string;
+  cost: number | null;
+  duration_seconds: number | null;
+}
+
+export interface Comparison {
+  metrics: Record<string, (number | null)[]>;
+  configs: TrainingConfig[];
+  best_performer: string | null;
+  cost_analysis: { total_costs: (number | null)[]; cost_per_accuracy_point: (number | null)[] };
+  experiment_ids: string[];
+  config_differences: Record<string, unknown[]>;
+  metric: string;
+  direction: string;
+  curves: Record<string, { steps: number[]; values: (number | null)[][] }>;
+}
+
+export interface Platform {
+  name: string;
+  display_name: string;
+  status: string;
+  features: string[];
+  last_verified: string | null;
+}
+
+export interface FoundModel {
+  id: string;
+  name: string;
+  source: string;
+  size_gb: number | null;
+  license: string | null;
+  downloads: number | null;
+  tags: string[];
+}
+
+export interface ModelDetails extends Omit<FoundModel, "downloads" | "tags"> {
+  description: string | null;
+  architecture: string | null;
+  context_length: number | null;
+  hardware_requirements: { min_vram_gb: number; recommended_vram_gb: number } | null;
+  compatible_algorithms: string[];
+}
+
+export interface Pricing {
+  hourly_rate: number;
+  currency: string;
+  billing_increment: number;
+  minimum_charge: number;
+}
+
+export interface Resource {
+  id: string;
+  provider: string;
+  name: string;
+  gpu_type: string | null;
+  gpu_count: number;
+  vram_gb: number | null;
+  cpu_cores: number;
+  ram_gb: number;
+  storage_gb: number;
+  available: boolean;
+  pricing: Pricing;
+}
+
+export interface Key {
+  id: string;
+  name: string;
+  role: "read" | "write" | "admin";
+  created_at: string;
+  revoked_at: string | null;
+  last_used_at: string | null;
+}
+
+export interface Page {
+  limit?: number;
+  /** A page's `next_cursor`: the page behind it. */
+  cursor?: string;
+}
+
+export interface Repeatable {
+  /** A key of your own makes the very same call safe to repeat, even by another process. */
+  idempotencyKey?: string;
+}
+
+export interface ClientOptions {
+  /** As `http://127.0.0.1:8000`. */
+  url: string;
+  apiKey: string;
+  /** Milliseconds; 30,000 by default. */
+  timeout?: number;
+  /** How often a request that failed for a moment is sent again; 3 by default. */
+  repeats?: number;
+  fetch?: typeof globalThis.fetch;
+}
+
+export interface FollowOptions {
+  /** The `cursor` of an event seen before: the stream goes on behind it. */
+  after?: string;
+  /** By default a WebSocket where there is one, else Server-Sent Events. */
+  transport?: "websocket" | "sse";
+  signal?: AbortSignal;
+}
+
+export interface DatasetUpload {
+  /** With the ending that tells its type, as `rows.jsonl`; by default the file's own. */
+  name?: string;
+  /** Of a Blob: how many bytes of how many have arrived. */
+  onProgress?: (sent: number, total: number) => void;
+  /** Go on with an upload that was cut off: the error's `details.upload_id`. */
+  uploadId?: string;
+  pieceBytes?: number;
+}
+
+export class Client {
+  constructor(options: ClientOptions);
+
+  /** Submit a job; the answer has its id and what it is expected to cost and to take. */
+  createJob(config: TrainingConfig, options?: Repeatable): Promise<JobCreated>;
+  /** Check a configuration and estimate what it takes; creates nothing. */
+  planJob(config: TrainingConfig): Promise<JobPlan>;
+  getJob(jobId: string): Promise<Job>;
+  /** Newest first. */
+  listJobs(
+    options?: Page & { status?: JobStatus; provider?: string },
+  ): Promise<{ jobs: Job[]; total: number; next_cursor: string | null }>;
+  /** Stop a job; its last checkpoint is kept. */
+  cancelJob(jobId: string): Promise<JobChanged>;
+  /** Save a checkpoint and give the job's machine back, until it is resumed. */
+  pauseJob(jobId: string): Promise<JobChanged>;
+  resumeJob(jobId: string): Promise<JobChanged>;
+  /** Let a failed or cancelled job go on from its last checkpoint. */
+  retryJob(jobId: string): Promise<JobChanged>;
+  /** Submit a job like another one, with some fields changed. */
+  cloneJob(jobId: string, changes?: Partial<TrainingConfig>, options?: Repeatable): Promise<JobCreated>;
+  /** Have a running job save a checkpoint now; it goes on training. */
+  saveCheckpoint(jobId: string): Promise<{ success: boolean; job_id: string; checkpoint: Checkpoint }>;
+  listCheckpoints(jobId: string): Promise<Checkpoint[]>;
+  getMetrics(
+    jobId: string,
+    options?: { afterStep?: number },
+  ): Promise<{ job_id: string; metrics: Record<string, number | string>[] }>;
+  /** The newest log lines, oldest first. */
+  getLogs(jobId: string, options?: { lines?: number }): Promise<LogEvent[]>;
+  /** Yield a job's events to its final status; connects again where it was cut off. */
+  follow(jobId: string, options?: FollowOptions): AsyncGenerator<Event, void, undefined>;
+
+  /** Upload a Blob or File, resumably, or a stream in one go; its rows are checked before it is there. */
+  uploadDataset(content: Blob | ReadableStream<Uint8Array>, options?: DatasetUpload): Promise<Dataset>;
+  getDataset(datasetId: string): Promise<Dataset>;
+  listDatasets(options?: Page): Promise<{ datasets: Dataset[]; next_cursor: string | null }>;
+  /** Rows as a base model will see them, with the tokens that carry loss marked. */
+  previewDataset(
+    datasetId: string,
+    baseModel: string,
+    options?: { modelSource?: string; limit?: number; maxLength?: number },
+  ): Promise<DatasetPreview>;
+  deleteDataset(datasetId: string): Promise<{ success: boolean; dataset_id: string }>;
+
+  /** Upload an adapter's weights (safetensors); `config` is its adapter_config.json. */
+  uploadAdapter(
+    file: Blob,
+    metadata: AdapterMetadata,
+    options?: Repeatable & { config?: Blob },
+  ): Promise<{ adapter_id: string; registry_url: string; success: boolean }>;
+  getAdapter(adapterId: string): Promise<Adapter>;
+  listAdapters(options?: Page & { jobId?: string }): Promise<{ adapters: Adapter[]; next_cursor: string | null }>;
+  /** The response with an adapter's folder as a zip, or with one file of it. */
+  downloadAdapter(adapterId: string, options?: { file?: string }): Promise<Response>;
+  deleteAdapter(adapterId: string): Promise<{ success: boolean; adapter_id: string }>;
+
+  createDeployment(
+    adapterId: string,
+    options?: Repeatable & { platform?: string; config?: DeploymentConfig },
+  ): Promise<DeploymentCreated>;
+  getDeployment(deploymentId: string): Promise<Deployment>;
+  listDeployments(
+    options?: Page & { status?: string },
+  ): Promise<{ deployments: Deployment[]; next_cursor: string | null }>;
+  testDeployment(
+    deploymentId: string,
+    prompt: string,
+    options?: { maxTokens?: number; temperature?: number },
+  ): Promise<{ response: string; latency_ms: number; tokens_generated: number }>;
+  deleteDeployment(deploymentId: string): Promise<{ success: boolean; deployment_id: string }>;
+
+  getExperiment(experimentId: string): Promise<Experiment>;
+  listExperiments(
+    options?: Page & { tracker?: string; project?: string; status?: JobStatus },
+  ): Promise<{ experiments: Experiment[]; next_cursor: string | null }>;
+  compareExperiments(
+    experimentIds: string[],
+    options?: { metric?: string; direction?: "maximize" | "minimize"; curves?: string[] },
+  ): Promise<Comparison>;
+
+  listPlatforms(): Promise<{ platforms: Platform[] }>;
+  /** The credentials are checked with the platform, and kept encrypted. */
+  connectPlatform(
+    name: string,
+    credentials: Record<string, string>,
+  ): Promise<{ success: boolean; platform: string; status: string }>;
+  disconnectPlatform(name: string): Promise<{ success: boolean; message: string }>;
+  searchModels(
+    query: string,
+    options?: Page & { source?: string },
+  ): Promise<{ models: FoundModel[]; total: number | null; page: number; next_cursor?: string | null }>;
+  getModel(source: string, modelId: string): Promise<ModelDetails>;
+  listResources(options?: { provider?: string; available?: boolean }): Promise<{ resources: Resource[] }>;
+  getPricing(
+    provider: string,
+    resourceId: string,
+  ): Promise<{
+    resource_id: string;
+    provider: string;
+    pricing: Pricing;
+    availability: { available: boolean; queue_length: number; estimated_wait_minutes: number | null };
+  }>;
+
+  /** Good for one WebSocket within a minute. */
+  createTicket(): Promise<{ ticket: string; expires_at: string }>;
+  /** With a key of the role admin, as the two below. */
+  listKeys(options?: Page): Promise<{ keys: Key[]; next_cursor: string | null }>;
+  /** The secret in `key` cannot be shown again. */
+  createKey(name: string, role?: Key["role"]): Promise<Key & { key: string }>;
+  revokeKey(keyId: string): Promise<{ success: boolean; id: string }>;
+}
+
+export class StudioError extends Error {
+  readonly code: string;
+  /** Whatever helps: `field`, `issue`, `row`, `retry_after_seconds`, … */
+  readonly details: Record<string, unknown>;
+  /** The HTTP status, where there was an answer. */
+  readonly status: number | null;
+}
+export class InvalidConfig extends StudioError {}
+export class AuthenticationFailed extends StudioError {}
+export class PermissionDenied extends StudioError {}
+export class NotFound extends StudioError {}
+export class JobNotFound extends NotFound {}
+export class Conflict extends StudioError {}
+export class PayloadTooLarge extends StudioError {}
+export class RateLimitExceeded extends StudioError {}
+export class PlatformNotConnected extends StudioError {}
+export class InsufficientCredits extends StudioError {}
+export class ResourceUnavailable extends StudioError {}
+/** Nobody answers, or not in time. */
+export class Unreachable extends ResourceUnavailable {}
+export class TrainingFailed extends StudioError {}
+export class InternalError extends StudioError {}
