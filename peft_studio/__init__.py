@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from peft_studio.answers import (
         AdapterList,
         AdapterUploaded,
-        Checkpoint,
         CheckpointSaved,
         Comparison,
         DatasetList,
@@ -41,6 +40,7 @@ if TYPE_CHECKING:
         ResourcePricing,
         Ticket,
     )
+    from peft_studio.checkpoints import Checkpoint
     from peft_studio.client import AsyncClient, Client
     from peft_studio.config import Algorithm, DeployConfig, ModelSource, Precision, Quantization, TrainingConfig
     from peft_studio.deployments import DeploymentConfig
@@ -147,7 +147,7 @@ __all__ = [
 ]
 
 _HOMES = (
-    *("errors", "config", "jobs", "events", "adapters", "deployments", "stored_datasets", "previews"),
+    *("errors", "config", "jobs", "events", "adapters", "deployments", "stored_datasets", "previews", "checkpoints"),
     *("answers", "client"),
 )
 

@@ -17,7 +17,6 @@ from peft_studio.answers.answer import Answer, Deleted
 from peft_studio.answers.datasets import DatasetList
 from peft_studio.answers.experiments import Comparison, CostAnalysis, Experiment, ExperimentList
 from peft_studio.answers.jobs import (
-    Checkpoint,
     CheckpointSaved,
     JobChanged,
     JobCreated,
@@ -42,7 +41,6 @@ __all__ = [
     "AdapterList",
     "AdapterUploaded",
     "Answer",
-    "Checkpoint",
     "CheckpointSaved",
     "Comparison",
     "CostAnalysis",

@@ -4,6 +4,7 @@ from datetime import datetime
 from typing import Any
 
 from peft_studio.answers.answer import Answer
+from peft_studio.checkpoints import Checkpoint
 from peft_studio.config import TrainingConfig
 from peft_studio.jobs import Job, JobStatus, Phase
 from peft_studio.plan import DatasetFacts, ModelFacts
@@ -47,17 +48,6 @@ class JobChanged(Answer):
     job_id: str
     status: JobStatus
     phase: Phase | None = None
-
-
-class Checkpoint(Answer):
-    """A state of the training to which it can go back."""
-
-    step: int
-    epoch: float
-    path: str
-    size_bytes: int
-    created_at: datetime
-    loss: float | None = None
 
 
 class CheckpointSaved(Answer):

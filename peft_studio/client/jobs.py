@@ -3,7 +3,6 @@
 from typing import Any
 
 from peft_studio.answers import (
-    Checkpoint,
     CheckpointSaved,
     JobChanged,
     JobCreated,
@@ -11,6 +10,7 @@ from peft_studio.answers import (
     JobPlan,
     MetricsHistory,
 )
+from peft_studio.checkpoints import Checkpoint
 from peft_studio.client.calls import Call, model, operation, part, path
 from peft_studio.config import TrainingConfig
 from peft_studio.events import Log

@@ -1,9 +1,11 @@
 """
 The real API on a loopback port, with a studio in memory behind it.
 
-    python -m tests.integration.clients.served     # prints its address, and serves until its input ends
+    python -m tests.integration.clients.served     # tells what there is, and serves until its input ends
 """
 
+import base64
+import json
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -17,6 +19,7 @@ from infra.serving.records import DeploymentsInMemory
 from infra.settings import Settings
 from peft_studio.events import Log, Metrics, Status
 from peft_studio.jobs import Job, JobStatus, Phase
+from tests.adapter_files import weights
 from tests.integration.api.machines import measured
 from tests.integration.api.studio_in_memory import JobsInMemory, KeysInMemory
 from tests.loopback import on_loopback
@@ -55,5 +58,11 @@ def eventful(jobs: JobsInMemory) -> Job:
 
 if __name__ == "__main__":
     with served() as studio:
-        print(studio.url, eventful(studio.jobs).job_id, studio.jobs.add().job_id, flush=True)
+        told = {
+            "url": studio.url,
+            "eventful": eventful(studio.jobs).job_id,
+            "pending": studio.jobs.add().job_id,
+            "adapter": base64.b64encode(weights()).decode(),  # a file that is one
+        }
+        print(json.dumps(told), flush=True)
         sys.stdin.read()
