@@ -68,7 +68,8 @@ if TYPE_CHECKING:
         Unreachable,
     )
     from peft_studio.events import Event, Failure, Log, Metrics, Status
-    from peft_studio.jobs import Job, JobStatus, Phase
+    from peft_studio.jobs import Job, JobStatus, Phase, TerminationReason
+    from peft_studio.platforms import Platform
     from peft_studio.previews import DatasetPreview
     from peft_studio.stored_datasets import Dataset
 
@@ -138,6 +139,7 @@ __all__ = [
     "ResourceUnavailable",
     "Status",
     "StudioError",
+    "TerminationReason",
     "Ticket",
     "TrainerDied",
     "TrainingConfig",
@@ -147,8 +149,8 @@ __all__ = [
 ]
 
 _HOMES = (
-    *("errors", "config", "jobs", "events", "adapters", "deployments", "stored_datasets", "previews", "checkpoints"),
-    *("answers", "client"),
+    *("errors", "config", "jobs", "events", "adapters", "checkpoints", "deployments", "platforms", "previews"),
+    *("stored_datasets", "answers", "client"),
 )
 
 

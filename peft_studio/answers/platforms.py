@@ -1,9 +1,7 @@
 """Answers about platforms, base models and machines."""
 
-from collections.abc import Sequence
-from datetime import datetime
-
 from peft_studio.answers.answer import Answer
+from peft_studio.platforms import Platform
 from peft_studio.resources import Availability, Pricing, Resource
 
 
@@ -21,17 +19,6 @@ class ResourcePricing(Answer):
     provider: str
     pricing: Pricing
     availability: Availability
-
-
-class Platform(Answer):
-    """A platform that the studio can work with, and whether it may."""
-
-    name: str
-    display_name: str
-    status: str
-    features: list[str]
-    last_verified: datetime | None = None
-    error: str | None = None
 
 
 class PlatformList(Answer):
@@ -67,18 +54,10 @@ class FoundModel(Answer):
     tags: list[str]
 
 
-class UnavailableSource(Answer):
-    """A source that a search got no answer from in time."""
-
-    source: str
-    reason: str
-
-
 class ModelSearch(Answer):
-    """A page of base models; ``total`` counts those known so far."""
+    """A page of base models; ``total`` counts all that the source says it has."""
 
     models: list[FoundModel]
-    unavailable_sources: Sequence[UnavailableSource] = ()
     total: int | None = None
     page: int = 1
     next_cursor: str | None = None
@@ -102,11 +81,5 @@ class ModelDetails(Answer):
     license: str | None = None
     architecture: str | None = None
     context_length: int | None = None
-    parameters: int | None = None
-    revision: str | None = None
-    has_chat_template: bool | None = None
-    gated: bool | None = None
     hardware_requirements: HardwareRequirements | None = None
     compatible_algorithms: list[str]
-    target_modules: Sequence[str] = ()
-    not_trainable: str | None = None

@@ -16,6 +16,7 @@ from typing import Any, cast
 
 from peft_studio.errors import (
     AuthenticationFailed,
+    CredentialRefused,
     InternalError,
     PermissionDenied,
     RateLimitExceeded,
@@ -27,6 +28,7 @@ JOB_FAILED, JOB_CANCELLED = 3, 4
 INTERRUPTED = 130
 _OF_ERROR: dict[type[StudioError], int] = {
     InternalError: 1,
+    CredentialRefused: 2,  # a platform's, not the studio's key
     AuthenticationFailed: 5,
     PermissionDenied: 5,
     RateLimitExceeded: 6,

@@ -3,7 +3,6 @@
 from peft_studio.answers import (
     ModelDetails,
     ModelSearch,
-    Platform,
     PlatformConnected,
     PlatformDisconnected,
     PlatformList,
@@ -12,6 +11,7 @@ from peft_studio.answers import (
 )
 from peft_studio.client.calls import Call, model, operation, path
 from peft_studio.config import ModelSource
+from peft_studio.platforms import Platform
 
 _CHECKING_SECONDS = 60.0  # another service is asked
 
@@ -26,7 +26,7 @@ class PlatformOperations:
 
     @operation
     def get_platform(self, name: str) -> Call[Platform]:
-        """Return one platform."""
+        """Return a platform: whether it is connected, and which credentials connecting takes."""
         return Call("GET", path("platforms", name), model(Platform))
 
     @operation
@@ -37,7 +37,7 @@ class PlatformOperations:
 
     @operation
     def verify_platform(self, name: str) -> Call[Platform]:
-        """Have the studio try the credentials that it keeps again."""
+        """Have the studio try a platform's stored credentials again."""
         return Call("POST", path("platforms", name, "verify"), model(Platform), seconds=_CHECKING_SECONDS)
 
     @operation

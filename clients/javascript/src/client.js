@@ -173,8 +173,16 @@ export class Client {
     return this.#get("/platforms");
   }
 
+  getPlatform(name) {
+    return this.#get(path("platforms", name));
+  }
+
   connectPlatform(name, credentials) {
     return this.#post(path("platforms", name, "connect"), { credentials }, PATIENT);
+  }
+
+  verifyPlatform(name) {
+    return this.#post(path("platforms", name, "verify"), undefined, PATIENT);
   }
 
   disconnectPlatform(name) {

@@ -20,6 +20,9 @@ export class AuthenticationFailed extends StudioError {
   static code = "AUTHENTICATION_FAILED";
 }
 
+/** A platform refused the credentials that it was to be connected with. */
+export class CredentialRefused extends AuthenticationFailed {}
+
 export class PermissionDenied extends StudioError {
   static code = "PERMISSION_DENIED";
 }
@@ -84,6 +87,7 @@ const BY_CODE = new Map(KINDS.map((kind) => [kind.code, kind]));
 
 /** Make the error that has this code. */
 export function errorWith(code, message, details = {}, status = null) {
-  const kind = BY_CODE.get(code) ?? StudioError;
+  const ofPlatform = code === AuthenticationFailed.code && status === 400;
+  const kind = ofPlatform ? CredentialRefused : (BY_CODE.get(code) ?? StudioError);
   return new kind(message, { code, details, status });
 }

@@ -231,7 +231,12 @@ export interface Platform {
   display_name: string;
   status: string;
   features: string[];
+  supported_features: string[];
   last_verified: string | null;
+  error: string | null;
+  /** What connecting takes. */
+  credentials: { name: string; description: string; required: boolean; secret: boolean }[];
+  docs: string | null;
 }
 
 export interface FoundModel {
@@ -404,11 +409,14 @@ export class Client {
   ): Promise<Comparison>;
 
   listPlatforms(): Promise<{ platforms: Platform[] }>;
+  getPlatform(name: string): Promise<Platform>;
   /** The credentials are checked with the platform, and kept encrypted. */
   connectPlatform(
     name: string,
     credentials: Record<string, string>,
   ): Promise<{ success: boolean; platform: string; status: string }>;
+  /** Try a platform's stored credentials again. */
+  verifyPlatform(name: string): Promise<Platform>;
   disconnectPlatform(name: string): Promise<{ success: boolean; message: string }>;
   searchModels(
     query: string,
@@ -444,6 +452,8 @@ export class StudioError extends Error {
 }
 export class InvalidConfig extends StudioError {}
 export class AuthenticationFailed extends StudioError {}
+/** A platform refused the credentials that it was to be connected with. */
+export class CredentialRefused extends AuthenticationFailed {}
 export class PermissionDenied extends StudioError {}
 export class NotFound extends StudioError {}
 export class JobNotFound extends NotFound {}

@@ -4,6 +4,7 @@ export { Client } from "./client.js";
 export {
   AuthenticationFailed,
   Conflict,
+  CredentialRefused,
   InsufficientCredits,
   InternalError,
   InvalidConfig,

@@ -8,6 +8,7 @@ import pytest
 
 from peft_studio.client import AsyncClient, Client
 from peft_studio.events import Event
+from tests.integration.api.conftest import *  # noqa: F403 -- the fixtures that the API's own tests have
 from tests.integration.clients.lossy import Cable, lossy
 from tests.integration.clients.served import Served, served
 

@@ -3,7 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 
@@ -39,21 +39,21 @@ def lossy(target: str) -> Iterator[Cable]:
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         cable.connections += 1
         there, back = cable.cuts.pop(0) if cable.cuts else (NEVER, NEVER)
-        onward_reader, onward_writer = await asyncio.open_connection(host, int(port))
-        ways = [
-            asyncio.ensure_future(carry(reader, onward_writer, there)),
-            asyncio.ensure_future(carry(onward_reader, writer, back)),
-        ]
+        ends, ways = [writer], list[asyncio.Task[None]]()
         try:
+            onward_reader, onward_writer = await asyncio.open_connection(host, int(port))
+            ends.append(onward_writer)
+            ways = [
+                asyncio.create_task(carry(reader, onward_writer, there)),
+                asyncio.create_task(carry(onward_reader, writer, back)),
+            ]
             await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
         finally:
+            for end in ends:
+                end.close()
             for way in ways:
                 way.cancel()
-            await asyncio.gather(*ways, return_exceptions=True)
-            for end in (onward_writer, writer):
-                end.close()
-                with suppress(OSError):
-                    await end.wait_closed()
+            await asyncio.gather(*ways, *(end.wait_closed() for end in ends), return_exceptions=True)
 
     async def main() -> None:
         server = await asyncio.start_server(connected, "127.0.0.1", 0)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from api.app import create_app
+from infra.credentials import CredentialsInMemory
 from infra.serving.records import DeploymentsInMemory
 from infra.settings import Settings
 from peft_studio.events import Log, Metrics, Status
@@ -41,7 +42,10 @@ def served(**settings: Any) -> Iterator[Served]:
     with tempfile.TemporaryDirectory() as folder:
         measured(Path(folder))
         given = Settings.model_validate({"requests_per_minute": 10_000, "data_dir": folder, **settings})
-        with on_loopback(create_app(jobs, KeysInMemory(), given, DeploymentsInMemory())) as url:
+        app = create_app(
+            jobs, KeysInMemory(), given, DeploymentsInMemory(), credentials=CredentialsInMemory(), control=jobs
+        )
+        with on_loopback(app) as url:
             yield Served(url, jobs, given.data_dir)
 
 

@@ -10,10 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.api.fixtures import connect, deployments, jobs
 from tests.integration.clients.test_every_route import BY_OTHER_MEANS, documented, matches, requests
 
-__all__ = ["connect", "deployments", "documented", "jobs"]  # fixtures
+__all__ = ["documented"]  # a fixture
 
 HERE = Path(__file__).parents[3] / "clients" / "javascript"
 NODE = shutil.which("node")
