@@ -13,7 +13,7 @@ from litestar.di import Provide
 from litestar.middleware import ASGIMiddleware
 from litestar.types import ControllerRouterHandler
 
-from api import documentation, routes
+from api import routes
 from api.auth import Authentication, Authenticator, role_allows
 from api.dependencies import Control, Jobs, Keys, provide
 from api.entrance import Entrance, answer_ahead, cross_origin
@@ -69,7 +69,6 @@ def create_app(
     authenticator = Authenticator(keys, Tickets(settings.data_dir / "tickets"), settings.wrong_keys_per_minute)
     app = Litestar(
         [
-            documentation.assets(),
             *_sections(routes.AT_ROOT),
             Router("/api/v1", route_handlers=[openapi_document, *_sections(routes.BELOW_API)]),
         ],

@@ -3,7 +3,7 @@
 from importlib.metadata import distribution
 from typing import Any
 
-from litestar import Request, Router
+from litestar import Request
 from litestar.datastructures import CacheControlHeader
 from litestar.openapi.plugins import OpenAPIRenderPlugin
 from litestar.static_files import create_static_files_router
@@ -55,8 +55,8 @@ class DocumentationPage(OpenAPIRenderPlugin):
         return _PAGE.format(title=title, assets=_ASSETS, document=document).encode()
 
 
-def assets() -> Router:
-    """Serve the page's script and style."""
-    return create_static_files_router(
+ROUTES = [
+    create_static_files_router(
         _ASSETS, [str(_FILES)], opt=PUBLIC, include_in_schema=False, cache_control=_CACHED, name="documentation-assets"
     )
+]

@@ -44,7 +44,7 @@ def measure() -> list[Figure]:
 
 async def _measure(studio: Studio) -> list[Figure]:
     with studio.client() as client:
-        job_id = client.create_job(demo_job(max_steps=1))["job_id"]
+        job_id = client.create_job(demo_job(max_steps=1)).job_id
         for _ in client.follow(job_id):
             pass
     settings = Settings(data_dir=studio.data_dir)

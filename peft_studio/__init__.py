@@ -14,23 +14,20 @@ if TYPE_CHECKING:
         AdapterList,
         AdapterUploaded,
         CheckpointSaved,
-        Comparison,
         DatasetList,
         Deleted,
         Deployment,
         DeploymentCreated,
         DeploymentList,
         DeploymentTested,
-        Experiment,
         ExperimentList,
         JobChanged,
         JobCreated,
         JobList,
         JobPlan,
-        Key,
         KeyCreated,
+        KeyList,
         MetricsHistory,
-        ModelDetails,
         ModelSearch,
         Platform,
         PlatformConnected,
@@ -40,6 +37,7 @@ if TYPE_CHECKING:
         ResourcePricing,
         Ticket,
     )
+    from peft_studio.catalog import ModelDetails
     from peft_studio.checkpoints import Checkpoint
     from peft_studio.client import AsyncClient, Client
     from peft_studio.config import Algorithm, DeployConfig, ModelSource, Precision, Quantization, TrainingConfig
@@ -68,6 +66,7 @@ if TYPE_CHECKING:
         Unreachable,
     )
     from peft_studio.events import Event, Failure, Log, Metrics, Status
+    from peft_studio.experiments import Comparison, Experiment
     from peft_studio.jobs import Job, JobStatus, Phase, TerminationReason
     from peft_studio.platforms import Platform
     from peft_studio.previews import DatasetPreview
@@ -113,8 +112,8 @@ __all__ = [
     "JobNotFound",
     "JobPlan",
     "JobStatus",
-    "Key",
     "KeyCreated",
+    "KeyList",
     "Log",
     "Metrics",
     "MetricsHistory",
@@ -149,8 +148,8 @@ __all__ = [
 ]
 
 _HOMES = (
-    *("errors", "config", "jobs", "events", "adapters", "checkpoints", "deployments", "platforms", "previews"),
-    *("stored_datasets", "answers", "client"),
+    *("errors", "config", "jobs", "events", "adapters", "catalog", "checkpoints", "deployments", "experiments"),
+    *("platforms", "previews", "stored_datasets", "answers", "client"),
 )
 
 

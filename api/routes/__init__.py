@@ -1,5 +1,6 @@
 """One file per section of the contract; a new one is named here and nowhere else."""
 
+from api import documentation
 from api.routes import (
     adapters,
     datasets,
@@ -17,7 +18,7 @@ from api.routes import (
     tickets,
 )
 
-AT_ROOT = {"Health": health.ROUTES, "Live": live.ROUTES}
+AT_ROOT = {"Health": health.ROUTES, "Live": live.ROUTES, "Documentation": documentation.ROUTES}
 BELOW_API = {
     "Jobs": [*jobs.ROUTES, *job_control.ROUTES, *job_history.ROUTES],
     "Data sets": datasets.ROUTES,

@@ -4,7 +4,7 @@ What a studio answers where the answer is more than one of the domain's own mode
 Fields that are not known here are ignored: a client may be older than its studio.
 """
 
-from peft_studio.answers.access import Key, KeyCreated, Ticket
+from peft_studio.answers.access import Key, KeyCreated, KeyList, Ticket
 from peft_studio.answers.adapters import (
     AdapterList,
     AdapterUploaded,
@@ -15,19 +15,9 @@ from peft_studio.answers.adapters import (
 )
 from peft_studio.answers.answer import Answer, Deleted
 from peft_studio.answers.datasets import DatasetList
-from peft_studio.answers.experiments import Comparison, CostAnalysis, Experiment, ExperimentList
-from peft_studio.answers.jobs import (
-    CheckpointSaved,
-    JobChanged,
-    JobCreated,
-    JobList,
-    JobPlan,
-    MetricsHistory,
-)
+from peft_studio.answers.experiments import ExperimentList
+from peft_studio.answers.jobs import CheckpointSaved, JobChanged, JobCreated, JobList, JobPlan, MetricsHistory
 from peft_studio.answers.platforms import (
-    FoundModel,
-    HardwareRequirements,
-    ModelDetails,
     ModelSearch,
     PlatformConnected,
     PlatformDisconnected,
@@ -41,26 +31,21 @@ __all__ = [
     "AdapterUploaded",
     "Answer",
     "CheckpointSaved",
-    "Comparison",
-    "CostAnalysis",
     "DatasetList",
     "Deleted",
     "Deployment",
     "DeploymentCreated",
     "DeploymentList",
     "DeploymentTested",
-    "Experiment",
     "ExperimentList",
-    "FoundModel",
-    "HardwareRequirements",
     "JobChanged",
     "JobCreated",
     "JobList",
     "JobPlan",
     "Key",
     "KeyCreated",
+    "KeyList",
     "MetricsHistory",
-    "ModelDetails",
     "ModelSearch",
     "PlatformConnected",
     "PlatformDisconnected",

@@ -23,6 +23,13 @@ class Key(Answer):
     last_used_at: datetime | None = None
 
 
+class KeyList(Answer):
+    """A page of API keys, oldest first, revoked ones too."""
+
+    keys: list[Key]
+    next_cursor: str | None = None
+
+
 class KeyCreated(Key):
     """A new API key; ``key`` is its secret, which cannot be shown again."""
 

@@ -1,6 +1,7 @@
 """Answers about platforms, base models and machines."""
 
 from peft_studio.answers.answer import Answer
+from peft_studio.catalog import FoundModel, UnavailableSource
 from peft_studio.platforms import Platform
 from peft_studio.resources import Availability, Pricing, Resource
 
@@ -42,44 +43,11 @@ class PlatformDisconnected(Answer):
     message: str
 
 
-class FoundModel(Answer):
-    """A base model that a search has found."""
-
-    id: str
-    name: str
-    source: str
-    size_gb: float | None = None
-    license: str | None = None
-    downloads: int | None = None
-    tags: list[str]
-
-
 class ModelSearch(Answer):
-    """A page of base models; ``total`` counts all that the source says it has."""
+    """A page of base models from all sources in turn; no source says how many it has in all."""
 
     models: list[FoundModel]
-    total: int | None = None
-    page: int = 1
+    total: int
+    page: int
     next_cursor: str | None = None
-
-
-class HardwareRequirements(Answer):
-    """What a base model wants of a machine."""
-
-    min_vram_gb: float
-    recommended_vram_gb: float
-
-
-class ModelDetails(Answer):
-    """What is known of a base model before it is downloaded."""
-
-    id: str
-    name: str
-    source: str
-    description: str | None = None
-    size_gb: float | None = None
-    license: str | None = None
-    architecture: str | None = None
-    context_length: int | None = None
-    hardware_requirements: HardwareRequirements | None = None
-    compatible_algorithms: list[str]
+    unavailable_sources: list[UnavailableSource]

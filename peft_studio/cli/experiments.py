@@ -5,10 +5,10 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from peft_studio.answers import Comparison
 from peft_studio.cli import SECTIONS
 from peft_studio.cli.session import Session, command
 from peft_studio.cli.tables import money, table
+from peft_studio.experiments import Comparison
 
 app = typer.Typer(help=SECTIONS["experiments"], no_args_is_help=True)
 

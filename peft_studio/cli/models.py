@@ -17,7 +17,7 @@ Source = Annotated[ModelSource | None, typer.Option(help="Only this source; by d
 @command(app, "search")
 def search(
     session: Session,
-    query: Annotated[str, typer.Argument(help="What to look for.")],
+    query: Annotated[str, typer.Argument(help="Words of the name; by default any.")] = "",
     source: Source = None,
     limit: Annotated[int, typer.Option(help="At most so many.", min=1, max=100)] = 20,
 ) -> None:
@@ -25,8 +25,8 @@ def search(
     found = session.client.search_models(query, source=source, limit=limit)
     rows = [(one.id, one.source, one.size_gb, one.license, one.downloads) for one in found.models]
     session.show(found, lambda: table(("id", "source", "GB", "licence", "downloads"), rows))
-    for away in found.unavailable_sources:
-        session.aside.print(f"Not searched: {away.source} ({away.reason})")
+    for missing in () if session.as_json else found.unavailable_sources:
+        session.aside.print(f"No answer from {missing.source}: {missing.reason}", markup=False)
 
 
 @command(app, "show")

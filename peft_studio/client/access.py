@@ -1,7 +1,7 @@
 """Who may use a studio: API keys, and tickets for WebSockets of browsers."""
 
-from peft_studio.answers import Deleted, Key, KeyCreated, Ticket
-from peft_studio.client.calls import Call, model, operation, part, path
+from peft_studio.answers import Deleted, KeyCreated, KeyList, Ticket
+from peft_studio.client.calls import Call, model, operation, path
 
 
 class AccessOperations:
@@ -13,9 +13,9 @@ class AccessOperations:
         return Call("POST", "/tickets", model(Ticket))
 
     @operation
-    def list_keys(self) -> Call[list[Key]]:
-        """Return all API keys, without their secrets."""
-        return Call("GET", "/keys", part("keys", list[Key]))
+    def list_keys(self, *, limit: int | None = None, cursor: str | None = None) -> Call[KeyList]:
+        """Return API keys without their secrets, oldest first; ``cursor`` is a page's ``next_cursor``."""
+        return Call("GET", "/keys", model(KeyList), {"limit": limit, "cursor": cursor})
 
     @operation
     def create_key(self, name: str, role: str = "write") -> Call[KeyCreated]:

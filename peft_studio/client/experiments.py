@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from peft_studio.answers import Comparison, Experiment, ExperimentList
+from peft_studio.answers import ExperimentList
 from peft_studio.client.calls import Call, model, operation, part, path
+from peft_studio.experiments import Comparison, Experiment
 from peft_studio.jobs import JobStatus
 
 

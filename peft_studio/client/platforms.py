@@ -1,7 +1,6 @@
 """Platforms, the base models they have, and the machines they rent out."""
 
 from peft_studio.answers import (
-    ModelDetails,
     ModelSearch,
     PlatformConnected,
     PlatformDisconnected,
@@ -9,6 +8,7 @@ from peft_studio.answers import (
     ResourceList,
     ResourcePricing,
 )
+from peft_studio.catalog import ModelDetails
 from peft_studio.client.calls import Call, model, operation, path
 from peft_studio.config import ModelSource
 from peft_studio.platforms import Platform
@@ -48,7 +48,7 @@ class PlatformOperations:
     @operation
     def search_models(
         self,
-        query: str,
+        query: str = "",
         *,
         source: ModelSource | str | None = None,
         limit: int | None = None,
@@ -59,10 +59,10 @@ class PlatformOperations:
         return Call("GET", "/models/search", model(ModelSearch), parameters, seconds=_CHECKING_SECONDS)
 
     @operation
-    def get_model(self, source: ModelSource | str, model_id: str) -> Call[ModelDetails]:
+    def get_model(self, source: ModelSource | str, model_id: str, *, revision: str | None = None) -> Call[ModelDetails]:
         """Return what is known of a base model, and what it takes to train on it."""
         where = path("models", source, *model_id.split("/"))
-        return Call("GET", where, model(ModelDetails), seconds=_CHECKING_SECONDS)
+        return Call("GET", where, model(ModelDetails), {"revision": revision}, seconds=_CHECKING_SECONDS)
 
     @operation
     def list_resources(self, *, provider: str | None = None, available: bool | None = None) -> Call[ResourceList]:

@@ -115,7 +115,7 @@ def test_a_cancelled_job_goes_on_from_its_checkpoint_when_tried_again(studio: St
     job_id = submit(studio)
     wait_for_step(studio, job_id, 12)
     with studio.client() as client:
-        assert client.cancel_job(job_id)["status"] == "cancelled"
+        assert client.cancel_job(job_id).status == "cancelled"
     assert job(studio, job_id).termination_reason == "cancelled"
     assert phase_after(studio, job_id, "retry") == "queued"
     assert ask(studio, job_id, "retry")[0] == 409
@@ -130,7 +130,7 @@ def test_a_paused_job_can_be_cancelled_and_then_tried_again(studio: Studio, undi
     wait_for_step(studio, job_id, 12)
     assert phase_after(studio, job_id, "pause") == "paused"
     with studio.client() as client:
-        assert client.cancel_job(job_id)["status"] == "cancelled"
+        assert client.cancel_job(job_id).status == "cancelled"
     assert ask(studio, job_id, "resume")[0] == 409
     assert phase_after(studio, job_id, "retry") == "queued"
     assert losses(follow(studio, job_id)) == undisturbed

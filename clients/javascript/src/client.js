@@ -189,12 +189,12 @@ export class Client {
     return this.#delete(path("platforms", name));
   }
 
-  searchModels(query, { source, limit, cursor } = {}) {
+  searchModels(query = "", { source, limit, cursor } = {}) {
     return this.#get("/models/search", { q: query, source, limit, cursor }, PATIENT);
   }
 
-  getModel(source, modelId) {
-    return this.#get(path("models", source, ...modelId.split("/")), undefined, PATIENT);
+  getModel(source, modelId, { revision } = {}) {
+    return this.#get(path("models", source, ...modelId.split("/")), { revision }, PATIENT);
   }
 
   listResources({ provider, available } = {}) {

@@ -9,6 +9,7 @@ import { errorWith, StudioError, Unreachable } from "./errors.js";
 
 const RECONNECT_SECONDS = 60;
 const PAUSE = 500;
+const SILENCE = 60_000;
 const SLOW_READER = 4408;
 const FINAL = new Set(["completed", "failed", "cancelled"]);
 
@@ -47,7 +48,7 @@ async function* overSse(requests, jobId, cursor, signal) {
     const address = `${requests.url}/api/v1${path("jobs", jobId, "events")}`;
     const response = await requests.fetch(address, { headers, signal: stopped.signal });
     if (!response.ok) throw await errorOf(response);
-    for await (const message of messagesOf(response.body)) {
+    for await (const message of messagesOf(lively(response.body, stop))) {
       const event = JSON.parse(message.data);
       yield { ...event, cursor: event.cursor ?? message.id };
     }
@@ -57,12 +58,26 @@ async function* overSse(requests, jobId, cursor, signal) {
   }
 }
 
-/** Read a stream of Server-Sent Events as `{id, data}`. */
-export async function* messagesOf(stream) {
+/** Pass on a stream's pieces; one that is silent for long is stopped, for the studio says something every 15 s. */
+async function* lively(stream, stop) {
+  let timer = setTimeout(stop, SILENCE);
+  try {
+    for await (const piece of piecesOf(stream)) {
+      clearTimeout(timer);
+      yield piece;
+      timer = setTimeout(stop, SILENCE);
+    }
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+/** Read pieces of Server-Sent Events as `{id, data}`. */
+export async function* messagesOf(pieces) {
   const decoder = new TextDecoder();
   let rest = "";
   let message = { id: undefined, data: [] };
-  for await (const piece of piecesOf(stream)) {
+  for await (const piece of pieces) {
     rest += decoder.decode(piece, { stream: true });
     const lines = rest.split(/\r\n|\n|\r(?!$)/);
     rest = lines.pop();
@@ -104,6 +119,8 @@ async function* overWebSocket(requests, jobId, cursor, signal) {
   const listen = (name, take) => socket.addEventListener(name, (event) => (take(event), wake()));
   listen("message", (event) => arrived.push(JSON.parse(event.data)));
   listen("close", (event) => (closed = event));
+  // Node 20 tells of a handshake that was cut off by this alone.
+  listen("error", () => (closed ??= { code: 1006, reason: "" }));
   const stop = () => wake();
   signal?.addEventListener("abort", stop);
   try {

@@ -247,14 +247,25 @@ export interface FoundModel {
   license: string | null;
   downloads: number | null;
   tags: string[];
+  gated: boolean | null;
 }
 
-export interface ModelDetails extends Omit<FoundModel, "downloads" | "tags"> {
+export interface ModelDetails extends FoundModel {
   description: string | null;
+  revision: string | null;
   architecture: string | null;
+  parameters: number | null;
   context_length: number | null;
-  hardware_requirements: { min_vram_gb: number; recommended_vram_gb: number } | null;
+  has_chat_template: boolean | null;
+  hardware_requirements: {
+    min_vram_gb: number;
+    recommended_vram_gb: number;
+    vram: { algorithm: string; quantization: string; min_gb: number; recommended_gb: number }[];
+  } | null;
   compatible_algorithms: string[];
+  target_modules: string[];
+  /** Why no algorithm is compatible. */
+  not_trainable: string | null;
 }
 
 export interface Pricing {
@@ -419,10 +430,16 @@ export class Client {
   verifyPlatform(name: string): Promise<Platform>;
   disconnectPlatform(name: string): Promise<{ success: boolean; message: string }>;
   searchModels(
-    query: string,
+    query?: string,
     options?: Page & { source?: string },
-  ): Promise<{ models: FoundModel[]; total: number | null; page: number; next_cursor?: string | null }>;
-  getModel(source: string, modelId: string): Promise<ModelDetails>;
+  ): Promise<{
+    models: FoundModel[];
+    total: number;
+    page: number;
+    next_cursor: string | null;
+    unavailable_sources: { source: string; reason: string }[];
+  }>;
+  getModel(source: string, modelId: string, options?: { revision?: string }): Promise<ModelDetails>;
   listResources(options?: { provider?: string; available?: boolean }): Promise<{ resources: Resource[] }>;
   getPricing(
     provider: string,

@@ -34,7 +34,7 @@ NOWHERE = "http://127.0.0.1:9"
 
 def test_a_job_is_submitted_found_and_cancelled(studio: Either, api: Served) -> None:
     created = studio.ask(api.url, "create_job", CONFIG)
-    assert (created.status, created.estimated_cost, created["job_id"]) == (JobStatus.PENDING, 2.5, created.job_id)
+    assert (created.status, created.estimated_cost) == (JobStatus.PENDING, 2.5)
     job = studio.ask(api.url, "get_job", created.job_id)
     assert isinstance(job, Job) and job.config.base_model == "org/model"
     assert job.job_id in [one.job_id for one in studio.ask(api.url, "list_jobs", status="pending", limit=100).jobs]
