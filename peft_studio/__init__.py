@@ -29,7 +29,6 @@ if TYPE_CHECKING:
         KeyList,
         MetricsHistory,
         ModelSearch,
-        Platform,
         PlatformConnected,
         PlatformDisconnected,
         PlatformList,

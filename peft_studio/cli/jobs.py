@@ -72,11 +72,12 @@ def list_jobs(
     session: Session,
     status: Annotated[JobStatus | None, typer.Option(help="Only jobs in this state.")] = None,
     provider: Annotated[str | None, typer.Option(help="Only jobs on this provider's machines.")] = None,
+    project: Annotated[str | None, typer.Option(help="Only jobs of this project.")] = None,
     limit: Annotated[int, typer.Option(help="At most so many.", min=1, max=100)] = 20,
     cursor: Annotated[str | None, typer.Option(help="The next_cursor of a page: the page behind it.")] = None,
 ) -> None:
     """List jobs, newest first."""
-    page = session.client.list_jobs(status=status, provider=provider, limit=limit, cursor=cursor)
+    page = session.client.list_jobs(status=status, provider=provider, project=project, limit=limit, cursor=cursor)
     session.show(page, lambda: _table(page.jobs))
     if page.next_cursor and not session.as_json:
         session.aside.print(f"{page.total} in all; further: --cursor {page.next_cursor}")

@@ -32,8 +32,8 @@ export class Client {
     return this.#get(path("jobs", jobId));
   }
 
-  listJobs({ status, provider, limit, cursor } = {}) {
-    return this.#get("/jobs", { status, provider, limit, cursor });
+  listJobs({ status, provider, project, limit, cursor } = {}) {
+    return this.#get("/jobs", { status, provider, project, limit, cursor });
   }
 
   cancelJob(jobId) {

@@ -87,7 +87,7 @@ const BY_CODE = new Map(KINDS.map((kind) => [kind.code, kind]));
 
 /** Make the error that has this code. */
 export function errorWith(code, message, details = {}, status = null) {
-  const ofPlatform = code === AuthenticationFailed.code && status === 400;
+  const ofPlatform = code === AuthenticationFailed.code && "platform" in details;
   const kind = ofPlatform ? CredentialRefused : (BY_CODE.get(code) ?? StudioError);
   return new kind(message, { code, details, status });
 }

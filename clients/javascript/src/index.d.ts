@@ -348,7 +348,7 @@ export class Client {
   getJob(jobId: string): Promise<Job>;
   /** Newest first. */
   listJobs(
-    options?: Page & { status?: JobStatus; provider?: string },
+    options?: Page & { status?: JobStatus; provider?: string; project?: string },
   ): Promise<{ jobs: Job[]; total: number; next_cursor: string | null }>;
   /** Stop a job; its last checkpoint is kept. */
   cancelJob(jobId: string): Promise<JobChanged>;

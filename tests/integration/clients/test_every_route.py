@@ -98,9 +98,7 @@ def properties(document: dict[str, Any], call: Call[Any]) -> set[str]:
         route = (call.method, path.removeprefix("/api/v1"))
         if call.method.lower() in methods and matches(call, route):
             answers = methods[call.method.lower()]["responses"]
-            schema = next(answers[status] for status in answers if status.startswith("2"))["content"][
-                "application/json"
-            ]
-            name = schema["schema"]["$ref"].rpartition("/")[2]
+            good = next(answers[status] for status in answers if status.startswith("2"))
+            name = good["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]
             return set(document["components"]["schemas"][name]["properties"])
     raise LookupError(call.path)
