@@ -9,6 +9,13 @@ import pytest
 from benchmarks.studio import Studio, running_studio
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Try a test of real processes once more before it counts as failed: a busy machine may have held one up."""
+    for item in items:
+        if item.path.is_relative_to(Path(__file__).parent):
+            item.add_marker(pytest.mark.flaky(reruns=1))
+
+
 @pytest.fixture(scope="session")
 def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
     """One studio for all tests; what a test stops or kills in it must be back when the test ends."""
