@@ -22,7 +22,7 @@ def measure() -> list[Figure]:
     """Train for real, watch, and compare what every watcher saw, and when, with what the trainer has written."""
     with running_studio(PEFT_STUDIO_CONNECTIONS_PER_KEY=str(WATCHERS)) as studio:
         with studio.client() as client:
-            job_id = client.create_job(demo_job(force=True, max_steps=STEPS))["job_id"]
+            job_id = client.create_job(demo_job(force=True, max_steps=STEPS)).job_id
         began = time.monotonic()
         seen = asyncio.run(_watch_all(studio, job_id))
         seconds = time.monotonic() - began
