@@ -20,7 +20,7 @@ from infra.uploads import Upload
 from peft_studio import datasets
 from peft_studio.errors import InvalidConfig, NotFound
 from peft_studio.plan import DatasetFacts
-from peft_studio.run_dir import replace_file
+from peft_studio.run_dir import make_durable, replace_file
 from peft_studio.stored_datasets import Dataset, is_dataset_id
 
 RECORD = "dataset.json"
@@ -65,7 +65,7 @@ class DatasetStore:
                 other.unlink()
             upload.move(folder)
             (folder / UPLOAD).unlink(missing_ok=True)  # until now, a crash left an upload to be taken again
-            _sync_folder(self._home)
+            make_durable(self._home)
         return dataset
 
     def get(self, dataset_id: str) -> Dataset:
@@ -124,11 +124,3 @@ def _read(folder: Path) -> Dataset | None:
         return None
     # The data directory may have been moved since.
     return dataset.model_copy(update={"path": str(folder / f"rows.{dataset.file_type}")})
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

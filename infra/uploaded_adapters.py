@@ -25,7 +25,7 @@ from peft_studio.config import ModelSource
 from peft_studio.errors import Conflict
 from peft_studio.events import now
 from peft_studio.model_files import folder_shapes
-from peft_studio.run_dir import replace_file
+from peft_studio.run_dir import make_durable, replace_file
 
 PREFIX = "adapter_"
 _RECEIVING = ".upload-"
@@ -109,7 +109,7 @@ class UploadedAdapters:
 
     def _place(self, folder: Path, record: UploadRecord) -> UploadRecord:
         for path in (*folder.iterdir(), folder):
-            _make_durable(path)
+            make_durable(path)
         target = self._home / record.adapter.id
         try:
             os.rename(folder, target)
@@ -122,7 +122,7 @@ class UploadedAdapters:
                     "This Idempotency-Key was used before, with another adapter.", field="Idempotency-Key"
                 ) from None
             return first
-        _make_durable(self._home)
+        make_durable(self._home)
         return record
 
     def _read(self, folder: Path) -> UploadRecord | None:
@@ -168,11 +168,3 @@ def _shown(
         created_at=now(),
         metadata=AdapterMetadata(rank=parameters.rank, alpha=parameters.alpha, target_modules=sorted(modules)),
     )
-
-
-def _make_durable(path: Path) -> None:
-    file = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)

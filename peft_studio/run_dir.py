@@ -218,8 +218,16 @@ def write_whole(path: Path, fill: Callable[[Path], object]) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         fill(temporary)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
+        make_durable(temporary)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def make_durable(path: Path) -> None:
+    """Wait until a file's content, or a folder's list of names, is on the disk."""
+    file = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)

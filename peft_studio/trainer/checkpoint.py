@@ -15,7 +15,7 @@ import torch
 from peft import get_peft_model_state_dict
 from pydantic import BaseModel, ValidationError
 
-from peft_studio.run_dir import Request, RunDir
+from peft_studio.run_dir import Request, RunDir, make_durable
 from peft_studio.trainer.report import Reporter
 
 KEPT = 2
@@ -111,7 +111,7 @@ class Checkpoints:
             self._fill(temporary, progress, model, parts)
             shutil.rmtree(final, ignore_errors=True)
             temporary.rename(final)
-            sync_folder(self._folder)
+            make_durable(self._folder)
             self._prune(progress.step, progress.best_step)
         except OSError as error:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -152,7 +152,7 @@ class Checkpoints:
         files = {path.name: _facts(path) for path in sorted(folder.iterdir())}
         manifest = Manifest(purpose=self._purpose, files=files)
         write_durably(folder / MANIFEST, manifest.model_dump_json(indent=2).encode())
-        sync_folder(folder)
+        make_durable(folder)
 
     def take_back(self, step: int, model: Any, parts: Mapping[str, Stateful]) -> bool:
         """Put what is trained, and of the rest these parts alone, back to a step's state; False if that is lost."""
@@ -218,15 +218,6 @@ def write_durably(path: Path, content: bytes | memoryview) -> None:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-
-
-def sync_folder(folder: Path) -> None:
-    """Wait until a folder's list of names is on the disk."""
-    file = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)
 
 
 def _put_back(state: dict[str, Any], model: Any, parts: Mapping[str, Stateful]) -> None:

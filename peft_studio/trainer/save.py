@@ -10,8 +10,8 @@ from typing import Any
 import safetensors.torch
 
 from peft_studio.jobs import TrainingSummary
-from peft_studio.run_dir import RunDir
-from peft_studio.trainer.checkpoint import WEIGHTS, Progress, sync_folder
+from peft_studio.run_dir import RunDir, make_durable
+from peft_studio.trainer.checkpoint import WEIGHTS, Progress
 from peft_studio.trainer.data import Encoded
 from peft_studio.trainer.plain_lora import Weights, plain_config, plain_weights
 
@@ -35,10 +35,10 @@ def save_adapter(run: RunDir, model: Any, tokenizer: Any, start: Weights | None 
         if path.is_file():
             with path.open("rb") as file:
                 os.fsync(file.fileno())
-    sync_folder(temporary)
+    make_durable(temporary)
     shutil.rmtree(run.adapter, ignore_errors=True)  # of an attempt that died before its summary
     temporary.rename(run.adapter)
-    sync_folder(run.path)
+    make_durable(run.path)
 
 
 def _store_plainly(folder: Path, model: Any, start: Weights) -> None:
