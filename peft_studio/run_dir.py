@@ -13,10 +13,11 @@ RunDir: the one place a job's work lives on disk, and all that the trainer is gi
     trainer.log          the trainer's standard output and error
 
 An event's sequence number is its line number, starting at 1: readers resume from it, and no writer has to
-agree with another on a counter. Lines are appended with one write each.
+agree with another on a counter. Writers append whole lines, one at a time.
 """
 
 import errno
+import fcntl
 import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -123,11 +124,12 @@ class RunDir:
             (self.path / "requests" / request).unlink(missing_ok=True)
 
     def append(self, event: Event) -> None:
-        """Add an event: one line, one write, so that two writers never mix."""
+        """Add an event as one line. Writers take turns, because a look at a file may see half of another's write."""
         self.path.mkdir(parents=True, exist_ok=True)
         line = event.model_dump_json(exclude_none=True).encode() + b"\n"
         file = os.open(self.events_path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         try:
+            fcntl.flock(file, fcntl.LOCK_EX)  # until the file is closed, also by a kill
             # A writer that was killed in the middle of a line must not swallow the next one.
             if (size := os.fstat(file).st_size) and os.pread(file, 1, size - 1) != b"\n":
                 line = b"\n" + line

@@ -53,8 +53,7 @@ def wait_for_step(studio: Studio, job_id: str, step: int, seconds: float = 60) -
 
 def trainers(studio: Studio, job_id: str) -> list[psutil.Process]:
     """The processes that train a job: not the one that only stands in for them."""
-    where = str(run_dir(studio, job_id).path)
-    return [process for process in processes(where) if "infra.warm" not in process.cmdline()]
+    return processes(str(run_dir(studio, job_id).path), without="infra.warm")
 
 
 def flow_process(studio: Studio, job_id: str) -> psutil.Process:
@@ -64,15 +63,15 @@ def flow_process(studio: Studio, job_id: str) -> psutil.Process:
 
 def part(studio: Studio, words: str) -> psutil.Process:
     """One of the studio's own processes, by its command line."""
-    supervisor = psutil.Process(studio.process.pid)
-    return next(child for child in supervisor.children() if words in " ".join(child.cmdline()))
+    children = psutil.Process(studio.process.pid).children()
+    return next(process for process in processes(words) if process in children)
 
 
-def processes(words: str) -> list[psutil.Process]:
-    """Every living process whose command line has these words."""
+def processes(words: str, without: str = "\0") -> list[psutil.Process]:
+    """Every living process whose command line has some words, and not others."""
     found: list[psutil.Process] = []
     for process in psutil.process_iter(["cmdline", "status"]):
-        gone = process.info["status"] == psutil.STATUS_ZOMBIE
-        if not gone and words in " ".join(process.info["cmdline"] or []):
+        line = " ".join(process.info["cmdline"] or [])
+        if process.info["status"] != psutil.STATUS_ZOMBIE and words in line and without not in line:
             found.append(process)
     return found

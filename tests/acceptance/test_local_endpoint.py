@@ -47,8 +47,7 @@ class Deployed:
 
     def processes(self) -> list[psutil.Process]:
         """Who listens there, without those that only stand in for them."""
-        port = httpx.URL(self.endpoint).port
-        return [found for found in processes(f"--port {port}") if "infra.warm" not in found.cmdline()]
+        return processes(f"--port {httpx.URL(self.endpoint).port}", without="infra.warm")
 
 
 @pytest.fixture(scope="module")

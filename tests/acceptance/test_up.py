@@ -14,6 +14,7 @@ import pytest
 
 from benchmarks.studio import Studio, free_port, running_studio
 from tests.acceptance.conftest import eventually, logs
+from tests.acceptance.jobs import part
 
 # Generous: the machine may be busy with something else.
 READY_SECONDS = 60
@@ -33,10 +34,10 @@ def peft_studio(*words: object, **environment: str) -> "subprocess.CompletedProc
 
 def process_of(studio: Studio, name: str) -> psutil.Process | None:
     """The supervisor's own child that runs a program."""
-    for child in psutil.Process(studio.process.pid).children():
-        if child.status() != psutil.STATUS_ZOMBIE and PROGRAMS[name] in " ".join(child.cmdline()):
-            return child
-    return None
+    try:
+        return part(studio, PROGRAMS[name])
+    except StopIteration:
+        return None
 
 
 def is_ready(studio: Studio) -> bool:
