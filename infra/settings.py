@@ -55,7 +55,7 @@ class Settings(BaseSettings):
     max_adapter_bytes: int = Field(default=4 << 30, ge=1, description="Largest adapter file that can be uploaded.")
     local_jobs: int = Field(default=1, ge=1, description="Jobs that train on this machine at the same time.")
     job_niceness: int = Field(
-        default=5, ge=0, le=19, description="How far jobs step back for the API and the Prefect server beside them."
+        default=10, ge=0, le=19, description="How far jobs step back for the API and the Prefect server beside them."
     )
     max_recoveries: int = Field(default=3, ge=0, description="Times a job whose process died is taken up again.")
     platform_urls: dict[str, str] = Field(

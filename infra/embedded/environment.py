@@ -67,6 +67,8 @@ def server_environment(settings: Settings, database_url: str) -> dict[str, str]:
         "PREFECT_SERVER_ENCRYPTION_KEY": _secret(encryption, _fernet_key),
         "PREFECT_SERVER_EVENTS_RETENTION_PERIOD": EVENTS_KEPT,
         "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
+        # A job that waits for a machine is not late; to mark hundreds of them holds up the server for a second.
+        "PREFECT_SERVER_SERVICES_LATE_RUNS_ENABLED": "false",
         "PREFECT_SERVER_UI_API_URL": prefect_api_url(settings),
         "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
         # By default the UI is unpacked into the installed package, which need not be writable.

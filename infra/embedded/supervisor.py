@@ -74,7 +74,8 @@ class _Child:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,  # Ctrl-C in the terminal reaches the supervisor alone
+                # Ctrl-C in the terminal reaches the supervisor alone. Not a session: niceness counts only inside one.
+                process_group=0,
                 user=program.user,
                 group=program.user,
                 extra_groups=None if program.user is None else [],

@@ -68,6 +68,14 @@ def is_gone(pid: int) -> bool:
     return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
 
+def test_niceness_counts_between_programs_and_a_terminals_ctrl_c_reaches_none_of_them(tmp_path: Path) -> None:
+    with supervised(tmp_path, one={"code": WAIT}) as supervisor:
+        wait_until_ready(supervisor)
+        (pid,) = starts(tmp_path, "one")
+        assert os.getsid(pid) == supervisor.pid  # Linux shares processors between sessions, whatever their niceness
+        assert os.getpgid(pid) == pid
+
+
 def test_a_program_waits_for_those_it_stands_on(tmp_path: Path) -> None:
     with supervised(tmp_path, below={"code": WAIT}, above={"code": WAIT, "after": ["below"]}) as supervisor:
         wait_until_ready(supervisor)
