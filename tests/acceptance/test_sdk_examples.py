@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -16,6 +15,7 @@ import pytest
 from benchmarks.studio import ROOT, Studio
 from tests.acceptance.forwarding import forwarded
 from tests.acceptance.jobs import follow, job, short_job
+from tests.node import NODE
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(300)]
 PORT = 8000  # the examples name it
@@ -41,9 +41,7 @@ def at_the_documents_address(studio: Studio) -> Iterator[None]:
 def example(request: pytest.FixtureRequest, tmp_path: Path) -> Run:
     """Run the example with a key and a configuration in place of those it leaves open, and nothing else changed."""
     language: str = request.param
-    program = sys.executable if language == "python" else shutil.which("node")
-    if program is None:
-        pytest.skip("there is no Node on this machine")
+    program = sys.executable if language == "python" else NODE
     text = (ROOT / "tests" / "contract" / "sdk" / f"{language}.txt").read_text()
     file = tmp_path / ("example.py" if language == "python" else "example.mjs")
 

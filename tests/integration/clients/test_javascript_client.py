@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,12 +10,10 @@ from pathlib import Path
 import pytest
 
 from tests.integration.clients.test_every_route import BY_OTHER_MEANS, documented, matches, requests
+from tests.node import CLIENT, NODE, NODES, flags
 
 __all__ = ["documented"]  # a fixture
 
-HERE = Path(__file__).parents[3] / "clients" / "javascript"
-NODE = shutil.which("node")
-needs_node = pytest.mark.skipif(NODE is None, reason="there is no Node on this machine")
 
 # Calls every method with something for its parameters, and tells the first request of each.
 LIST = """
@@ -40,26 +37,17 @@ process.exit(0);
 """
 
 
-def node(*words: str, timeout: float = 110) -> "subprocess.CompletedProcess[str]":
+def node(*words: str, program: str = NODE) -> "subprocess.CompletedProcess[str]":
     environment = os.environ | {"PYTHON": sys.executable}
-    return subprocess.run(
-        [str(NODE), *words], cwd=HERE, capture_output=True, text=True, env=environment, timeout=timeout
-    )
+    return subprocess.run([program, *words], cwd=CLIENT, capture_output=True, text=True, env=environment, timeout=110)
 
 
-def flags() -> list[str]:
-    """Node 20 has its WebSocket behind a flag; Node 22 needs none, and Node 18 has none."""
-    major = int(node("--version").stdout.lstrip("v").split(".")[0])
-    return ["--experimental-websocket"] if 20 <= major < 22 else []
-
-
-@needs_node
-def test_its_own_tests_pass() -> None:
-    done = node("--test", *flags(), "test/")
+@pytest.mark.parametrize("program", NODES)
+def test_its_own_tests_pass(program: str) -> None:
+    done = node("--test", *flags(program), "test/client.test.js", program=program)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
 
 
-@needs_node
 def test_it_has_a_method_for_every_route_and_a_route_for_every_method(
     documented: set[tuple[str, str]], tmp_path: Path
 ) -> None:
@@ -75,8 +63,8 @@ def test_it_has_a_method_for_every_route_and_a_route_for_every_method(
 
 
 def test_every_method_and_every_error_has_a_type() -> None:
-    types = (HERE / "src" / "index.d.ts").read_text()
-    methods = re.findall(r"^  (?:async )?(\w+)\(.*\) \{$", (HERE / "src" / "client.js").read_text(), re.MULTILINE)
-    errors = re.findall(r"^export class (\w+)", (HERE / "src" / "errors.js").read_text(), re.MULTILINE)
+    types = (CLIENT / "src" / "index.d.ts").read_text()
+    methods = re.findall(r"^  (?:async )?(\w+)\(.*\) \{$", (CLIENT / "src" / "client.js").read_text(), re.MULTILINE)
+    errors = re.findall(r"^export class (\w+)", (CLIENT / "src" / "errors.js").read_text(), re.MULTILINE)
     assert [name for name in methods if not re.search(rf"^  {name}\(", types, re.MULTILINE)] == []
     assert [name for name in errors if not re.search(rf"^export class {name} ", types, re.MULTILINE)] == []
