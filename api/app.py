@@ -109,11 +109,12 @@ def _layers(authenticator: Authenticator, settings: Settings) -> list[ASGIMiddle
 
 def _callers(keys: Keys, authenticator: Authenticator, settings: Settings) -> dict[str, Provide]:
     """What knows callers, and what they have asked for before."""
+    waits = settings.socket_send_seconds, settings.socket_ping_seconds
     return {
         "keys": provide(keys),
         "tickets": provide(authenticator.tickets),
         "authenticator": provide(authenticator),
-        "sockets": provide(OpenSockets(settings.connections_per_key, settings.socket_send_seconds)),
+        "sockets": provide(OpenSockets(settings.connections_per_key, *waits)),
         "idempotency_key": provide_idempotency_key(),
     }
 

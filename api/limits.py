@@ -98,10 +98,15 @@ class RateLimit(ASGIMiddleware):
 
 
 class OpenSockets:
-    """The WebSockets that each key holds open; ``send_seconds`` is how long one may go without reading."""
+    """
+    The WebSockets and event streams that each key holds open.
 
-    def __init__(self, per_key: int, send_seconds: float = 10.0):
+    ``send_seconds`` is how long one may go without reading, ``ping_seconds`` how long an event stream may be silent.
+    """
+
+    def __init__(self, per_key: int, send_seconds: float = 10.0, ping_seconds: float = 20.0):
         self.send_seconds = send_seconds
+        self.ping_seconds = ping_seconds
         self._per_key = per_key
         self._open: Counter[str] = Counter()
 
@@ -109,7 +114,9 @@ class OpenSockets:
     def held(self, key_id: str) -> Generator[None]:
         """Count one more for as long as the block lasts; raises ``RateLimitExceeded`` where that is too many."""
         if self._open[key_id] >= self._per_key:
-            raise RateLimitExceeded(f"This API key already holds {self._per_key} WebSockets open; close one first.")
+            raise RateLimitExceeded(
+                f"This API key already holds {self._per_key} WebSockets or event streams open; close one first."
+            )
         self._open[key_id] += 1
         try:
             yield

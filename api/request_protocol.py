@@ -1,8 +1,10 @@
 """
-Uvicorn's side of a request, with an end to its head.
+Uvicorn's side of a request, with an end to its head, and one for peers that do not read their answer.
 
     uvicorn --http api.request_protocol:RequestProtocol
 """
+
+import asyncio
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -14,9 +16,12 @@ class RequestProtocol(HttpToolsProtocol):
     """
     Refuses requests whose address and headers go on and on, which would be held in memory to their end.
 
-    What came along with the last of them is not counted, so the limit is about ``MOST_HEAD_BYTES``.
+    What came along with the last of them is not counted, so the limit is about ``MOST_HEAD_BYTES``. Lets go of a peer
+    that takes nothing of its answer for a minute: whatever waits to be sent would be held for it forever.
     """
 
+    unread_seconds = 60.0
+    _unread: asyncio.TimerHandle | None = None
     _in_head = True
     _head_bytes = 0
 
@@ -46,3 +51,23 @@ class RequestProtocol(HttpToolsProtocol):
                 ]
                 self.transport.write(b"\r\n".join(lines))
                 self.transport.close()
+
+    def pause_writing(self) -> None:
+        """Take note that a peer has not read what was sent."""
+        super().pause_writing()
+        self._unread = self.loop.call_later(self.unread_seconds, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """Take note that it has read some."""
+        self._reads()
+        super().resume_writing()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Take note that the connection has ended."""
+        self._reads()
+        super().connection_lost(exc)
+
+    def _reads(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None

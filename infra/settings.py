@@ -30,7 +30,9 @@ class Settings(BaseSettings):
         default=None, description="postgresql+asyncpg://… of an external PostgreSQL; by default an embedded one runs."
     )
     requests_per_minute: int = Field(default=100, ge=1, description="Requests a minute that one API key may make.")
-    connections_per_key: int = Field(default=10, ge=1, description="WebSockets that one API key may hold open.")
+    connections_per_key: int = Field(
+        default=10, ge=1, description="WebSockets and event streams that one API key may hold open."
+    )
     wrong_keys_per_minute: int = Field(
         default=20, ge=1, description="Wrong API keys a minute from one address that are told to be wrong."
     )
@@ -38,10 +40,10 @@ class Settings(BaseSettings):
         default="", description="Web pages whose scripts may call the API: https://host[:port], separated by commas."
     )
     socket_ping_seconds: float = Field(
-        default=20.0, gt=0, description="How often a WebSocket's peer is pinged, and how long its answer may take."
+        default=20.0, gt=0, description="How often whoever follows events is pinged, and how long the answer may take."
     )
     socket_send_seconds: float = Field(
-        default=10.0, gt=0, description="How long a WebSocket's peer may take to make room for the next message."
+        default=10.0, gt=0, description="How long a follower of events may take to make room for the next."
     )
     max_body_bytes: int = Field(default=1 << 20, description="Largest JSON request body.")
     max_dataset_bytes: int = Field(default=64 << 30, ge=1, description="Largest data set that can be uploaded.")

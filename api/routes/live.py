@@ -1,7 +1,6 @@
 """A job's events as they happen: the WebSocket at ``/ws/jobs/{job_id}``."""
 
-import asyncio
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
 from typing import Annotated, Any
 
@@ -12,14 +11,13 @@ from litestar.params import FromPath, QueryParameter, SkipValidation
 
 from api.auth import SUBPROTOCOL, Authenticator
 from api.dependencies import Jobs, Keys
-from api.errors import SlowReader, closing
+from api.errors import closing
+from api.following import read_within, until_the_first_ends, wait_for_revocation
 from api.limits import OpenSockets
 from api.wire import to_wire
-from peft_studio.errors import AuthenticationFailed
 from peft_studio.events import Event
 
 Socket = WebSocket[Any, Any, Any]
-_KEY_SECONDS = 1.0  # how often it is looked whether the key still holds; the record itself is read less often
 
 
 @websocket("/ws/jobs/{job_id:str}")
@@ -43,10 +41,10 @@ async def follow_job(
     try:
         caller = await authenticator.caller_of_socket(socket)
         with sockets.held(caller.id):
-            await _until_the_first_ends(
+            await until_the_first_ends(
                 _send_all(socket, jobs.follow(job_id, after), sockets.send_seconds),
                 _wait_for_leave(socket),
-                _wait_for_revocation(keys, caller.id),
+                wait_for_revocation(keys, caller.id),
             )
     except WebSocketDisconnect:
         return
@@ -62,10 +60,8 @@ async def _send_all(socket: Socket, events: AsyncGenerator[tuple[str, Event]], s
         async for cursor, event in events:
             message = to_wire(event) | {"cursor": cursor}
             try:
-                async with asyncio.timeout(seconds):
+                async with read_within(seconds):
                     await socket.send_json(message)
-            except TimeoutError:
-                raise SlowReader(f"No message was read for {seconds:g} s; go on behind the last cursor.") from None
             except OSError as error:  # the server's way to say that the client has left
                 raise WebSocketDisconnect(detail="the client has left") from error
 
@@ -75,25 +71,6 @@ async def _wait_for_leave(socket: Socket) -> None:
     while (await socket.receive())["type"] != "websocket.disconnect":
         pass  # whatever else clients say is read and ignored
     raise WebSocketDisconnect(detail="the client has left")
-
-
-async def _wait_for_revocation(keys: Keys, key_id: str) -> None:
-    while await keys.live(key_id) is not None:
-        await asyncio.sleep(_KEY_SECONDS)
-    raise AuthenticationFailed("The API key was revoked.")
-
-
-async def _until_the_first_ends(*work: Coroutine[Any, Any, None]) -> None:
-    """Do several things at once until one of them ends, which decides; raises what that one raised."""
-    tasks = [asyncio.create_task(part) for part in work]
-    try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-    for task in done:
-        task.result()
 
 
 ROUTES = [follow_job]

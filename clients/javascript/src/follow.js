@@ -58,7 +58,7 @@ async function* overSse(requests, jobId, cursor, signal) {
   }
 }
 
-/** Pass on a stream's pieces; one that is silent for long is stopped, for the studio says something every 15 s. */
+/** Pass on a stream's pieces; one that is silent for long is stopped, for the studio says something every 20 s. */
 async function* lively(stream, stop) {
   let timer = setTimeout(stop, SILENCE);
   try {

@@ -1,16 +1,12 @@
 """WebSockets over real sockets: peers that do not read, do not answer, or are not there any more."""
 
-import asyncio
 import json
-import random
 import socket
-import time
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
@@ -18,28 +14,13 @@ from websockets.sync.client import ClientConnection, connect
 from api.app import create_app
 from api.socket_protocol import SocketProtocol
 from infra.settings import Settings
-from peft_studio.events import Event, Log
+from peft_studio.events import Log
 from peft_studio.jobs import Job, JobStatus
+from tests.integration.api.peers import SECONDS, TalkativeJobs, connections, until
 from tests.integration.api.studio_in_memory import JobsInMemory, KeysInMemory
 from tests.loopback import on_loopback
 
-SECONDS = 20.0
 KEY = {"Authorization": "Bearer reads"}
-NOISE = random.Random(0).randbytes(32_768).hex()  # what no compression makes small
-
-
-class TalkativeJobs(JobsInMemory):
-    """Jobs that have more to say than all buffers between here and a client can hold."""
-
-    async def follow(self, job_id: str, after: str | None = None) -> AsyncGenerator[tuple[str, Event]]:
-        await self.get(job_id)
-        self.followers += 1
-        try:
-            for seq in range(int(after or 0) + 1, 1_000_000):
-                yield str(seq), Log(job_id=job_id, message=f"{seq} {NOISE}")
-                await asyncio.sleep(0)
-        finally:
-            self.followers -= 1
 
 
 class ShortParting(SocketProtocol):
@@ -53,13 +34,6 @@ def serving(jobs: JobsInMemory, folder: Path, **options: Any) -> Iterator[str]:
     job = jobs.add(status=JobStatus.RUNNING)
     with on_loopback(create_app(jobs, KeysInMemory(), given), **{"ws": SocketProtocol} | options) as url:
         yield f"{url.replace('http', 'ws')}/ws/jobs/{job.job_id}"
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + SECONDS
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def read_all(client: ClientConnection) -> tuple[list[dict[str, Any]], int, str]:
@@ -89,13 +63,6 @@ def raw_socket(address: str) -> socket.socket:
     peer.sendall(("\r\n".join(lines) + "\r\n\r\n").encode())
     assert peer.recv(12) == b"HTTP/1.1 101"
     return peer
-
-
-def connections(address: str) -> int:
-    """Count the connections that the server holds."""
-    port = int(address.split(":")[2].partition("/")[0])
-    found = psutil.Process().net_connections("tcp4")
-    return sum(found.laddr[1] == port and found.fd != -1 and bool(found.raddr) for found in found)
 
 
 def test_a_slow_reader_is_let_go_with_a_reason_and_goes_on_at_its_cursor(tmp_path: Path) -> None:
