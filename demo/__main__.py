@@ -157,6 +157,8 @@ def worth(base: HeldOut, adapter: HeldOut) -> Table:
         ("loss", base.loss, adapter.loss),
         ("perplexity", base.perplexity, adapter.perplexity),
     ):
+        if before is None or after is None:
+            continue
         table.add_row(name, f"{before:.3f}", f"{after:.3f}", f"{100 * (after / before - 1):+.1f} %")
     if base.accuracy is not None and adapter.accuracy is not None:
         before, after = 100 * base.accuracy, 100 * adapter.accuracy

@@ -105,7 +105,7 @@ def _outcome(result: JobResult) -> dict[str, Any]:
     if training.eval_loss is not None:
         metrics["eval_loss"] = training.eval_loss
     if result.evaluation and (held_out := result.evaluation.adapter):
-        metrics |= held_out.model_dump(include={"perplexity", "accuracy"}, exclude_none=True)
+        metrics |= held_out.model_dump(include={"perplexity", "accuracy"}, exclude_none=True) | held_out.metrics
     return {
         "phase": Phase.DONE,
         "progress": 1.0,

@@ -199,10 +199,12 @@ def _summary(result: JobResult) -> str:
     if evaluation and (before := evaluation.base) and (after := evaluation.adapter):
         rows += [
             ("Held-out loss", f"{before.loss:.4f} before, {after.loss:.4f} after"),
-            ("Held-out perplexity", f"{before.perplexity:.2f} before, {after.perplexity:.2f} after"),
         ]
+        if before.perplexity is not None and after.perplexity is not None:
+            rows.append(("Held-out perplexity", f"{before.perplexity:.2f} before, {after.perplexity:.2f} after"))
         if before.accuracy is not None and after.accuracy is not None:
-            rows.append(("Held-out tokens right", f"{before.accuracy:.1%} before, {after.accuracy:.1%} after"))
+            right = "Held-out tokens right" if after.perplexity is not None else "Held-out rows right"
+            rows.append((right, f"{before.accuracy:.1%} before, {after.accuracy:.1%} after"))
     rows += [(f"{name} took", f"{seconds:.1f} s") for name, seconds in result.step_seconds.items()]
     table = "\n".join(f"| {name} | {value} |" for name, value in rows)
     text = f"| | |\n|---|---|\n{table}\n"

@@ -14,7 +14,7 @@ from infra.settings import Settings
 from peft_studio import datasets
 from peft_studio.algorithm_table import METHODS
 from peft_studio.base_models import check_names, exists_here, inspect_model
-from peft_studio.config import Bias, ModelSource, Precision, Quantization, TrainingConfig
+from peft_studio.config import Bias, ModelSource, Objective, Precision, Quantization, TrainingConfig
 from peft_studio.errors import InvalidConfig, NotFound
 from peft_studio.machine import Capabilities
 from peft_studio.plan import DatasetFacts, ModelFacts, Plan
@@ -149,10 +149,12 @@ def _model(config: TrainingConfig, settings: Settings) -> ModelFacts:
 def _dataset(config: TrainingConfig, settings: Settings) -> DatasetFacts:
     """Find out about the data set; one of the studio's store was read through when it was uploaded."""
     if not is_dataset_id(config.dataset_path):
-        return datasets.inspect(config.dataset_path, config.columns)
+        return datasets.inspect(config.dataset_path, config.columns, config.objective)
     try:
         facts = DatasetStore(settings).get(config.dataset_path).facts
-        return datasets.inspect(facts.path, config.columns) if config.columns else facts
+        if config.objective is Objective.SFT and facts.format in config.aim.formats and not config.columns:
+            return facts
+        return datasets.inspect(facts.path, config.columns, config.objective)
     except NotFound:
         raise _invalid(
             "dataset_path", f"there is no data set {config.dataset_path!r} in the studio; upload it first"

@@ -1,12 +1,14 @@
 """TrainingConfig: the body of ``POST /jobs``, the flow's one parameter and the trainer's input, the same object."""
 
-from enum import StrEnum
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from peft_studio.algorithm_table import METHODS
-from peft_studio.algorithms import Algorithm, Method, Quantization, Targets
+from peft_studio.algorithms import Algorithm, Method, Option, Quantization, Targets
+from peft_studio.choices import Bias, LearningRateSchedule, LongRows, ModelSource, Optimizer, Precision
+from peft_studio.objectives import AIMS, Aim, Objective
 
 __all__ = [
     "Algorithm",
@@ -15,69 +17,12 @@ __all__ = [
     "LearningRateSchedule",
     "LongRows",
     "ModelSource",
+    "Objective",
     "Optimizer",
     "Precision",
     "Quantization",
     "TrainingConfig",
 ]
-
-
-class ModelSource(StrEnum):
-    """Where base models come from."""
-
-    HUGGINGFACE = "huggingface"
-    CIVITAI = "civitai"
-    OLLAMA = "ollama"
-    LOCAL = "local"
-
-
-class Precision(StrEnum):
-    """The number format of the base model's weights and activations; the adapter itself is always float32."""
-
-    AUTO = "auto"
-    FLOAT32 = "float32"
-    BFLOAT16 = "bfloat16"
-
-
-class Bias(StrEnum):
-    """Which biases are trained beside the adapter."""
-
-    NONE = "none"
-    ADAPTED = "adapted"  # those of the layers that are adapted
-    ALL = "all"
-
-
-class Optimizer(StrEnum):
-    """How gradients become changes of the weights."""
-
-    ADAMW = "adamw"
-    ADAMW_8BIT = "adamw_8bit"
-    PAGED_ADAMW = "paged_adamw"
-    PAGED_ADAMW_8BIT = "paged_adamw_8bit"
-    ADAFACTOR = "adafactor"
-    LION = "lion"
-    LION_8BIT = "lion_8bit"
-    SGD = "sgd"
-    MUON = "muon"
-
-
-class LearningRateSchedule(StrEnum):
-    """How the learning rate goes on after it was warmed up."""
-
-    LINEAR = "linear"
-    COSINE = "cosine"
-    POLYNOMIAL = "polynomial"
-    CONSTANT = "constant"
-    CONSTANT_WITH_WARMUP = "constant_with_warmup"
-    WSD = "wsd"
-
-
-class LongRows(StrEnum):
-    """What becomes of rows that are longer than ``max_length``."""
-
-    TRUNCATE = "truncate"
-    DROP = "drop"
-    SPLIT = "split"  # into rows of their own, of which the later ones do not see the earlier
 
 
 class DeployConfig(BaseModel):
@@ -91,7 +36,21 @@ class DeployConfig(BaseModel):
 Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f]+$")]
 # A layer's or other module's name, or its last components; PEFT would take any regular expression.
 Module = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*$")]
-Column = Literal["messages", "conversations", "prompt", "completion", "instruction", "input", "output", "text", "tools"]
+Column = Literal[
+    "messages",
+    "conversations",
+    "prompt",
+    "completion",
+    "instruction",
+    "input",
+    "output",
+    "text",
+    "tools",
+    "chosen",
+    "rejected",
+    "label",
+]
+Options = dict[str, bool | int | float | str]
 Rank = Annotated[int, Field(ge=1, le=1024)]
 Alpha = Annotated[float, Field(gt=0, le=4096)]
 MAX_SEED = 2**32 - 1
@@ -116,6 +75,10 @@ class TrainingConfig(BaseModel):
         default={}, description="Which of the data set's columns is to be taken for one that is understood."
     )
 
+    objective: Objective = Field(
+        default=Objective.SFT, description="What the adapter is trained for; it decides which rows are understood."
+    )
+    objective_options: Options = Field(default={}, description="What only this objective knows, by its name in TRL.")
     algorithm: Algorithm = Algorithm.LORA
     rank: Rank = 8
     alpha: Alpha = 16
@@ -140,7 +103,7 @@ class TrainingConfig(BaseModel):
         validate_default=True,
         description="Tokens of the vocabulary whose embeddings are trained too.",
     )
-    algorithm_options: dict[str, bool | int | float | str] = Field(
+    algorithm_options: Options = Field(
         default={}, description="What only this algorithm knows, by the name it has in PEFT."
     )
     quantization: Quantization | None = Field(
@@ -245,14 +208,21 @@ class TrainingConfig(BaseModel):
     @classmethod
     def _options_are_those_of_the_algorithm(cls, options: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
         algorithm = info.data.get("algorithm")
-        known = METHODS[algorithm].options if algorithm else {}
-        for name, value in options.items() if algorithm else ():
-            if name not in known:
-                has = f"its options are {', '.join(known)}" if known else "it has none"
-                raise ValueError(f"{algorithm} has no option {name[:50]!r}; {has}")
-            if wrong := known[name].wrong(value):
-                raise ValueError(f"{name} {wrong}")
-        return options
+        return _known_options(algorithm, METHODS[algorithm].options, options) if algorithm else options
+
+    @field_validator("objective_options")
+    @classmethod
+    def _options_are_those_of_the_objective(cls, options: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        objective = info.data.get("objective")
+        return _known_options(objective, AIMS[objective].options, options) if objective else options
+
+    @field_validator("label_smoothing", "neftune_alpha", "long_rows")
+    @classmethod
+    def _is_taken_by_the_objective(cls, value: Any, info: ValidationInfo) -> Any:
+        objective = info.data.get("objective", Objective.SFT)
+        if objective is not Objective.SFT and value not in (0, None, LongRows.TRUNCATE, LongRows.DROP):
+            raise ValueError(f"{objective} does not take {value!s}; leave the field out")
+        return value
 
     @field_validator("quantization")
     @classmethod
@@ -265,6 +235,15 @@ class TrainingConfig(BaseModel):
         if value is Quantization.NONE:
             raise ValueError(f"{algorithm} needs a quantized base model: set quantization to {choices}, or use lora")
         raise ValueError(f"{algorithm} does not work on a base model in {value}: set quantization to {choices}")
+
+    @property
+    def aim(self) -> Aim:
+        """The objective's row in the table."""
+        return AIMS[self.objective]
+
+    def objective_option(self, name: str) -> Any:
+        """An option of the objective: as it was given, or else the table's default."""
+        return self.objective_options.get(name, self.aim.options[name].default)
 
     @property
     def method(self) -> Method:
@@ -289,3 +268,13 @@ class TrainingConfig(BaseModel):
     def effective_batch_size(self) -> int:
         """Rows behind one optimizer step."""
         return self.batch_size * self.gradient_accumulation_steps
+
+
+def _known_options(owner: str, known: Mapping[str, Option], options: dict[str, Any]) -> dict[str, Any]:
+    for name, value in options.items():
+        if name not in known:
+            has = f"its options are {', '.join(known)}" if known else "it has none"
+            raise ValueError(f"{owner} has no option {name[:50]!r}; {has}")
+        if wrong := known[name].wrong(value):
+            raise ValueError(f"{name} {wrong}")
+    return options

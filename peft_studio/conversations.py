@@ -50,15 +50,19 @@ class Message:
 def read_messages(number: int, row: Row) -> tuple[Message, ...]:
     """Read a row's conversation, which has to end with an answer."""
     name = "messages" if row.get("messages") is not None else "conversations"
-    turns: object = row[name]
+    messages = read_turns(number, name, row[name])
+    if messages[-1].role != "assistant":
+        raise refuse("does not end with an assistant's turn, so there is no answer to learn", number)
+    return messages
+
+
+def read_turns(number: int, name: str, turns: object) -> tuple[Message, ...]:
+    """Read a column's turns, of which there is at least one."""
     if not isinstance(turns, list):
         raise refuse(f"has {name!r} that is not a list", number)
     if not turns:
         raise refuse(f"has an empty list of {name}; drop the row", number)
-    messages = tuple(_message(number, place, turn) for place, turn in enumerate(cast(list[object], turns), 1))
-    if messages[-1].role != "assistant":
-        raise refuse("does not end with an assistant's turn, so there is no answer to learn", number)
-    return messages
+    return tuple(_message(number, place, turn) for place, turn in enumerate(cast(list[object], turns), 1))
 
 
 def read_tools(number: int, row: Row) -> tuple[Tool, ...]:

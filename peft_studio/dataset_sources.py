@@ -15,7 +15,10 @@ from peft_studio.errors import InvalidConfig, ResourceUnavailable
 Row = dict[str, Any]
 
 # All that any layout looks at: other columns of a columnar file are not even read.
-COLUMNS = ("messages", "conversations", "prompt", "completion", "instruction", "input", "output", "text", "tools")
+COLUMNS = (
+    *("messages", "conversations", "prompt", "completion", "instruction", "input", "output", "text", "tools"),
+    *("chosen", "rejected", "label"),
+)
 HUB_SECONDS = 10
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?", re.ASCII)
 _FILE_SUFFIX = re.compile(r"\.[A-Za-z][A-Za-z0-9]{0,7}")

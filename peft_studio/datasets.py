@@ -1,4 +1,4 @@
-"""Data sets as training examples: the layouts of rows that are understood, what is wrong with a row, the split."""
+"""Data sets as training examples: read row by row, looked through once, divided."""
 
 import hashlib
 import io
@@ -7,7 +7,7 @@ import os
 import random
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -15,74 +15,28 @@ from typing import Any, BinaryIO, cast
 import fsspec
 
 from peft_studio.config import Column
-from peft_studio.conversations import Message, Tool, read_messages, read_tools, text_of
+from peft_studio.conversations import Message
 from peft_studio.dataset_rows import iter_rows, read_rows
 from peft_studio.dataset_sources import COLUMNS, Row, is_hub_id, open_file, refuse
 from peft_studio.hashed_file import HashedFile
-from peft_studio.plan import DatasetFacts, RowFormat
+from peft_studio.objectives import Objective
+from peft_studio.plan import DatasetFacts
+from peft_studio.row_formats import RowFormat
+from peft_studio.row_layouts import Example, detect_format, example_of, names_of
 
 __all__ = ["Example", "Message", "content_hash", "detect_format", "examples", "inspect", "iter_rows", "split_rows"]
 
 Columns = Mapping[Column, str]
 
-# Tried in this order: a row with messages and a text column is a conversation.
-LAYOUTS: tuple[tuple[RowFormat, tuple[str, ...]], ...] = (
-    (RowFormat.MESSAGES, ("messages",)),
-    (RowFormat.MESSAGES, ("conversations",)),
-    (RowFormat.PROMPT_COMPLETION, ("prompt", "completion")),
-    (RowFormat.INSTRUCTION, ("instruction", "output")),
-    (RowFormat.TEXT, ("text",)),
-)
 
-
-@dataclass(frozen=True)
-class Example:
-    """
-    One row, whatever its layout was.
-
-    Of an instruction row, ``prompt`` is the instruction, ``input`` the input and ``completion`` the output.
-    """
-
-    number: int
-    format: RowFormat
-    messages: tuple[Message, ...] = ()
-    tools: tuple[Tool, ...] = field(default=(), hash=False)
-    prompt: str = ""
-    completion: str = ""
-    text: str = ""
-    input: str = ""
-
-    @property
-    def characters(self) -> int:
-        """Characters of text, all fields together."""
-        turns = sum(message.characters for message in self.messages)
-        return turns + len(self.prompt) + len(self.input) + len(self.completion) + len(self.text)
-
-
-def detect_format(row: Row, number: int = 1) -> RowFormat:
-    """Tell a row's layout by the columns it fills in; raises ``InvalidConfig`` where it has none that is known."""
-    filled = {name for name, value in row.items() if value is not None}
-    for layout, needed in LAYOUTS:
-        if filled.issuperset(needed):
-            return layout
-    for _, needed in LAYOUTS:
-        if here := filled.intersection(needed):
-            missing = next(name for name in needed if name not in filled)
-            raise refuse(f"has {min(here)!r} but no {missing!r}; add it, or drop the row", number)
-    raise refuse(
-        f"has none of the columns that are understood (it has {_names(row)}); use messages, prompt and completion, "
-        "instruction and output, or text",
-        number,
-    )
-
-
-def examples(path: str, columns: Columns | None = None) -> Iterator[Example]:
+def examples(path: str, columns: Columns | None = None, objective: Objective | None = None) -> Iterator[Example]:
     """
     Read a data set row by row; the first row that cannot be trained on raises ``InvalidConfig``.
 
     ``columns`` says which column of the file is to be taken for one that is understood: ``{"prompt": "question"}``.
+    With an objective, only the layouts that it is trained on are understood.
     """
-    return _examples(_renamed(iter_rows(path, _wanted(columns)), columns))
+    return _examples(_renamed(iter_rows(path, _wanted(columns)), columns), objective)
 
 
 def _wanted(columns: Columns | None) -> tuple[str, ...]:
@@ -97,15 +51,20 @@ def _renamed(rows: Iterable[tuple[int, Row]], columns: Columns | None) -> Iterat
             continue
         missing = [theirs for theirs in columns.values() if theirs not in row]
         if missing:
-            raise refuse(f"has no column {missing[0][:50]!r}, which columns names (it has {_names(row)})", number)
+            raise refuse(f"has no column {missing[0][:50]!r}, which columns names (it has {names_of(row)})", number)
         yield number, {ours: row[theirs] for ours, theirs in columns.items()}
 
 
-def _examples(rows: Iterable[tuple[int, Row]]) -> Iterator[Example]:
+def _examples(rows: Iterable[tuple[int, Row]], objective: Objective | None) -> Iterator[Example]:
     layout: RowFormat | None = None
+    inner: RowFormat | None = None
     for number, row in rows:
-        layout = layout or detect_format(row)
-        yield _example(number, layout, row)
+        layout = layout or detect_format(row, number, objective)
+        example = example_of(number, layout, row, objective)
+        inner = inner or example.layout
+        if example.layout is not inner:
+            raise refuse(f"is written as {example.layout}, the rows before it as {inner}; use one layout", number)
+        yield example
 
 
 def split_rows(count: int, validation_split: float, seed: int) -> tuple[list[int], list[int]]:
@@ -122,7 +81,7 @@ def split_rows(count: int, validation_split: float, seed: int) -> tuple[list[int
     return indices[held_out:], indices[:held_out]
 
 
-def inspect(path: str, columns: Columns | None = None) -> DatasetFacts:
+def inspect(path: str, columns: Columns | None = None, objective: Objective | None = None) -> DatasetFacts:
     """
     Read a data set from end to end and say what it is; the first bad row raises ``InvalidConfig``.
 
@@ -130,21 +89,21 @@ def inspect(path: str, columns: Columns | None = None) -> DatasetFacts:
     its rows as JSON.
     """
     if is_hub_id(path):
-        return _hub_facts(path, columns)
+        return _hub_facts(path, columns, objective)
     pairs = tuple(sorted((columns or {}).items()))
     version = _version(path)
     # Two writes within one tick of the file system's clock look alike, so what is this young is not remembered.
     known = version is not None and time.time() - version.changed > 1
-    facts = (_file_facts if known else _file_facts.__wrapped__)(path, version, pairs)
+    facts = (_file_facts if known else _file_facts.__wrapped__)(path, version, pairs, objective)
     if _version(path) != version:
         raise refuse("it changed while it was read; submit again when it is whole")
     return facts
 
 
-def content_hash(path: str, columns: Columns | None = None) -> str:
+def content_hash(path: str, columns: Columns | None = None, objective: Objective | None = None) -> str:
     """Hash what a data set holds, as ``inspect`` does, without looking at its rows where they lie in a file."""
     if is_hub_id(path):
-        return _hub_facts(path, columns).sha256
+        return _hub_facts(path, columns, objective).sha256
     with open_file(path) as file:
         return hashlib.file_digest(cast(Any, file), "sha256").hexdigest()
 
@@ -170,27 +129,28 @@ def _version(path: str) -> _Version | None:
 
 
 @lru_cache(maxsize=256)
-def _file_facts(path: str, version: _Version | None, pairs: tuple[tuple[Column, str], ...]) -> DatasetFacts:
+def _file_facts(
+    path: str, version: _Version | None, pairs: tuple[tuple[Column, str], ...], objective: Objective | None
+) -> DatasetFacts:
     with open_file(path) as file:
-        digest, rows, characters, layout = _read_through(file, Path(path).name, dict(pairs))
+        digest, count = _read_through(file, Path(path).name, dict(pairs), objective)
         size = file.seek(0, os.SEEK_END)
-    location = path if "://" in path else os.path.abspath(path)
-    return DatasetFacts(path=location, sha256=digest, format=layout, rows=rows, bytes=size, characters=characters)
+    return count.facts(path if "://" in path else os.path.abspath(path), digest, size)
 
 
-def _read_through(file: BinaryIO, name: str, columns: Columns) -> tuple[str, int, int, RowFormat]:
+def _read_through(file: BinaryIO, name: str, columns: Columns, objective: Objective | None) -> tuple[str, "_Count"]:
     """Hash a file and count what is in it: in one go, where its format is read from beginning to end."""
     if name.lower().endswith(".parquet"):
         digest = hashlib.file_digest(cast(Any, file), "sha256").hexdigest()
         file.seek(0)
-        return digest, *_count(_renamed(read_rows(file, name, _wanted(columns)), columns))
+        return digest, _count(_renamed(read_rows(file, name, _wanted(columns)), columns), objective)
     hashed = HashedFile(file)
     buffered = cast(BinaryIO, io.BufferedReader(hashed, 1 << 20))
-    counted = _count(_renamed(read_rows(buffered, name), columns))
-    return hashed.digest(), *counted
+    counted = _count(_renamed(read_rows(buffered, name), columns), objective)
+    return hashed.digest(), counted
 
 
-def _hub_facts(path: str, columns: Columns | None) -> DatasetFacts:
+def _hub_facts(path: str, columns: Columns | None, objective: Objective | None) -> DatasetFacts:
     digest, size = hashlib.sha256(), 0
 
     def hashed() -> Iterator[tuple[int, Row]]:
@@ -201,45 +161,35 @@ def _hub_facts(path: str, columns: Columns | None) -> DatasetFacts:
             size += len(line)
             yield number, row
 
-    rows, characters, layout = _count(_renamed(hashed(), columns))
-    sha256 = digest.hexdigest()
-    return DatasetFacts(path=path, sha256=sha256, format=layout, rows=rows, bytes=size, characters=characters)
+    count = _count(_renamed(hashed(), columns), objective)
+    return count.facts(path, digest.hexdigest(), size)
 
 
-def _count(rows: Iterable[tuple[int, Row]]) -> tuple[int, int, RowFormat]:
-    count = characters = 0
-    layout = RowFormat.TEXT
-    for example in _examples(rows):
-        count, characters, layout = example.number, characters + example.characters, example.format
-    return count, characters, layout
+@dataclass
+class _Count:
+    """What a data set's rows come to."""
+
+    rows: int = 0
+    characters: int = 0
+    layout: RowFormat = RowFormat.TEXT
+    conversational: bool = False
+
+    def facts(self, path: str, digest: str, size: int) -> DatasetFacts:
+        return DatasetFacts(
+            path=path,
+            sha256=digest,
+            format=self.layout,
+            rows=self.rows,
+            bytes=size,
+            characters=self.characters,
+            conversational=self.conversational,
+        )
 
 
-def _example(number: int, layout: RowFormat, row: Row) -> Example:
-    needed = [columns for kind, columns in LAYOUTS if kind is layout]
-    if not any(all(row.get(name) is not None for name in columns) for columns in needed):
-        found = detect_format(row, number)
-        raise refuse(f"is laid out as {found}, the rows before it as {layout}; use one layout", number)
-    match layout:
-        case RowFormat.MESSAGES:
-            return Example(number, layout, messages=read_messages(number, row), tools=read_tools(number, row))
-        case RowFormat.PROMPT_COMPLETION:
-            return Example(
-                number, layout, prompt=text_of(number, row, "prompt"), completion=text_of(number, row, "completion")
-            )
-        case RowFormat.INSTRUCTION:
-            context = row.get("input")
-            return Example(
-                number,
-                layout,
-                prompt=text_of(number, row, "instruction"),
-                input="" if context in (None, "") else text_of(number, row, "input", may_be_empty=True),
-                completion=text_of(number, row, "output"),
-            )
-        case RowFormat.TEXT:
-            return Example(number, layout, text=text_of(number, row, "text"))
-
-
-def _names(row: Row) -> str:
-    # Only what looks like a column's name is repeated: without a header, the first row may hold anything.
-    names = [name for name in row if name.isidentifier() and len(name) <= 20][:8]
-    return ", ".join(names) + (" and others" if len(names) < len(row) else "") if names else f"{len(row)} others"
+def _count(rows: Iterable[tuple[int, Row]], objective: Objective | None) -> _Count:
+    count = _Count()
+    for example in _examples(rows, objective):
+        count.rows, count.layout = example.number, example.format
+        count.characters += example.characters
+        count.conversational = example.layout is RowFormat.MESSAGES
+    return count

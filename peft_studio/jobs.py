@@ -7,7 +7,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from peft_studio.config import TrainingConfig
+from peft_studio.config import Objective, TrainingConfig
 from peft_studio.errors import JobNotFound
 
 PREFIX = "job_"
@@ -89,17 +89,22 @@ class Artifact(BaseModel):
 
 class HeldOut(BaseModel):
     """
-    A model's quality on the answers of rows it was not trained on.
+    A model's quality on rows it was not trained on.
 
-    Over all their tokens that carry loss (``tokens`` of them): mean ``loss`` (nats), ``perplexity`` (e^loss), and
-    ``accuracy``, the share of them that the model predicts right. The model reads each row as it stands; a token is
-    right where it is the most probable one after those before it. ``None`` where an older version measured.
+    Of the objective sft, over all their tokens that carry loss (``tokens`` of them): mean ``loss`` (nats),
+    ``perplexity`` (e^loss), and ``accuracy``, the share of them that the model predicts right. The model reads each row
+    as it stands; a token is right where it is the most probable one after those before it.
+
+    Of any other objective ``loss`` is its own, there is no perplexity, and ``accuracy`` is the share of rows that it
+    gets right: of preferences, those whose chosen answer has the greater reward, equal ones counted half. What else it
+    measures is in ``metrics``, by the names that TRL has for it. ``None`` is what is not measured.
     """
 
     loss: float
-    perplexity: float
+    perplexity: float | None = None
     accuracy: float | None = None
     tokens: int
+    metrics: dict[str, float] = {}
 
 
 class Answer(BaseModel):
@@ -129,6 +134,7 @@ class TrainingSummary(BaseModel):
     final_loss: float
     best_loss: float
     eval_loss: float | None = None
+    eval_metrics: dict[str, float] = Field(default={}, description="What else was last measured on held-out rows.")
     train_rows: int
     held_out_rows: int
     tokens: int = Field(description="Real tokens trained on, padding not counted, all epochs together.")
@@ -186,7 +192,8 @@ class Job(BaseModel):
 def name_of(config: TrainingConfig) -> str:
     """Name a job for people: what is trained, and how."""
     what = config.project_name or str(config.base_model).rstrip("/").split("/")[-1]
-    return f"{what} {config.algorithm} r{config.rank}"
+    aim = "" if config.objective is Objective.SFT else f"{config.objective} "
+    return f"{what} {aim}{config.algorithm} r{config.rank}"
 
 
 def job_id_of(flow_run_id: UUID) -> str:

@@ -1,19 +1,9 @@
 """What validation finds out before anything is rented or trained, and pins down for every later attempt."""
 
-from enum import StrEnum
-
 from pydantic import BaseModel, Field
 
 from peft_studio.config import TrainingConfig
-
-
-class RowFormat(StrEnum):
-    """How a data set's rows are laid out."""
-
-    MESSAGES = "messages"  # {"messages": [{"role", "content"}, …]}
-    PROMPT_COMPLETION = "prompt_completion"  # {"prompt", "completion"}
-    INSTRUCTION = "instruction"  # {"instruction", "input"?, "output"}
-    TEXT = "text"  # {"text"}
+from peft_studio.row_formats import RowFormat
 
 
 class ModelFacts(BaseModel):
@@ -44,6 +34,7 @@ class DatasetFacts(BaseModel):
     rows: int
     bytes: int
     characters: int = Field(description="Characters of text in all rows, from which tokens are estimated.")
+    conversational: bool = Field(default=False, description="Of preferences: whether they are lists of messages.")
 
 
 class Plan(BaseModel):
@@ -60,4 +51,6 @@ class Plan(BaseModel):
     @property
     def is_chat(self) -> bool:
         """Whether the trainer lays rows out by the chat template: conversations, not plain text."""
-        return self.model.has_chat_template and self.dataset.format in (RowFormat.MESSAGES, RowFormat.INSTRUCTION)
+        data = self.dataset
+        chat = data.conversational or data.format in (RowFormat.MESSAGES, RowFormat.INSTRUCTION)
+        return self.model.has_chat_template and chat

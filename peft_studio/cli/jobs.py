@@ -195,7 +195,10 @@ def _facts(job: Job) -> Table:
         "error": (job.error or {}).get("message"),
     }
     if (worth := job.evaluation) and worth.base and worth.adapter:
-        told["perplexity"] = f"{worth.base.perplexity:.3f} before, {worth.adapter.perplexity:.3f} after"
+        for name in ("perplexity", "accuracy"):
+            before, after = getattr(worth.base, name), getattr(worth.adapter, name)
+            if before is not None and after is not None:
+                told[name] = f"{before:.3f} before, {after:.3f} after"
     return facts(told)
 
 

@@ -36,8 +36,10 @@ class Progress(BaseModel):
     loss: float = 0.0
     best_loss: float | None = None
     eval_loss: float | None = None
+    eval_metrics: dict[str, float] = {}
     evaluated_at: int = 0
     best_eval_loss: float | None = None
+    best_eval_metrics: dict[str, float] = {}
     best_step: int = 0
     looks_without_gain: int = 0
     first_loss: float | None = None

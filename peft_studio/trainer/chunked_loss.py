@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from peft_studio.trainer.data import Row, collate
 
@@ -41,15 +42,30 @@ def chunked_loss(
     return loss
 
 
+def chunked_log_probs(hidden: torch.Tensor, head: nn.Module, targets: torch.Tensor, size: int) -> torch.Tensor:
+    """Return the log-probability of every target; the backward pass computes the logits again, in the same chunks."""
+
+    def some(states: torch.Tensor, these: torch.Tensor) -> torch.Tensor:
+        return log_probs(head(states), these)
+
+    parts = zip(hidden.split(size), targets.split(size), strict=True)
+    return torch.cat([checkpoint(some, *part, use_reentrant=False, preserve_rng_state=False) for part in parts])
+
+
+def log_probs(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Return the log-probability of each target under its logits."""
+    return -nn.functional.cross_entropy(logits.float(), targets, reduction="none")
+
+
 @torch.no_grad()
-def can_chunk(model: Any, row: Row) -> bool:
+def can_chunk(model: Any, row: Row, frozen: bool = True) -> bool:
     """
-    Say whether the logits are what the output head gives and nothing else, and the head is not trained.
+    Say whether the logits are what the output head gives and nothing else, and (``frozen``) the head is not trained.
 
     Architectures that scale or cap their logits behind the head keep their own way.
     """
     head = model.get_output_embeddings()
-    if not isinstance(head, nn.Linear) or any(parameter.requires_grad for parameter in head.parameters()):
+    if not isinstance(head, nn.Linear) or (frozen and any(p.requires_grad for p in head.parameters())):
         return False
     seen: list[torch.Tensor] = []
 

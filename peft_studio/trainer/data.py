@@ -2,9 +2,10 @@
 
 import hashlib
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -29,6 +30,47 @@ class Row:
     def supervised(self) -> int:
         """Number of tokens that carry loss; the first of a row has nothing to be predicted from."""
         return int(self.learn[1:].sum())
+
+    @property
+    def texts(self) -> "tuple[Row, ...]":
+        """The texts that there are to be read: itself."""
+        return (self,)
+
+
+@dataclass(frozen=True)
+class Group:
+    """
+    What a row comes to of which the model reads several texts, or that says something beside its text.
+
+    ``targets`` are numbers that the objective knows the meaning of, ``reference`` what the base model makes of the
+    texts.
+    """
+
+    texts: tuple[Row, ...]
+    targets: NDArray[np.float64]
+    reference: NDArray[np.float64] | None = None
+
+
+class Item(Protocol):
+    """What one row of the data set comes to, as it is trained on."""
+
+    @property
+    def texts(self) -> tuple[Row, ...]:
+        """The texts that the model reads."""
+        ...
+
+
+T = TypeVar("T", bound=Item)
+
+
+def tokens_of(item: Item) -> int:
+    """Count the tokens of an item's texts."""
+    return sum(len(text.ids) for text in item.texts)
+
+
+def supervised_of(item: Item) -> int:
+    """Count those of them that carry loss."""
+    return sum(text.supervised for text in item.texts)
 
 
 @dataclass(frozen=True)
@@ -70,10 +112,10 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class Encoded:
+class Encoded(Generic[T]):
     """Tokenized rows, and how many were cut, left out (for their length, or without an answer) or split."""
 
-    rows: list[Row]
+    rows: list[T]
     truncated: int = 0
     dropped: int = 0
     split: int = 0
@@ -81,15 +123,18 @@ class Encoded:
     def fingerprint(self) -> str:
         """Equal for the same tokens with the same marks."""
         digest = hashlib.sha256()
-        for row in self.rows:
-            digest.update(row.ids.tobytes())
-            digest.update(row.learn.tobytes())
+        for item in self.rows:
+            for row in item.texts:
+                digest.update(row.ids.tobytes())
+                digest.update(row.learn.tobytes())
+            if isinstance(item, Group):
+                digest.update(item.targets.tobytes())
         return digest.hexdigest()
 
 
 def encode(
     examples: Iterable[Example], base: Base, renderer: Renderer, limit: int, long_rows: LongRows = LongRows.TRUNCATE
-) -> Encoded:
+) -> Encoded[Row]:
     """Tokenize rows, and make those that are longer than ``limit`` tokens fit."""
     rows: list[Row] = []
     long = dropped = 0
@@ -108,6 +153,33 @@ def encode(
         dropped=dropped + (long if long_rows is LongRows.DROP else 0),
         split=long if long_rows is LongRows.SPLIT else 0,
     )
+
+
+def encode_groups(
+    examples: Sequence[Example],
+    base: Base,
+    renderer: Renderer,
+    limit: int,
+    long_rows: LongRows,
+    targets: Callable[[Example, Sequence[Row]], Sequence[float]],
+) -> Encoded[Group]:
+    """Tokenize rows of several texts each; a row is left out where nothing is left of one of its answers."""
+    groups: list[Group] = []
+    long = dropped = 0
+    texts = tokenize((text for example in examples for text in example.texts), base, renderer)
+    for example in examples:
+        whole = list(islice(texts, len(example.texts)))
+        is_long = any(len(text.ids) > limit for text in whole)
+        long += is_long
+        if is_long and long_rows is LongRows.DROP:
+            dropped += 1
+            continue
+        rows = tuple(text.cut(limit) for text in whole)
+        if all(row.supervised for row in rows):
+            groups.append(Group(rows, np.array(targets(example, rows), dtype=np.float64)))
+        else:
+            dropped += 1
+    return Encoded(groups, truncated=0 if long_rows is LongRows.DROP else long, dropped=dropped)
 
 
 def tokenize(examples: Iterable[Example], base: Base, renderer: Renderer) -> Iterator[Tokenized]:
@@ -157,13 +229,13 @@ def epoch_order(rows: int, seed: int, epoch: int) -> list[int]:
     return order
 
 
-def batches(rows: list[Row], size: int, by_length: bool) -> list[list[Row]]:
+def batches(items: Sequence[T], size: int, by_length: bool) -> list[list[T]]:
     """Divide a step's rows into batches, where nothing speaks against it such that little has to be padded."""
-    ordered = sorted(rows, key=lambda row: len(row.ids), reverse=True) if by_length else rows
+    ordered = sorted(items, key=tokens_of, reverse=True) if by_length else list(items)
     return [ordered[i : i + size] for i in range(0, len(ordered), size)]
 
 
-def collate(rows: list[Row], device: torch.device | str = "cpu") -> Batch:
+def collate(rows: Sequence[Row], device: torch.device | str = "cpu") -> Batch:
     """Put rows side by side."""
     longest = max(len(row.ids) for row in rows)
     ids = torch.zeros((len(rows), longest), dtype=torch.long)

@@ -7,21 +7,23 @@ Loads the adapter the way any user of it would, with stock PEFT, and writes eval
 """
 
 import argparse
-import math
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from peft_studio.config import TrainingConfig
 from peft_studio.errors import InvalidConfig
 from peft_studio.jobs import Answer, Evaluation, HeldOut
 from peft_studio.run_dir import RunDir
 from peft_studio.trainer.adapter import load_adapter
 from peft_studio.trainer.command import command_line, start
-from peft_studio.trainer.data import Row, encode
-from peft_studio.trainer.loss import mean_quality
+from peft_studio.trainer.data import Item, supervised_of
 from peft_studio.trainer.model import Base, device, load_base, read_base, require_quantization
+from peft_studio.trainer.objectives import criterion_of
+from peft_studio.trainer.objectives.criterion import Criterion
 from peft_studio.trainer.outcome import attempt
 from peft_studio.trainer.prepare import read_examples
 from peft_studio.trainer.program import read_job
@@ -44,39 +46,44 @@ def evaluate(run: RunDir, adapter: Path, stop: StopSignal) -> None:
         raise InvalidConfig(f"There is no adapter in {adapter}.", field="adapter", issue="Give its folder.")
     require_quantization(config, device())
     base = read_base(config, plan)
+    criterion = criterion_of(config, base)
     train, held_out = read_examples(config, plan)
-    renderer = Renderer(base.tokenizer, train[0].format)
-    limit = base.longest(config.max_length, config.virtual_tokens)
-    rows = encode(held_out, base, renderer, limit, config.long_rows).rows
-    text, question = renderer.prompt(config.test_prompt or (held_out or train)[0])
+    renderer = Renderer(base.tokenizer, train[0].layout)
+    rows = criterion.encode(held_out, renderer, base.longest(config.max_length, config.virtual_tokens)).rows
+    text, question = renderer.prompt(config.test_prompt or (held_out or train)[0].texts[0])
     stop.check()
 
-    model = load_adapter(load_base(base, config), adapter)
-    with model.disable_adapter():
-        base_on_rows = measure(model, rows, config.batch_size, stop)
-        answer_of_base = answer(model, base, renderer, text)
+    bare = load_base(base, config)
+    rows = criterion.with_reference(bare, rows, stop)
+    base_on_rows = measure(bare, criterion, rows, config, stop)
+    answer_of_base = answer(bare, base, renderer, text)
     stop.check()
+    model = load_adapter(bare, adapter)
     run.write(
         "evaluation.json",
         Evaluation(
             held_out_rows=len(rows),
             base=base_on_rows,
-            adapter=measure(model, rows, config.batch_size, stop),
+            adapter=measure(model, criterion, rows, config, stop),
             answer=Answer(prompt=question, base=answer_of_base, adapter=answer(model, base, renderer, text)),
         ),
     )
 
 
-def measure(model: Any, rows: list[Row], batch_size: int, stop: StopSignal) -> HeldOut | None:
-    """Return mean loss, perplexity and accuracy over the rows' answers; None where there are no rows."""
+def measure(
+    model: Any, criterion: Criterion[Any], rows: Sequence[Item], config: TrainingConfig, stop: StopSignal
+) -> HeldOut | None:
+    """Return how well a model does on the rows; None where there are no rows."""
     if not rows:
         return None
-    quality = mean_quality(model, rows, batch_size, stop)
+    criterion.begin(model, rows)
+    found = criterion.measure(model, rows, config.batch_size, stop)
     return HeldOut(
-        loss=quality.loss,
-        perplexity=math.exp(min(quality.loss, 700.0)),
-        accuracy=quality.accuracy,
-        tokens=sum(row.supervised for row in rows),
+        loss=found.loss,
+        perplexity=found.perplexity,
+        accuracy=found.accuracy,
+        tokens=sum(map(supervised_of, rows)),
+        metrics=found.metrics,
     )
 
 

@@ -3,6 +3,7 @@
 import math
 import random
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,14 +13,11 @@ from peft_studio.algorithms import Algorithm
 from peft_studio.config import TrainingConfig
 from peft_studio.trainer.adalora import RankAllocation
 from peft_studio.trainer.checkpoint import Checkpoints, Progress, Stateful, random_state, set_random_state
-from peft_studio.trainer.chunked_loss import can_chunk
-from peft_studio.trainer.data import Row, batches, collate, epoch_order
+from peft_studio.trainer.data import Item, batches, epoch_order, supervised_of, tokens_of
 from peft_studio.trainer.guard import require_finite, require_sense
-from peft_studio.trainer.loss import mean_loss, summed_loss
 from peft_studio.trainer.memory import peak_memory_mb
-from peft_studio.trainer.noise import noisy_embeddings
+from peft_studio.trainer.objectives.criterion import Criterion, Tally
 from peft_studio.trainer.optimizer import make_optimizer, take_step
-from peft_studio.trainer.packing import can_pack, pack, rows_apart
 from peft_studio.trainer.report import Reporter
 from peft_studio.trainer.schedule import Schedule
 from peft_studio.trainer.stop import Stopped, StopSignal
@@ -29,24 +27,25 @@ LINES = 100  # how many steps of a job have a line in the log, about
 
 class Training:
     """
-    Trains a model's adapter on rows, from the newest checkpoint on.
+    Trains a model's adapter on items by a criterion, from the newest checkpoint on.
 
-    One optimizer step: the losses of all tokens that carry loss in ``batch_size * gradient_accumulation_steps`` rows,
-    summed and divided by the number of these tokens, however they fall into batches.
+    One optimizer step: the criterion's loss of ``batch_size * gradient_accumulation_steps`` rows, the same however they
+    fall into batches.
     """
 
     def __init__(
         self,
         model: Any,
-        rows: list[Row],
-        held_out: list[Row],
+        rows: Sequence[Item],
+        held_out: Sequence[Item],
+        criterion: Criterion[Any],
         config: TrainingConfig,
         checkpoints: Checkpoints,
         report: Reporter,
         stop: StopSignal,
     ):
         self._model, self._rows, self._held_out, self._config = model, rows, held_out, config
-        self._checkpoints, self._report, self._stop = checkpoints, report, stop
+        self._criterion, self._checkpoints, self._report, self._stop = criterion, checkpoints, report, stop
         self._schedule = Schedule.of(config, len(rows))
         self._look_every = config.eval_steps or self._schedule.steps_per_epoch
         self._trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -55,8 +54,7 @@ class Training:
         self._state: dict[str, Stateful] = {"optimizer": self._optimizer}
         if self._ranks:
             self._state["ranks"] = self._ranks
-        self._packs = can_pack(model, rows, config)
-        self._chunk = config.loss_chunk_tokens if can_chunk(model, rows[0]) else 0
+        criterion.begin(model, rows)
         self._progress = Progress()
         self._epoch, self._order = -1, list[int]()
 
@@ -92,7 +90,7 @@ class Training:
         restored = self._checkpoints.restore(self._model, self._state)
         total = self._schedule.total
         if restored is None:
-            self._report.log(f"{len(self._rows)} rows, {total} steps{', packed' if self._packs else ''}")
+            self._report.log(f"{len(self._rows)} rows, {total} steps{', packed' if self._criterion.packs else ''}")
             return
         self._progress = restored
         restored.resumed_at.append(restored.step)
@@ -101,10 +99,10 @@ class Training:
     def _step(self) -> None:
         started, before = time.perf_counter(), random_state()
         progress = self._progress
-        rows = self._rows_of_step(progress.step)
-        supervised = sum(row.supervised for row in rows)
+        tally = Tally()
         try:
-            loss = self._backward(rows, supervised)
+            rows = self._criterion.begin_step(self._model, self._rows_of_step(progress.step), self._stop)
+            loss = self._backward(rows, tally)
         except Stopped:
             # What is saved then is the state before this step.
             self._optimizer.zero_grad()
@@ -119,32 +117,32 @@ class Training:
             self._ranks.allocate(progress.step + 1)
         self._optimizer.zero_grad()
 
-        tokens, seconds = sum(len(row.ids) for row in rows), time.perf_counter() - started
+        tokens, seconds = sum(map(tokens_of, rows)), time.perf_counter() - started
         progress.step += 1
         progress.tokens += tokens
-        progress.supervised_tokens += supervised
+        progress.supervised_tokens += sum(map(supervised_of, rows))
         progress.seconds += seconds
         progress.loss = loss
         progress.best_loss = loss if progress.best_loss is None else min(loss, progress.best_loss)
         progress.peak_memory_mb = max(progress.peak_memory_mb, peak_memory_mb())
         require_sense(progress, self._model)
-        self._say({"learning_rate": rate, "grad_norm": gradient, "tokens_per_second": tokens / seconds})
+        told = {"learning_rate": rate, "grad_norm": gradient, "tokens_per_second": tokens / seconds}
+        self._say(self._criterion.report(tally) | told)
 
-    def _rows_of_step(self, step: int) -> list[Row]:
+    def _rows_of_step(self, step: int) -> list[Item]:
         epoch, place = divmod(step, self._schedule.steps_per_epoch)
         if epoch != self._epoch:
             self._epoch, self._order = epoch, epoch_order(len(self._rows), self._config.seed, epoch)
         size = self._config.effective_batch_size
         return [self._rows[i] for i in self._order[place * size : (place + 1) * size]]
 
-    def _backward(self, rows: list[Row], supervised: int) -> float:
+    def _backward(self, rows: Sequence[Item], tally: Tally) -> float:
         total = torch.zeros((), device=self._model.device)
-        by_length = self._config.group_by_length and not self._packs
+        by_length = self._config.group_by_length and not self._criterion.packs
         for some in batches(rows, self._config.batch_size, by_length):
             self._stop.check()
-            batch = (pack if self._packs else collate)(some, self._model.device)
-            with rows_apart(self._model, batch), noisy_embeddings(self._model, batch, self._config.neftune_alpha):
-                loss = summed_loss(self._model, batch, self._config.label_smoothing, self._chunk) / supervised
+            with self._criterion.laid_out(self._model, some) as batch:
+                loss = self._criterion.loss(self._model, batch, some, rows, tally)
                 loss.backward()
             total += loss.detach()
         if self._ranks:
@@ -165,14 +163,15 @@ class Training:
         progress = self._progress
         if not self._held_out or progress.evaluated_at == progress.step:
             return
-        progress.eval_loss = mean_loss(self._model, self._held_out, self._config.batch_size, self._stop)
+        found = self._criterion.measure(self._model, self._held_out, self._config.batch_size, self._stop)
+        progress.eval_loss, progress.eval_metrics = found.loss, found.told()
         progress.evaluated_at = progress.step
-        self._report.evaluation(progress.step, self.epochs, progress.eval_loss)
+        self._report.evaluation(progress.step, self.epochs, found.loss, found.told())
         if progress.best_eval_loss is not None and progress.eval_loss >= progress.best_eval_loss:
             progress.looks_without_gain += 1
             return
         progress.looks_without_gain = 0
-        progress.best_eval_loss = progress.eval_loss
+        progress.best_eval_loss, progress.best_eval_metrics = progress.eval_loss, progress.eval_metrics
         if self._config.load_best_at_end:
             progress.best_step = progress.step  # from here on its checkpoint is kept
             self._save()
@@ -191,7 +190,7 @@ class Training:
             return
         parts = {name: part for name, part in self._state.items() if part is not self._optimizer}
         if self._checkpoints.take_back(progress.best_step, self._model, parts):
-            progress.eval_loss = progress.best_eval_loss
+            progress.eval_loss, progress.eval_metrics = progress.best_eval_loss, progress.best_eval_metrics
             self._report.log(f"The adapter of step {progress.best_step} was best and is kept.")
         else:
             self._report.log(

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from peft_studio.trainer.chunked_loss import chunked_loss
+from peft_studio.trainer.chunked_loss import chunked_log_probs, chunked_loss, log_probs
 from peft_studio.trainer.data import Batch, Row, collate
 from peft_studio.trainer.stop import StopSignal
 
@@ -33,15 +33,27 @@ def summed_loss(model: Any, batch: Batch, smoothing: float = 0.0, chunk: int = 0
     """
     if not chunk:
         return _cross_entropy(*_predictions(model, batch), smoothing)
-    hidden: list[torch.Tensor] = []
-
-    def keep(_: nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-        hidden.append(args[0][0])
-        return (args[0][:, :1], *args[1:])  # the head has to give something
-
-    _, targets = _predictions(model, batch, keep)
+    hidden, targets = _before_the_head(model, batch)
     with _autocast(model, batch):
-        return chunked_loss(hidden[0], model.get_output_embeddings(), targets, chunk, smoothing)
+        return chunked_loss(hidden, model.get_output_embeddings(), targets, chunk, smoothing)
+
+
+def token_log_probs(model: Any, batch: Batch, chunk: int = 0) -> torch.Tensor:
+    """Return the log-probability of each of a batch's tokens that carry loss, in chunks as ``summed_loss`` does."""
+    if not chunk:
+        return log_probs(*_predictions(model, batch))
+    hidden, targets = _before_the_head(model, batch)
+    with _autocast(model, batch):
+        return chunked_log_probs(hidden, model.get_output_embeddings(), targets, chunk)
+
+
+def row_of_each(batch: Batch) -> torch.Tensor:
+    """Say of each of a batch's tokens that carry loss which of its rows it stands in."""
+    rows, places = batch.learn[:, 1:].nonzero(as_tuple=True)
+    if batch.positions is None:
+        return rows
+    numbers = torch.arange(len(batch.lengths), device=places.device)
+    return numbers.repeat_interleave(torch.tensor(batch.lengths, device=places.device))[places + 1]
 
 
 def mean_loss(model: Any, rows: list[Row], batch_size: int, stop: StopSignal) -> float:
@@ -71,6 +83,18 @@ def mean_quality(model: Any, rows: list[Row], batch_size: int, stop: StopSignal)
     finally:
         model.train(training)
     return Quality(loss / tokens, right / tokens) if tokens else Quality(math.nan, math.nan)
+
+
+def _before_the_head(model: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return what the output head would get for the tokens that carry loss, and these tokens."""
+    hidden: list[torch.Tensor] = []
+
+    def keep(_: nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        hidden.append(args[0][0])
+        return (args[0][:, :1], *args[1:])  # the head has to give something
+
+    _, targets = _predictions(model, batch, keep)
+    return hidden[0], targets
 
 
 def _autocast(model: Any, batch: Batch) -> torch.autocast:

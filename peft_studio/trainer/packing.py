@@ -1,7 +1,7 @@
 """Packing: rows one behind the other instead of side by side, without padding, and none sees another."""
 
 import math
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -43,7 +43,7 @@ AttentionInterface.register(ATTENTION, _row_by_row)
 ALL_MASK_ATTENTION_FUNCTIONS.register(ATTENTION, _no_mask)  # pyright: ignore[reportArgumentType]
 
 
-def pack(rows: list[Row], device: torch.device | str = "cpu") -> Batch:
+def pack(rows: Sequence[Row], device: torch.device | str = "cpu") -> Batch:
     """Put rows one behind the other; each one's positions begin at 0, and nothing predicts its first token."""
     lengths = tuple(len(row.ids) for row in rows)
     ids = torch.cat([torch.from_numpy(row.ids) for row in rows])
@@ -70,7 +70,7 @@ def rows_apart(model: Any, batch: Batch) -> Generator[None]:
         config._attn_implementation = before
 
 
-def can_pack(model: Any, rows: list[Row], config: TrainingConfig) -> bool:
+def can_pack(model: Any, rows: Sequence[Row], config: TrainingConfig) -> bool:
     """
     Say whether packing gives the same losses on this model, by trying it out on two rows.
 

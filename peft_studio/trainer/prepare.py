@@ -1,21 +1,28 @@
 """The data set of a job: read, divided, tokenized; from the cache where that was done before."""
 
+from typing import Any
+
 from peft_studio import datasets
 from peft_studio.config import LongRows, TrainingConfig
 from peft_studio.datasets import Example
 from peft_studio.errors import InvalidConfig
 from peft_studio.plan import Plan
-from peft_studio.trainer.data import Encoded, encode
+from peft_studio.trainer.data import Encoded
 from peft_studio.trainer.model import Base
+from peft_studio.trainer.objectives.criterion import Criterion
 from peft_studio.trainer.render import Renderer
 from peft_studio.trainer.report import Reporter
 from peft_studio.trainer.token_cache import TokenCache, cache_key
 
+Parts = tuple[Encoded[Any], Encoded[Any]]
 
-def prepare(config: TrainingConfig, plan: Plan | None, base: Base, report: Reporter) -> tuple[Encoded, Encoded]:
+
+def prepare(
+    config: TrainingConfig, plan: Plan | None, base: Base, criterion: Criterion[Any], report: Reporter
+) -> Parts:
     """Read, divide and tokenize the data set: rows to train on, and rows held out."""
     limit = base.longest(config.max_length, config.virtual_tokens)
-    content = datasets.content_hash(plan.dataset.path if plan else config.dataset_path, config.columns)
+    content = content_of(config, plan)
     require_unchanged(content, plan)
     cache, key = TokenCache.from_environment(), cache_key(content, config, base, limit)
     encoded = cache.load(key) if cache else None
@@ -23,11 +30,8 @@ def prepare(config: TrainingConfig, plan: Plan | None, base: Base, report: Repor
         report.log("The rows were tokenized by an earlier job.")
     else:
         train, held_out = read_examples(config, plan)
-        renderer = Renderer(base.tokenizer, train[0].format)
-        encoded = (
-            encode(train, base, renderer, limit, config.long_rows),
-            encode(held_out, base, renderer, limit, config.long_rows),
-        )
+        renderer = Renderer(base.tokenizer, train[0].layout)
+        encoded = criterion.encode(train, renderer, limit), criterion.encode(held_out, renderer, limit)
         if cache and encoded[0].rows:
             cache.save(key, encoded)
     _tell(config, encoded, limit, report)
@@ -36,12 +40,17 @@ def prepare(config: TrainingConfig, plan: Plan | None, base: Base, report: Repor
 
 def read_examples(config: TrainingConfig, plan: Plan | None) -> tuple[list[Example], list[Example]]:
     """Read the data set and divide it into rows to train on and rows held out."""
-    path = plan.dataset.path if plan else config.dataset_path
     if plan:
-        require_unchanged(datasets.content_hash(path, config.columns), plan)
-    everything = list(datasets.examples(path, config.columns))
+        require_unchanged(content_of(config, plan), plan)
+    path = plan.dataset.path if plan else config.dataset_path
+    everything = list(datasets.examples(path, config.columns, config.objective))
     train, held_out = datasets.split_rows(len(everything), config.validation_split, config.seed)
     return [everything[i] for i in train], [everything[i] for i in held_out]
+
+
+def content_of(config: TrainingConfig, plan: Plan | None) -> str:
+    """Hash what the data set holds now."""
+    return datasets.content_hash(plan.dataset.path if plan else config.dataset_path, config.columns, config.objective)
 
 
 def require_unchanged(content: str, plan: Plan | None) -> None:
@@ -54,7 +63,7 @@ def require_unchanged(content: str, plan: Plan | None) -> None:
         )
 
 
-def _tell(config: TrainingConfig, encoded: tuple[Encoded, Encoded], limit: int, report: Reporter) -> None:
+def _tell(config: TrainingConfig, encoded: Parts, limit: int, report: Reporter) -> None:
     """Say what became of the rows; raises ``InvalidConfig`` where none is left to train on."""
     truncated, dropped, split = (
         sum(getattr(part, name) for part in encoded) for name in ("truncated", "dropped", "split")

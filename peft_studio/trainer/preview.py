@@ -63,7 +63,7 @@ def preview(request: PreviewRequest) -> DatasetPreview:
     )
     base = read_base(config, None)
     limit = base.longest(request.max_length)
-    rows = list(_first(datasets.examples(request.path)))
+    rows = [text for example in _first(datasets.examples(request.path)) for text in example.texts]
     survey, samples = _Survey(limit), list[Sample]()
     for example, whole in zip(rows, tokenize(rows, base, Renderer(base.tokenizer, rows[0].format)), strict=True):
         survey.add(example, whole)

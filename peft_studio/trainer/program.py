@@ -6,6 +6,7 @@ The trainer's page: configuration, data, model, adapter, fit, save.
 
 import hashlib
 import os
+from typing import Any
 
 import torch
 from pydantic import ValidationError
@@ -22,10 +23,12 @@ from peft_studio.trainer.fit import Training
 from peft_studio.trainer.layers import require_names, skeleton
 from peft_studio.trainer.memory import compute_again, require_checkpointing
 from peft_studio.trainer.model import device, load_base, read_base, require_quantization
+from peft_studio.trainer.objectives import criterion_of
 from peft_studio.trainer.optimizer import require_optimizer
 from peft_studio.trainer.outcome import attempt
 from peft_studio.trainer.plain_lora import starting_factors
 from peft_studio.trainer.prepare import prepare
+from peft_studio.trainer.reference import ask_base
 from peft_studio.trainer.report import Reporter
 from peft_studio.trainer.save import save_adapter, summarize
 from peft_studio.trainer.schedule import Schedule
@@ -55,17 +58,24 @@ def train(run: RunDir, stop: StopSignal) -> None:
     require_checkpointing(shape, config)
     if unused := unused_fields(config):
         report.log(f"{config.algorithm} makes no use of {' and '.join(unused)}.")
-    rows, held_out = prepare(config, plan, base, report)
+    criterion = criterion_of(config, base)
+    if config.dropout and not config.aim.dropout:
+        report.log(f"Dropout is off: {config.objective} compares likelihoods.")
+    rows, held_out = prepare(config, plan, base, criterion, report)
     stop.check()
-    settings = adapter_config(config, base, shape, Schedule.of(config, len(rows.rows)).total)
-    model = add_adapter(load_base(base, config), settings, base, config)
+    schedule, made_for = Schedule.of(config, len(rows.rows)), purpose(config, rows)
+    settings = adapter_config(config, base, shape, schedule.total)
+    bare = load_base(base, config)
+    if criterion.needs_reference:
+        rows, held_out = ask_base(run, bare, criterion, (rows, held_out), schedule, made_for, report, stop)
+    model = add_adapter(bare, settings, base, config)
     if config.gradient_checkpointing:
         compute_again(model)
     start = starting_factors(model) if config.method.moves_base else None
     stop.check()
 
-    checkpoints = Checkpoints(run, purpose(config, rows), report)
-    training = Training(model, rows.rows, held_out.rows, config, checkpoints, report, stop)
+    checkpoints = Checkpoints(run, made_for, report)
+    training = Training(model, rows.rows, held_out.rows, criterion, config, checkpoints, report, stop)
     progress = training.run()
 
     save_adapter(run, model, base.tokenizer, start)
@@ -86,7 +96,7 @@ def read_job(run: RunDir) -> tuple[TrainingConfig, Plan | None]:
         ) from error
 
 
-def purpose(config: TrainingConfig, rows: Encoded) -> str:
+def purpose(config: TrainingConfig, rows: Encoded[Any]) -> str:
     """What a checkpoint has to be made for to be of use: this configuration and these tokens."""
     # Defaults left out, so that a field that a new version adds makes no difference.
     settings = config.model_dump_json(exclude_defaults=True)

@@ -8,7 +8,7 @@ from jinja2 import TemplateError
 from peft_studio.conversations import Message, Tool
 from peft_studio.datasets import Example
 from peft_studio.errors import InvalidConfig
-from peft_studio.plan import RowFormat
+from peft_studio.row_formats import RowFormat
 
 Span = tuple[int, int]
 Turn = dict[str, Any]
@@ -55,7 +55,7 @@ class Renderer:
         """Lay out a training row."""
         try:
             if not self.literal:
-                return self._conversation(_turns(example), example.tools)
+                return self._conversation(_turns(example), example.tools, example.given)
             before = self._literal_prompt(example)
             text = before + (example.text or example.completion)
             return Rendered(text, [(len(before), len(text))])
@@ -77,7 +77,8 @@ class Renderer:
             example, asked = prompt, _question(prompt)
         if not self.literal:
             turns = _turns(example)
-            first = next((i for i, turn in enumerate(turns) if turn["role"] == "assistant"), len(turns))
+            answers = (i for i, turn in enumerate(turns) if i >= example.given and turn["role"] == "assistant")
+            first = next(answers, len(turns))
             return self._render(turns[:first], example.tools, ask=True), asked
         if self.format is RowFormat.TEXT:
             return asked, asked
@@ -99,11 +100,11 @@ class Renderer:
         parts += [f"### Input:\n{example.input}"] if example.input else []
         return "\n\n".join([*parts, "### Response:\n"])
 
-    def _conversation(self, turns: list[Turn], tools: Tools = ()) -> Rendered:
+    def _conversation(self, turns: list[Turn], tools: Tools = (), given: int = 0) -> Rendered:
         text = self._render(turns, tools)
         answers: list[Span] = []
         for i, turn in enumerate(turns):
-            if turn["role"] == "assistant":
+            if turn["role"] == "assistant" and i >= given:
                 span = self._span_by_prefixes(text, turns, i, tools) or self._span_by_marker(text, turns, i, tools)
                 if span is None:
                     raise ValueError(_CANNOT_TELL)
@@ -169,10 +170,14 @@ def _question(example: Example) -> str:
     """What a row asks, as people read it; of plain text its beginning."""
     match example.format:
         case RowFormat.MESSAGES:
-            return next((message.content for message in example.messages if message.role == "user"), "")
+            turns = example.messages[: example.given] or example.messages
+            asked = [message.content for message in turns if message.role == "user"] or [""]
+            return asked[-1 if example.given else 0]
         case RowFormat.INSTRUCTION:
             return f"{example.prompt}\n\n{example.input}" if example.input else example.prompt
         case RowFormat.PROMPT_COMPLETION:
             return example.prompt
+        case RowFormat.PREFERENCE | RowFormat.UNPAIRED_PREFERENCE:
+            return _question(example.texts[0])
         case RowFormat.TEXT:
             return example.text[: min(200, len(example.text) // 2)] or example.prompt

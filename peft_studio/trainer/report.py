@@ -3,6 +3,7 @@
 import errno
 import os
 import sys
+from collections.abc import Mapping
 
 from peft_studio.events import Event, Failure, Log, LogLevel, Metrics
 from peft_studio.run_dir import RunDir
@@ -37,12 +38,13 @@ class Reporter:
         if line is not None:
             self.log(line)
 
-    def evaluation(self, step: int, epoch: float, loss: float) -> None:
-        """Report the loss on held-out rows."""
+    def evaluation(self, step: int, epoch: float, loss: float, more: Mapping[str, float]) -> None:
+        """Report the loss on held-out rows, and what else was measured on them."""
         if step <= self._evaluated:
             return
         self._evaluated = step
-        self._append(Metrics(job_id=self._run.job_id, metrics={"step": step, "epoch": epoch, "eval_loss": loss}))
+        told = {"step": step, "epoch": epoch, "eval_loss": loss, **{f"eval_{name}": more[name] for name in more}}
+        self._append(Metrics(job_id=self._run.job_id, metrics=told))
         self.log(f"Step {step}, loss on held-out rows: {loss:.4f}")
 
     def log(self, message: str, level: LogLevel = "INFO") -> None:

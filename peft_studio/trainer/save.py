@@ -49,7 +49,9 @@ def _store_plainly(folder: Path, model: Any, start: Weights) -> None:
     safetensors.torch.save_file(plain_weights(weights, start), folder / WEIGHTS, {"format": "pt"})
 
 
-def summarize(progress: Progress, model: Any, train: Encoded, held_out: Encoded, epochs: float) -> TrainingSummary:
+def summarize(
+    progress: Progress, model: Any, train: Encoded[Any], held_out: Encoded[Any], epochs: float
+) -> TrainingSummary:
     """Say what training did."""
     return TrainingSummary(
         total_steps=progress.step,
@@ -57,6 +59,7 @@ def summarize(progress: Progress, model: Any, train: Encoded, held_out: Encoded,
         final_loss=progress.loss,
         best_loss=progress.loss if progress.best_loss is None else progress.best_loss,
         eval_loss=progress.eval_loss,
+        eval_metrics=progress.eval_metrics,
         train_rows=len(train.rows),
         held_out_rows=len(held_out.rows),
         tokens=progress.tokens,

@@ -4,6 +4,7 @@ import hashlib
 import os
 import time
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -14,13 +15,13 @@ from safetensors import SafetensorError, safe_open
 
 from peft_studio.config import TrainingConfig
 from peft_studio.trainer import TRAINER_VERSION
-from peft_studio.trainer.data import Encoded, Row
+from peft_studio.trainer.data import Encoded, Group, Row
 from peft_studio.trainer.model import Base
 
 DATA_DIR = "PEFT_STUDIO_DATA_DIR"  # a studio's; a trainer that was started by hand keeps nothing
 MOST_BYTES = 4 << 30
 COUNTS = ("truncated", "dropped", "split")
-Parts = tuple[Encoded, Encoded]
+Parts = tuple[Encoded[Any], Encoded[Any]]
 
 
 class TokenCache:
@@ -94,7 +95,16 @@ def cache_key(content: str, config: TrainingConfig, base: Base, limit: int) -> s
     """Hash all that decides which tokens a data set comes to."""
     tokenizer = base.tokenizer
     told = (
-        *(TRAINER_VERSION, content, config.columns, config.long_rows, config.validation_split, config.seed, limit),
+        *(
+            TRAINER_VERSION,
+            content,
+            config.objective,
+            config.columns,
+            config.long_rows,
+            config.validation_split,
+            config.seed,
+            limit,
+        ),
         *(tokenizer.backend_tokenizer.to_str(), tokenizer.chat_template, tokenizer.special_tokens_map, base.end),
     )
     return hashlib.sha256(repr(told).encode()).hexdigest()
@@ -105,17 +115,38 @@ def _written(parts: Parts) -> bytes:
     known: dict[str, str] = {}
     for name, part in zip(("train", "held_out"), parts, strict=True):
         empty = [np.empty(0, dtype=np.int64)]
-        tensors[f"{name}.ids"] = np.concatenate([row.ids for row in part.rows] or empty).astype(np.int32)
-        tensors[f"{name}.learn"] = np.concatenate([row.learn for row in part.rows] or empty).astype(np.bool_)
-        tensors[f"{name}.lengths"] = np.array([len(row.ids) for row in part.rows], dtype=np.int64)
+        texts: list[Row] = [text for item in part.rows for text in item.texts]
+        tensors[f"{name}.ids"] = np.concatenate([text.ids for text in texts] or empty).astype(np.int32)
+        tensors[f"{name}.learn"] = np.concatenate([text.learn for text in texts] or empty).astype(np.bool_)
+        tensors[f"{name}.lengths"] = np.array([len(text.ids) for text in texts], dtype=np.int64)
+        groups: list[Group] = [item for item in part.rows if isinstance(item, Group)]
+        if groups:
+            tensors[f"{name}.texts"] = np.array([len(group.texts) for group in groups], dtype=np.int64)
+            tensors[f"{name}.numbers"] = np.array([len(group.targets) for group in groups], dtype=np.int64)
+            tensors[f"{name}.targets"] = np.concatenate([group.targets for group in groups])
         known |= {f"{name}.{count}": str(getattr(part, count)) for count in COUNTS}
         known[f"{name}.sha256"] = part.fingerprint()
     return safetensors.numpy.save(tensors, known)
 
 
-def _read(name: str, tensors: dict[str, Any], known: dict[str, str]) -> Encoded:
-    ends = np.cumsum(tensors[f"{name}.lengths"])[:-1]
-    ids = np.split(tensors[f"{name}.ids"].astype(np.int64), ends) if len(tensors[f"{name}.lengths"]) else []
-    learn = np.split(tensors[f"{name}.learn"], ends) if ids else []
+def _read(name: str, tensors: dict[str, Any], known: dict[str, str]) -> Encoded[Any]:
+    lengths = tensors[f"{name}.lengths"]
+    ids = _parted(tensors[f"{name}.ids"].astype(np.int64), lengths)
+    learn = _parted(tensors[f"{name}.learn"], lengths)
     counts = {count: int(known[f"{name}.{count}"]) for count in COUNTS}
-    return Encoded([Row(*row) for row in zip(ids, learn, strict=True)], **counts)
+    rows = [Row(*row) for row in zip(ids, learn, strict=True)]
+    if f"{name}.texts" not in tensors:
+        return Encoded(rows, **counts)
+    texts = iter(rows)
+    targets = _parted(tensors[f"{name}.targets"], tensors[f"{name}.numbers"])
+    return Encoded(
+        [
+            Group(tuple(islice(texts, int(count))), numbers)
+            for count, numbers in zip(tensors[f"{name}.texts"], targets, strict=True)
+        ],
+        **counts,
+    )
+
+
+def _parted(values: Any, lengths: Any) -> list[Any]:
+    return np.split(values, np.cumsum(lengths)[:-1]) if len(lengths) else []

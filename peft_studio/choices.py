@@ -1,0 +1,61 @@
+"""What fields of a job can be one of."""
+
+from enum import StrEnum
+
+
+class ModelSource(StrEnum):
+    """Where base models come from."""
+
+    HUGGINGFACE = "huggingface"
+    CIVITAI = "civitai"
+    OLLAMA = "ollama"
+    LOCAL = "local"
+
+
+class Precision(StrEnum):
+    """The number format of the base model's weights and activations; the adapter itself is always float32."""
+
+    AUTO = "auto"
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+
+
+class Bias(StrEnum):
+    """Which biases are trained beside the adapter."""
+
+    NONE = "none"
+    ADAPTED = "adapted"  # those of the layers that are adapted
+    ALL = "all"
+
+
+class Optimizer(StrEnum):
+    """How gradients become changes of the weights."""
+
+    ADAMW = "adamw"
+    ADAMW_8BIT = "adamw_8bit"
+    PAGED_ADAMW = "paged_adamw"
+    PAGED_ADAMW_8BIT = "paged_adamw_8bit"
+    ADAFACTOR = "adafactor"
+    LION = "lion"
+    LION_8BIT = "lion_8bit"
+    SGD = "sgd"
+    MUON = "muon"
+
+
+class LearningRateSchedule(StrEnum):
+    """How the learning rate goes on after it was warmed up."""
+
+    LINEAR = "linear"
+    COSINE = "cosine"
+    POLYNOMIAL = "polynomial"
+    CONSTANT = "constant"
+    CONSTANT_WITH_WARMUP = "constant_with_warmup"
+    WSD = "wsd"
+
+
+class LongRows(StrEnum):
+    """What becomes of rows that are longer than ``max_length``."""
+
+    TRUNCATE = "truncate"
+    DROP = "drop"
+    SPLIT = "split"  # into rows of their own, of which the later ones do not see the earlier

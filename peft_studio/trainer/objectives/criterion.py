@@ -1,0 +1,143 @@
+"""The contract of an objective: how rows become items, what a batch of them loses, how well a model does on them."""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Generic
+
+import torch
+from torch import nn
+
+from peft_studio.config import TrainingConfig
+from peft_studio.datasets import Example
+from peft_studio.trainer.chunked_loss import can_chunk
+from peft_studio.trainer.data import Batch, Encoded, Row, T, batches, collate
+from peft_studio.trainer.model import Base
+from peft_studio.trainer.packing import can_pack, pack, rows_apart
+from peft_studio.trainer.render import Renderer
+from peft_studio.trainer.stop import StopSignal
+
+
+class Tally:
+    """Means of numbers that come in batches."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, tuple[float, int]] = {}
+
+    def add(self, name: str, values: torch.Tensor) -> None:
+        """Count values in; none is no value."""
+        if values.numel():
+            total, count = self._sums.get(name, (0.0, 0))
+            self._sums[name] = total + values.detach().double().sum().item(), count + values.numel()
+
+    def means(self) -> dict[str, float]:
+        """Return the mean of each number."""
+        return {name: total / count for name, (total, count) in self._sums.items()}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """How well a model does on rows: its loss, of which less is better, and what else there is to say."""
+
+    loss: float
+    accuracy: float | None = None
+    perplexity: float | None = None
+    metrics: dict[str, float] = field(default_factory=dict[str, float])
+
+    def told(self) -> dict[str, float]:
+        """All but the loss, by name."""
+        named = {"accuracy": self.accuracy, "perplexity": self.perplexity}
+        return {name: value for name, value in named.items() if value is not None} | self.metrics
+
+
+class Criterion(ABC, Generic[T]):
+    """
+    One objective, for one job.
+
+    The training loop knows nothing else of it. In the order in which it is asked: ``encode`` rows, ``look_at_base``
+    before there is an adapter, ``begin`` with the model that is trained; then, each step, ``begin_step`` and the
+    ``loss`` of each batch, which ``laid_out`` makes of items.
+    """
+
+    needs_reference = False  # whether it is measured against what the base model makes of the rows
+    _frozen_head = False  # whether chunks take an output head that is not trained
+
+    def __init__(self, config: TrainingConfig, base: Base):
+        self._config, self._base = config, base
+        self._packs, self._chunk = False, 0
+
+    @abstractmethod
+    def encode(self, examples: Sequence[Example], renderer: Renderer, limit: int) -> Encoded[T]:
+        """Make items of rows, none of whose texts is longer than ``limit`` tokens."""
+
+    def with_reference(self, model: Any, items: Sequence[T], stop: StopSignal) -> list[T]:
+        """Add what the base model, which has no adapter yet, makes of the items."""
+        return list(items)
+
+    def begin(self, model: Any, items: Sequence[T]) -> None:
+        """Find out how texts can be laid out for this model."""
+        texts = [text for item in items for text in item.texts]
+        self._packs = can_pack(model, texts, self._config)
+        self._chunk = self._config.loss_chunk_tokens if can_chunk(model, texts[0], frozen=self._frozen_head) else 0
+        if not self._config.aim.dropout:
+            for module in model.modules():
+                if isinstance(module, nn.Dropout):
+                    module.p = 0.0
+
+    @property
+    def packs(self) -> bool:
+        """Whether texts are laid out one behind the other."""
+        return self._packs
+
+    @contextmanager
+    def laid_out(self, model: Any, items: Sequence[T]) -> Generator[Batch]:
+        """Lay out the texts of some items for the model, for as long as it computes forwards and backwards."""
+        with self.spread(model, [text for item in items for text in item.texts]) as batch:
+            yield batch
+
+    @contextmanager
+    def spread(self, model: Any, texts: Sequence[Row]) -> Generator[Batch]:
+        """Lay out texts, one behind the other or side by side."""
+        batch = (pack if self._packs else collate)(texts, model.device)
+        with rows_apart(model, batch):
+            yield batch
+
+    def begin_step(self, model: Any, items: Sequence[T], stop: StopSignal) -> Sequence[T]:
+        """Do what has to be done for all of a step's batches, and return what the step trains on."""
+        return items
+
+    @abstractmethod
+    def loss(self, model: Any, batch: Batch, items: Sequence[T], step: Sequence[T], tally: Tally) -> torch.Tensor:
+        """Return a batch's share in the loss of the whole ``step``, and count what there is to report."""
+
+    def measure(self, model: Any, items: Sequence[T], batch_size: int, stop: StopSignal) -> Measured:
+        """Measure a model on rows, dropout off. Raises ``Stopped`` where a stop is asked for."""
+        if not items:
+            return Measured(math.nan)
+        tally, loss = Tally(), 0.0
+        with evaluating(model):
+            step = self.begin_step(model, items, stop)
+            for some in batches(step, batch_size, by_length=True):
+                stop.check()
+                with self.laid_out(model, some) as batch:
+                    loss += self.loss(model, batch, some, step, tally).item()
+        metrics = self.report(tally)
+        return Measured(loss, accuracy=metrics.pop("accuracy", None), metrics=metrics)
+
+    def report(self, tally: Tally) -> dict[str, float]:
+        """Say what the batches of a step, or of held-out rows, came to."""
+        return tally.means()
+
+
+@contextmanager
+def evaluating(model: Any) -> Generator[None]:
+    """Compute without dropout and gradients."""
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(training)
