@@ -42,7 +42,7 @@ class Metrics(_Message):
 
     ``metrics`` always holds ``step`` and ``epoch``; training steps add ``loss`` (mean over the tokens that
     carry loss), ``learning_rate``, ``grad_norm``, ``tokens_per_second``, ``total_steps``;
-    evaluations add ``eval_loss``.
+    evaluations add ``eval_loss`` and ``eval_accuracy``. Objectives beside sft add what they measure, by TRL's names.
     """
 
     type: Literal["metrics"] = "metrics"

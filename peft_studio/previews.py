@@ -17,7 +17,7 @@ class Token(BaseModel):
 
 class Sample(BaseModel):
     """
-    One row as the model sees it.
+    One text of a row as the model sees it; a row of preferences has several, the chosen one first.
 
     The texts of the tokens, one behind the other, are ``text``, and special tokens that are added to it.
     """

@@ -93,3 +93,24 @@ def make_run(folder: Path, model: Path, dataset: Path, **config: Any) -> RunDir:
     run = RunDir(folder)
     run.write("config.json", TrainingConfig(**{**settings, **config}))
     return run
+
+
+def preferences(count: int, seed: int = 0) -> list[dict[str, Any]]:
+    """Pairs of answers; the chosen ones speak of other things than the rejected ones."""
+    words = random.Random(seed)
+    return [
+        {
+            "prompt": f"<s>{sentence(words)}",
+            "chosen": " " + " ".join(words.choices(["the", "red", "cat", "sleeps"], k=words.randint(2, 8))),
+            "rejected": " " + " ".join(words.choices(["a", "blue", "dog", "runs"], k=words.randint(2, 8))),
+        }
+        for _ in range(count)
+    ]
+
+
+def verdicts(count: int, seed: int = 0) -> list[dict[str, Any]]:
+    """Answers that are good or bad, each by itself, by turns."""
+    return [
+        {"prompt": row["prompt"], "completion": row["rejected" if i % 2 else "chosen"], "label": i % 2 == 0}
+        for i, row in enumerate(preferences(count, seed))
+    ]

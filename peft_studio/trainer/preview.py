@@ -9,7 +9,7 @@ its tokenizer and configuration are read.
 
 import hashlib
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import redirect_stdout
 from itertools import islice
 
@@ -37,16 +37,16 @@ class _Survey:
         self.duplicates: list[int] = []
         self.empty: list[int] = []
 
-    def add(self, example: Example, whole: Tokenized) -> None:
-        """Look at a row."""
-        row = whole.cut(self._limit)
+    def add(self, example: Example, texts: Sequence[Tokenized]) -> None:
+        """Look at a row, of which the model reads one text or several."""
+        rows = [whole.cut(self._limit) for whole in texts]
         self.rows += 1
-        self.tokens += len(row.ids)
-        self.supervised += row.supervised
-        self.truncated += len(whole.ids) > self._limit
-        if not row.supervised:
+        self.tokens += sum(len(row.ids) for row in rows)
+        self.supervised += sum(row.supervised for row in rows)
+        self.truncated += any(len(whole.ids) > self._limit for whole in texts)
+        if not all(row.supervised for row in rows):
             self.empty.append(example.number)
-        digest = hashlib.sha256(whole.rendered.text.encode()).digest()
+        digest = hashlib.sha256("\0".join(whole.rendered.text for whole in texts).encode()).digest()
         if digest in self._seen:
             self.duplicates.append(example.number)
         self._seen.add(digest)
@@ -63,12 +63,14 @@ def preview(request: PreviewRequest) -> DatasetPreview:
     )
     base = read_base(config, None)
     limit = base.longest(request.max_length)
-    rows = [text for example in _first(datasets.examples(request.path)) for text in example.texts]
+    rows = list(_first(datasets.examples(request.path)))
     survey, samples = _Survey(limit), list[Sample]()
-    for example, whole in zip(rows, tokenize(rows, base, Renderer(base.tokenizer, rows[0].format)), strict=True):
-        survey.add(example, whole)
-        if len(samples) < request.limit:
-            samples.append(_sample(example, whole, base, limit))
+    whole = tokenize((text for row in rows for text in row.texts), base, Renderer(base.tokenizer, rows[0].layout))
+    for place, example in enumerate(rows):
+        texts = list(islice(whole, len(example.texts)))
+        survey.add(example, texts)
+        if place < request.limit:
+            samples += [_sample(example, text, base, limit) for text in texts]
     return DatasetPreview(
         base_model=request.base_model,
         samples=samples,

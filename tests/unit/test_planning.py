@@ -80,6 +80,21 @@ def test_a_plan_says_what_the_job_stands_on(measured: Settings, basics: dict[str
     assert plan.model_validate_json(plan.model_dump_json()) == plan
 
 
+def test_rows_have_to_be_those_of_the_objective(
+    studio_settings: Settings, basics: dict[str, Any], tmp_path: Path
+) -> None:
+    error = refusal(studio_settings, **basics, objective="dpo")
+    assert error.details["field"] == "dataset_path"
+    assert error.details["row"] == 1
+    assert "prompt_completion; the objective dpo takes chosen and rejected" in error.message
+    pair = {"prompt": "Hello", "chosen": "World", "rejected": "Void"}
+    (tmp_path / "pairs.jsonl").write_text(json.dumps(pair) + "\n")
+    basics["dataset_path"] = str(tmp_path / "pairs.jsonl")
+    assert "is laid out as preference; the objective sft takes" in refusal(studio_settings, **basics).message
+    plan = make_plan(TrainingConfig(**basics, objective="orpo"), studio_settings)
+    assert (plan.dataset.format, plan.dataset.conversational) == (RowFormat.PREFERENCE, False)
+
+
 def test_without_measurements_the_duration_is_unknown(studio_settings: Settings, basics: dict[str, Any]) -> None:
     assert make_plan(TrainingConfig(**basics, algorithm="qlora"), studio_settings).estimated_duration_minutes is None
 
@@ -304,6 +319,8 @@ DECISIVE: list[dict[str, Any]] = [
     {"loss_chunk_tokens": 0},
     {"group_by_length": False},
     {"columns": {"prompt": "question"}},
+    {"objective": "dpo"},
+    {"objective": "dpo", "objective_options": {"beta": 0.2}},
     {"seed": 5},
 ]
 

@@ -1,0 +1,54 @@
+"""Jobs of every objective that are small enough to be trained in a test."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+from peft_studio.events import Metrics
+from peft_studio.jobs import Evaluation
+from peft_studio.run_dir import RunDir
+from peft_studio.trainer import evaluate
+from peft_studio.trainer.outcome import DONE
+from peft_studio.trainer.program import run as train
+from peft_studio.trainer.stop import StopSignal
+from tests.tiny import make_run, preferences, verdicts, write_rows
+
+ROWS: dict[str, list[dict[str, Any]]] = {
+    "dpo": preferences(30),
+    "orpo": preferences(30),
+    "simpo": preferences(30),
+    "kto": verdicts(30),
+}
+OPTIONS: dict[str, dict[str, Any]] = {"orpo": {"beta": 2.0}}
+CLOCK = ("tokens_per_second",)
+
+
+def job(folder: Path, model: Path, objective: str, **config: Any) -> RunDir:
+    rows = write_rows(folder / "rows.jsonl", ROWS[objective])
+    settings: dict[str, Any] = {"validation_split": 0.2, "num_epochs": 2, "batch_size": 4}
+    settings["objective_options"] = OPTIONS.get(objective, {})
+    return make_run(folder / "run", model, rows, objective=objective, **settings | config)
+
+
+def trained(run: RunDir) -> RunDir:
+    assert train(run, StopSignal()) == DONE, run.read_failure()
+    return run
+
+
+def evaluated(run: RunDir) -> Evaluation:
+    assert evaluate.run(run, run.adapter) == DONE, run.read_failure()
+    evaluation = run.read_evaluation()
+    assert evaluation is not None
+    return evaluation
+
+
+def reported(run: RunDir) -> list[dict[str, float]]:
+    """What each step and each look at the held-out rows said, without what depends on the clock."""
+    found = [event.metrics for _, event in run.events() if isinstance(event, Metrics)]
+    return [{name: value for name, value in each.items() if name not in CLOCK} for each in found]
+
+
+def stored(run: RunDir) -> dict[str, torch.Tensor]:
+    return load_file(run.adapter / "adapter_model.safetensors")
