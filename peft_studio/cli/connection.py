@@ -1,9 +1,12 @@
 """Which studio a command talks to, and with which key."""
 
+import fcntl
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
@@ -25,10 +28,11 @@ class Remembered(BaseModel):
 
 @dataclass(frozen=True)
 class Address:
-    """A studio and a key to it."""
+    """A studio and a key to it; ``own_key`` is the file of the key, where this command line had it made for itself."""
 
     url: str
     api_key: str
+    own_key: Path | None = None
 
 
 def find(url: str | None, key_file: Path | None) -> Address:
@@ -51,7 +55,8 @@ def find(url: str | None, key_file: Path | None) -> Address:
     if remembered and remembered.url == wanted:
         return Address(wanted, remembered.api_key)
     if here == wanted:
-        return Address(wanted, _key_here())
+        file = _data_dir() / "secrets" / "command-line"
+        return Address(wanted, _key_in(file), file)
     raise AuthenticationFailed(f"There is no API key for {wanted}.", hint=LOGIN)
 
 
@@ -110,20 +115,47 @@ def _studio_here() -> str | None:
         return None
 
 
-def _key_here() -> str:
+def _key_in(file: Path) -> str:
     """Return this command line's own key to the studio of this machine; the first time, have it made."""
-    path = _data_dir() / "secrets" / "command-line"
     try:
-        return path.read_text().strip()
-    except OSError:
-        pass
+        if file.exists():
+            return file.read_text().strip()
+        with _alone_in(file.parent):
+            if not file.exists():
+                _write_secret(file, _new_key())
+            return file.read_text().strip()
+    except OSError as error:
+        raise AuthenticationFailed(f"The key in {file} cannot be kept: {error.strerror}.", hint=LOGIN) from None
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Generator[None]:
+    """Have several commands that begin at the same time go in one by one."""
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
+
+
+def _new_key() -> str:
     name = f"command-line-{uuid4().hex[:8]}"
     words = ["keys", "create", name, "--data-dir", str(_data_dir())]
     made = subprocess.run([sys.executable, "-m", "peft_studio.cli", *words], capture_output=True, text=True)
     if made.returncode or not (key := made.stdout.strip()):
-        raise AuthenticationFailed("There is no API key for the studio of this machine.", hint=LOGIN)
-    _write_secret(path, key)
+        said = made.stderr.strip().removeprefix("peft-studio: ")
+        raise AuthenticationFailed(f"No API key to the studio of this machine could be made: {said}", hint=LOGIN)
     return key
+
+
+def forget(own_key: Path) -> AuthenticationFailed:
+    """Drop a key of this command line's own that does not hold any more; the next command has another one made."""
+    own_key.unlink(missing_ok=True)
+    return AuthenticationFailed(
+        "This command line's own key to the studio does not hold any more.",
+        hint="Run the command again: it gets a new key.",
+    )
 
 
 def _write_secret(path: Path, text: str) -> None:

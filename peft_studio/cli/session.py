@@ -13,9 +13,10 @@ import typer
 from pydantic import BaseModel
 from rich.console import Console
 
-from peft_studio.cli.connection import find
+from peft_studio.cli.connection import Address, find, forget
 from peft_studio.cli.exits import INTERRUPTED
 from peft_studio.client import Client
+from peft_studio.errors import AuthenticationFailed, CredentialRefused
 
 P = ParamSpec("P")
 
@@ -38,14 +39,21 @@ class Session:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        if "client" in vars(self):
-            self.client.close()
+        if "client" not in vars(self):
+            return
+        self.client.close()
+        refused = isinstance(error, AuthenticationFailed) and not isinstance(error, CredentialRefused)
+        if refused and (file := self._address.own_key):
+            raise forget(file) from None
 
     @cached_property
     def client(self) -> Client:
         """The connection to the studio."""
-        address = find(self._url, self._key_file)
-        return Client(address.url, address.api_key)
+        return Client(self._address.url, self._address.api_key)
+
+    @cached_property
+    def _address(self) -> Address:
+        return find(self._url, self._key_file)
 
     def show(self, answer: BaseModel | Sequence[BaseModel], as_text: Callable[[], object]) -> None:
         """Print an answer: as JSON where that is wanted, else as ``as_text`` makes it (a table, or a line)."""

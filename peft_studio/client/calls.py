@@ -9,6 +9,7 @@ of the same answer on an ``AsyncClient``, with the same parameters.
 from __future__ import annotations
 
 import functools
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Generator, Mapping
 from dataclasses import dataclass, field
 from types import MethodType
@@ -70,20 +71,20 @@ class Pause:
 Procedure: TypeAlias = Generator[Call[Any] | Pause, Any, T]
 
 
-class Blocking:
+class Blocking(ABC):
     """A client that returns what an operation comes to."""
 
+    @abstractmethod
     def perform(self, operation: Call[T] | Procedure[T]) -> T:
         """Do what an operation describes."""
-        raise NotImplementedError
 
 
-class Awaited:
+class Awaited(ABC):
     """A client that returns a coroutine of what an operation comes to."""
 
+    @abstractmethod
     async def perform(self, operation: Call[T] | Procedure[T]) -> T:
         """Do what an operation describes."""
-        raise NotImplementedError
 
 
 class operation(Generic[P, T]):

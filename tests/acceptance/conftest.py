@@ -1,12 +1,17 @@
 """A real studio, started the way users start it."""
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from time import monotonic, sleep
+from urllib.parse import urlsplit
 
 import pytest
 
 from benchmarks.studio import Studio, running_studio
+from tests.acceptance.forwarding import forwarded
+
+PORT = 8000  # the documents name it
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -21,6 +26,17 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
     """One studio for all tests; what a test stops or kills in it must be back when the test ends."""
     with running_studio(tmp_path_factory.mktemp("studio")) as started:
         yield started
+
+
+@pytest.fixture
+def at_the_documents_address(studio: Studio) -> Iterator[None]:
+    """Have the port that examples name lead to the studio, whose own port is another one."""
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(forwarded(PORT, urlsplit(studio.url).port or 0))
+        except OSError as error:
+            pytest.skip(f"port {PORT} of this machine is taken: {error}")
+        yield
 
 
 def eventually(condition: Callable[[], object], seconds: float) -> bool:

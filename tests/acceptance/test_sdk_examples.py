@@ -4,37 +4,22 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 
 from benchmarks.studio import ROOT, Studio
-from tests.acceptance.forwarding import forwarded
 from tests.acceptance.jobs import follow, job, short_job
 from tests.node import NODE
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(300)]
-PORT = 8000  # the examples name it
 Run = Callable[[str, dict[str, Any]], "subprocess.CompletedProcess[str]"]
 TELL = {
     "python": "import json\nprint(json.dumps(status))\n",
     "javascript": "console.log(JSON.stringify(status));\n",
 }
-
-
-@pytest.fixture
-def at_the_documents_address(studio: Studio) -> Iterator[None]:
-    """Have port 8000 lead to the studio, whose own port is another one."""
-    with ExitStack() as stack:
-        try:
-            stack.enter_context(forwarded(PORT, urlsplit(studio.url).port or 0))
-        except OSError as error:
-            pytest.skip(f"port {PORT} of this machine is taken: {error}")
-        yield
 
 
 @pytest.fixture(params=["python", "javascript"])

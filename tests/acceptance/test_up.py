@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from benchmarks.studio import Studio, free_port, running_studio
+from tests.acceptance.command_line import on_this_machine, peft_studio
 from tests.acceptance.conftest import eventually, logs
 from tests.acceptance.jobs import part
 
@@ -20,16 +21,6 @@ from tests.acceptance.jobs import part
 READY_SECONDS = 60
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(240)]
 PROGRAMS = {"postgres": "bin/postgres", "prefect": "prefect.server", "worker": "infra.worker", "api": "api.app"}
-
-
-def peft_studio(*words: object, **environment: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [sys.executable, "-m", "peft_studio.cli", *map(str, words)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        env=os.environ | environment,
-    )
 
 
 def process_of(studio: Studio, name: str) -> psutil.Process | None:
@@ -93,8 +84,9 @@ def test_prefects_own_commands_work_with_what_env_prints(studio: Studio) -> None
 
 
 def test_secrets_are_in_files_of_the_owner_and_nowhere_else(studio: Studio) -> None:
+    on_this_machine(studio, "jobs", "list")
     files = list((studio.data_dir / "secrets").iterdir())
-    assert sorted(file.name for file in files) == ["database", "encryption", "prefect"]
+    assert sorted(file.name for file in files) == ["command-line", "database", "encryption", "prefect"]
     for file in [*files, studio.data_dir / "studio.json"]:
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
     secrets = [file.read_text() for file in files]
