@@ -52,7 +52,9 @@ class AdapterForm(Operation):
                 binary, "PEFT's adapter_config.json; by default it is made from metadata and weights."
             ),
         }
-        schema = Schema(type=OpenAPIType.OBJECT, properties=parts, required=["file", "metadata"])
+        schema = Schema(
+            type=OpenAPIType.OBJECT, properties=parts, required=["file", "metadata"], additional_properties=False
+        )
         example = Example(value={"file": "(bytes)", "metadata": '{"base_model": "demo/model", "alpha": 16}'})
         self.request_body = RequestBody(
             {MULTIPART: OpenAPIMediaType(schema, examples={"upload": example})}, required=True

@@ -1,7 +1,9 @@
 """Files of rows in requests: what a request says of one, and how the API's documentation describes it."""
 
+from dataclasses import dataclass
+
 from litestar.enums import RequestEncodingType
-from litestar.openapi.spec import OpenAPIMediaType, Operation, RequestBody, Schema
+from litestar.openapi.spec import OpenAPIMediaType, Operation, Parameter, RequestBody, Schema
 from litestar.openapi.spec.enums import OpenAPIFormat, OpenAPIType
 
 from api import tus
@@ -18,6 +20,7 @@ _FORM = Schema(
         "sha256": Schema(type=OpenAPIType.STRING, description="Of the file: anything else that arrives is refused."),
     },
     required=["file"],
+    additional_properties=False,
 )
 _PIECE = Schema(type=OpenAPIType.STRING, format=OpenAPIFormat.BINARY, description="The next bytes of the file.")
 
@@ -33,12 +36,32 @@ class FileOperation(Operation):
         self.request_body = RequestBody(required=True, content=content)
 
 
-class PieceOperation(Operation):
+_VERSION = Parameter(
+    name="Tus-Resumable",
+    param_in="header",
+    required=True,
+    description="The version of tus that is spoken; another one is refused (412).",
+    schema=Schema(type=OpenAPIType.STRING, enum=[tus.VERSION]),
+)
+
+
+@dataclass
+class TusOperation(Operation):
+    """A route that speaks tus, whose version is looked at ahead of it."""
+
+    def __post_init__(self) -> None:
+        """Describe the header that names it."""
+        self.parameters = [*(self.parameters or []), _VERSION]
+
+
+@dataclass
+class PieceOperation(TusOperation):
     """A route that reads a piece of a file."""
 
     def __post_init__(self) -> None:
         """Describe the request's body."""
-        self.request_body = RequestBody(content={tus.PIECE: OpenAPIMediaType(schema=_PIECE)})
+        super().__post_init__()
+        self.request_body = RequestBody(required=True, content={tus.PIECE: OpenAPIMediaType(schema=_PIECE)})
 
 
 def record_of(

@@ -9,6 +9,7 @@ from litestar.openapi.plugins import OpenAPIRenderPlugin
 from litestar.static_files import create_static_files_router
 
 from api.auth import PUBLIC
+from api.published import published_document
 
 # Only the files of this package are used: Swagger UI, kept fresh. None of its code is imported.
 _FILES = distribution("fastapi-offline").locate_file("fastapi_offline/static")
@@ -49,7 +50,7 @@ class DocumentationPage(OpenAPIRenderPlugin):
 
     def render(self, request: Request[Any, Any, Any], openapi_schema: dict[str, Any]) -> bytes:
         """Write the page, with the document in it."""
-        document = self.render_json(request, openapi_schema).decode()
+        document = self.render_json(request, published_document(request.app)).decode()
         document = document.replace("</", "<\\/")  # nothing in it may end the script
         title = openapi_schema["info"]["title"]
         return _PAGE.format(title=title, assets=_ASSETS, document=document).encode()

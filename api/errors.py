@@ -6,6 +6,7 @@ A WebSocket is closed with 4000 + the status that a request would get.
 
 import logging
 import re
+from collections.abc import Iterable
 from typing import Any, ClassVar
 from uuid import uuid4
 
@@ -36,6 +37,12 @@ class MethodNotAllowed(StudioError):
     """This address does not take this method."""
 
     code = "METHOD_NOT_ALLOWED"
+
+
+class HeadTooLarge(StudioError):
+    """The request's address and headers are too large."""
+
+    code = "HEAD_TOO_LARGE"
 
 
 class UnsupportedMediaType(StudioError):
@@ -82,6 +89,7 @@ class WireError:
         UnsupportedMediaType: 415,
         RangeNotSatisfiable: 416,
         errors.RateLimitExceeded: 429,
+        HeadTooLarge: 431,
         errors.ResourceUnavailable: 503,
     }
 
@@ -93,6 +101,11 @@ class WireError:
     def body(self) -> dict[str, Any]:
         """The error in the contract's shape."""
         return {"error": {"code": self.error.code, "message": self.error.message, "details": self.error.details}}
+
+    def written(self) -> bytes:
+        """Return the body as it goes out."""
+        # Details may hold anything that can be printed, so that a way to say what is wrong never fails itself.
+        return msgspec.json.encode(self.body, enc_hook=str)
 
     @property
     def headers(self) -> dict[str, str]:
@@ -131,15 +144,19 @@ def closing(error: Exception, socket: ASGIConnection[Any, Any, Any, Any]) -> tup
 def respond(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
     """Answer a request with an error."""
     wire = translate(error, request)
-    # Details may hold anything that can be printed, so that a way to say what is wrong never fails itself.
-    body = msgspec.json.encode(wire.body, enc_hook=str)
-    return Response(body, status_code=wire.status, headers=wire.headers, media_type=MediaType.JSON)
+    return Response(wire.written(), status_code=wire.status, headers=wire.headers, media_type=MediaType.JSON)
 
 
 async def send_error(error: StudioError, scope: Scope, receive: Receive, send: Send) -> None:
     """Answer a request with an error from within a middleware."""
     request = Request[Any, Any, Any](scope, receive, send)
     await respond(request, error).to_asgi_response(app=None, request=request)(scope, receive, send)
+
+
+def with_head(methods: Iterable[str]) -> list[str]:
+    """Return an address's methods in order; HEAD is taken wherever GET is."""
+    taken = {*methods}
+    return sorted(taken | {"HEAD"} if "GET" in taken else taken)
 
 
 async def read_body(request: Request[Any, Any, Any]) -> None:
@@ -175,7 +192,7 @@ def _told(error: Exception, connection: ASGIConnection[Any, Any, Any, Any]) -> S
             return errors.NotFound()
         case MethodNotAllowedException():
             allowed = (error.headers or {}).get("allow", "").split(", ")
-            return MethodNotAllowed(allowed=sorted(method for method in allowed if method.isupper()))
+            return MethodNotAllowed(allowed=with_head(method for method in allowed if method.isupper()))
         case HTTPException(status_code=413):
             limit = connection.route_handler.resolve_request_max_body_size()
             return errors.PayloadTooLarge(f"The request body must not be larger than {limit} bytes.", limit_bytes=limit)

@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from api.wire import Whole, from_wire
 from infra.job_plans import Planned
@@ -33,12 +35,24 @@ class JobPlan(Whole):
         return cls(**dict(planned.plan), reused_from=planned.reused_from)
 
 
+class _Changes:
+    """Says in the API's document which fields there are to be changed."""
+
+    def __get_pydantic_json_schema__(self, _: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        config = handler.resolve_ref_schema(handler(TrainingConfig.__pydantic_core_schema__))
+        fields = config["properties"].items()  # what is left out stays as it was, so defaults have no meaning here
+        changed = {name: {key: said for key, said in field.items() if key != "default"} for name, field in fields}
+        return {"type": "object", "additionalProperties": False, "properties": changed}
+
+
 class CloneJob(BaseModel):
     """A request to run a job once more, with other settings where they are given."""
 
     model_config = ConfigDict(extra="forbid")
 
-    config: dict[str, Any] = Field(default_factory=dict, description="Fields of the configuration to be different.")
+    config: Annotated[dict[str, Any], _Changes()] = Field(
+        default_factory=dict, description="Fields of the configuration to be different."
+    )
 
     def config_of(self, job: Job) -> TrainingConfig:
         """Return the job's configuration with the changes; raises ``InvalidConfig``."""
@@ -102,3 +116,14 @@ class MetricsHistory(BaseModel):
             job_id=job_id,
             metrics=[StepMetrics.model_validate(event.metrics | {"timestamp": event.timestamp}) for event in events],
         )
+
+
+class StreamedEvent(BaseModel):
+    """One of a job's events, in the form of a Server-Sent Event."""
+
+    id: str = Field(description="The event's cursor, behind which a stream goes on.")
+    event: Literal["status", "metrics", "log", "error"] = Field(description="The event's type.")
+    data: str = Field(
+        description="The event as JSON, as the WebSocket sends it.",
+        json_schema_extra={"contentMediaType": "application/json"},
+    )

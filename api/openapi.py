@@ -30,6 +30,7 @@ from api.auth import PUBLIC
 from api.documentation import DocumentationPage
 from api.examples import ERRORS
 from api.idempotency import HEADER, LONGEST_KEY, takes_key
+from api.published import published_document
 from api.wire import ErrorBody
 
 DESCRIPTION = """
@@ -93,12 +94,12 @@ class WithOptionalBody(Operation):
             self.request_body.required = False
 
 
-def streamed(example: str, *errors: int) -> dict[int, Any]:
-    """Describe the answers of a route that sends Server-Sent Events."""
-    answers = documented(ErrorBody, {}, *errors)
+def streamed(event: type[BaseModel], example: str, *errors: int) -> dict[int, Any]:
+    """Describe the answers of a route that sends Server-Sent Events, of which each is such an ``event``."""
+    answers = documented(event, {}, *errors)
     return answers | {
         200: ResponseSpec(
-            data_container=str,
+            data_container=event,
             description="OK",
             media_type="text/event-stream",  # pyright: ignore[reportArgumentType]
             generate_examples=False,
@@ -172,7 +173,7 @@ def _same_for_all(_: Request[Any, Any, Any]) -> str:
 )
 async def openapi_document(request: Request[Any, Any, Any]) -> dict[str, Any]:
     """Return the OpenAPI document."""
-    return request.app.openapi_schema.to_schema()
+    return published_document(request.app)
 
 
 def openapi_config() -> OpenAPIConfig:

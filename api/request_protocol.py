@@ -1,15 +1,20 @@
 """
 Uvicorn's side of a request, with an end to its head, and one for peers that do not read their answer.
 
+What never becomes a request is refused with the same body as all else.
+
     uvicorn --http api.request_protocol:RequestProtocol
 """
 
 import asyncio
+from http import HTTPStatus
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from api.errors import HeadTooLarge, WireError
+from peft_studio.errors import InvalidConfig, StudioError
+
 MOST_HEAD_BYTES = 1 << 16
-_TOO_LARGE = b"The request's address and headers are too large."
 
 
 class RequestProtocol(HttpToolsProtocol):
@@ -41,16 +46,11 @@ class RequestProtocol(HttpToolsProtocol):
         if self._in_head and not self.transport.is_closing():
             self._head_bytes += len(data)
             if self._head_bytes > MOST_HEAD_BYTES:
-                lines = [
-                    b"HTTP/1.1 431 Request Header Fields Too Large",
-                    b"content-type: text/plain; charset=utf-8",
-                    b"content-length: %d" % len(_TOO_LARGE),
-                    b"connection: close",
-                    b"",
-                    _TOO_LARGE,
-                ]
-                self.transport.write(b"\r\n".join(lines))
-                self.transport.close()
+                self._refuse(HeadTooLarge(limit_bytes=MOST_HEAD_BYTES))
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is not HTTP."""
+        self._refuse(InvalidConfig("The request cannot be read.", field="request", issue=msg))
 
     def pause_writing(self) -> None:
         """Take note that a peer has not read what was sent."""
@@ -71,3 +71,17 @@ class RequestProtocol(HttpToolsProtocol):
         if self._unread is not None:
             self._unread.cancel()
             self._unread = None
+
+    def _refuse(self, error: StudioError) -> None:
+        wire = WireError(error)
+        body = wire.written()
+        lines = [
+            f"HTTP/1.1 {wire.status} {HTTPStatus(wire.status).phrase}",
+            "content-type: application/json",
+            f"content-length: {len(body)}",
+            "connection: close",
+            "",
+            "",
+        ]
+        self.transport.write("\r\n".join(lines).encode() + body)
+        self.transport.close()

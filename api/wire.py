@@ -1,5 +1,6 @@
 """Envelopes: what surrounds the domain's own models on the wire, and how models become JSON and back."""
 
+import json
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any, Self
@@ -11,6 +12,7 @@ from api.dependencies import Submission
 from api.issues import invalid_body
 from infra.experiments import CURVES
 from peft_studio.config import Name, TrainingConfig
+from peft_studio.errors import InvalidConfig
 from peft_studio.events import Log
 from peft_studio.experiments import Comparison, Direction, Experiment
 from peft_studio.jobs import Job, JobStatus
@@ -29,6 +31,7 @@ _SHOWN = {
 }
 # Metrics are numbers of one kind inside; the contract shows these as whole ones.
 _COUNTS = {"step", "total_steps"}
+_EXACT = 2**53  # up to here every integer is a number of its own, also as a float
 
 
 class CreateJob(BaseModel):
@@ -114,7 +117,7 @@ class CompareExperiments(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    experiment_ids: list[Name] = Field(min_length=2, max_length=100)
+    experiment_ids: list[Name] = Field(min_length=2, max_length=100, json_schema_extra={"uniqueItems": True})
     metric: Name | None = Field(default=None, description="By which the best is found.")
     direction: Direction | None = Field(default=None, description="Whether more of the metric is better, or less.")
     curves: list[Name] = Field(default=list(CURVES), max_length=10, description="Metrics to show by step.")
@@ -213,11 +216,33 @@ class Wire(PydanticInitPlugin):
 
 
 def from_wire(model: type[BaseModel], value: Any) -> BaseModel:
-    """Make a model of a request's body; raises ``InvalidConfig``, which names each field that is wrong."""
+    """
+    Make a model of a request's body; raises ``InvalidConfig``, which names each field that is wrong.
+
+    Types are taken at their word: ``"8"`` is no number and ``1`` is not true.
+    """
     try:
-        return model.model_validate(value)
+        # As JSON once more, because Pydantic is strict in two ways, and only this one takes a string for an enum.
+        return model.model_validate_json(json.dumps(_whole(value)), strict=True)
     except ValidationError as error:
         raise invalid_body(error, model) from None
+    except RecursionError:
+        raise InvalidConfig(
+            "The request body cannot be read.", field="body", issue="Must not be nested so deeply"
+        ) from None
+
+
+def _whole(value: Any) -> Any:
+    """Write numbers without a fraction as integers: to JSON 8.0 and 8 are one number, to Pydantic they are not."""
+    match value:
+        case dict():
+            return {name: _whole(item) for name, item in value.items()}
+        case list():
+            return [_whole(item) for item in value]
+        case float() if value.is_integer() and abs(value) < _EXACT:
+            return int(value)
+        case _:
+            return value
 
 
 def to_wire(model: BaseModel) -> Any:

@@ -223,8 +223,10 @@ def digest(secret: str) -> str:
 def check_key(name: str, role: str) -> None:
     """Refuse a name or a role that no key can have."""
     if not 1 <= len(name) <= 64 or not name.isprintable() or name != name.strip():
+        issue = "Must have 1 to 64 printable characters, and no blank at either end"
         raise InvalidConfig(
-            "A key's name is 1 to 64 printable characters, no blank at either end.", field="name", issue=repr(name)
+            "A key's name is 1 to 64 printable characters, no blank at either end.", field="name", issue=issue
         )
     if role not in get_args(Role):
-        raise InvalidConfig(f"A key's role is one of {', '.join(get_args(Role))}.", field="role", issue=repr(role))
+        choices = ", ".join(get_args(Role))
+        raise InvalidConfig(f"A key's role is one of {choices}.", field="role", issue=f"Must be one of {choices}")

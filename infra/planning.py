@@ -185,7 +185,8 @@ def _check_output_dir(config: TrainingConfig, settings: Settings) -> None:
     home = settings.data_dir.resolve()
     try:
         target = (home / config.output_dir).resolve()
-    except (OSError, ValueError, RuntimeError):
+        existing = next(place for place in (target, *target.parents) if place.exists())
+    except (OSError, ValueError, RuntimeError):  # of a name that is too long, say
         raise _invalid("output_dir", f"{config.output_dir[:200]!r} is not a path") from None
     if ".." in Path(config.output_dir).parts or target == home or not target.is_relative_to(home):
         raise _invalid(
@@ -194,7 +195,6 @@ def _check_output_dir(config: TrainingConfig, settings: Settings) -> None:
     top = target.relative_to(home).parts[0]
     if top in RESERVED or top.startswith("."):
         raise _invalid("output_dir", f"{top!r} is a folder of the studio's own; name another")
-    existing = next(place for place in (target, *target.parents) if place.exists())
     if not existing.is_dir():
         raise _invalid("output_dir", f"{config.output_dir!r} leads through a file; name a folder")
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic.config import JsonDict
 
 from peft_studio.algorithm_table import METHODS
 from peft_studio.algorithms import Algorithm, Method, Option, Quantization, Targets
@@ -54,6 +55,7 @@ Options = dict[str, bool | int | float | str]
 Rank = Annotated[int, Field(ge=1, le=1024)]
 Alpha = Annotated[float, Field(gt=0, le=4096)]
 MAX_SEED = 2**32 - 1
+_NOT_EMPTY: JsonDict = {"minItems": 1}  # in the API's document; what is said to users is below
 
 
 class TrainingConfig(BaseModel):
@@ -86,12 +88,17 @@ class TrainingConfig(BaseModel):
     target_modules: list[Name] | None = Field(
         default=None,
         description="Names of the layers to adapt; by default all linear layers but the output head.",
+        json_schema_extra=_NOT_EMPTY,
     )
     modules_to_save: list[Module] | None = Field(
-        default=None, description="Modules that are trained whole and stored with the adapter."
+        default=None,
+        description="Modules that are trained whole and stored with the adapter.",
+        json_schema_extra=_NOT_EMPTY,
     )
     layers_to_transform: list[Annotated[int, Field(ge=0, le=10_000)]] | None = Field(
-        default=None, description="Numbers of the transformer blocks to adapt; by default all."
+        default=None,
+        description="Numbers of the transformer blocks to adapt; by default all.",
+        json_schema_extra=_NOT_EMPTY,
     )
     rank_pattern: dict[Module, Rank] = Field(default={}, description="A rank of its own for some layers, by name.")
     alpha_pattern: dict[Module, Alpha] = Field(default={}, description="An alpha of its own for some layers, by name.")
@@ -102,6 +109,7 @@ class TrainingConfig(BaseModel):
         default=None,
         validate_default=True,
         description="Tokens of the vocabulary whose embeddings are trained too.",
+        json_schema_extra=_NOT_EMPTY,
     )
     algorithm_options: Options = Field(
         default={}, description="What only this algorithm knows, by the name it has in PEFT."

@@ -1,5 +1,6 @@
 """Where data sets come from: files, an object store, a hub; and the error that says what is wrong with one."""
 
+import os
 import re
 import shutil
 import stat
@@ -110,7 +111,7 @@ def _look_up(path: str) -> tuple[str, str | None]:
     from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 
     try:
-        found = HfApi().dataset_info(path, timeout=HUB_SECONDS)
+        found = HfApi(endpoint=os.environ.get("HF_ENDPOINT")).dataset_info(path, timeout=HUB_SECONDS)
     except RepositoryNotFoundError:
         raise refuse(
             f"there is no file {path!r} here and no data set of that name on the hub that this studio may read; "

@@ -10,7 +10,7 @@ from litestar.enums import HttpMethod
 from litestar.params import FromPath, HeaderParameter, SkipValidation
 
 from api import examples, tus
-from api.dataset_files import PieceOperation, record_of
+from api.dataset_files import PieceOperation, TusOperation, record_of
 from api.errors import UnsupportedMediaType
 from api.openapi import documented, documented_without_body
 from api.uploads import chunks_of
@@ -48,6 +48,7 @@ async def describe_uploads(settings: TheSettings) -> Response[None]:
 @post(
     "/datasets/uploads",
     summary="Begin a resumable upload",
+    operation_class=TusOperation,
     responses=documented(UploadBegun, examples.UPLOAD, 403, 412, 413, status=201),
 )
 async def begin_upload(
@@ -90,6 +91,7 @@ def _begin(uploads: Uploads, record: UploadRecord) -> str:
 @head(
     "/datasets/uploads/{upload_id:str}",
     summary="Ask how far an upload has come",
+    operation_class=TusOperation,
     responses=documented_without_body(200, 404, 409, 412),
 )
 async def look_at_upload(datasets: TheDatasets, uploads: TheUploads, upload_id: FromPath[str]) -> Response[None]:
@@ -176,6 +178,7 @@ async def _append(chunks: AsyncGenerator[bytes, None], upload: Upload) -> None:
 @delete(
     "/datasets/uploads/{upload_id:str}",
     summary="Give up an upload",
+    operation_class=TusOperation,
     responses=documented_without_body(204, 403, 404, 409, 412),
 )
 async def give_up_upload(uploads: TheUploads, upload_id: FromPath[str]) -> None:

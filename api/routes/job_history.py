@@ -12,7 +12,7 @@ from litestar.response import Response
 from api import job_examples
 from api.dependencies import Jobs, Keys
 from api.event_stream import EventStream
-from api.job_wire import CheckpointList, MetricsHistory
+from api.job_wire import CheckpointList, MetricsHistory, StreamedEvent
 from api.limits import OpenSockets
 from api.openapi import documented, streamed
 from infra.job_history import JobHistory
@@ -52,7 +52,7 @@ async def get_metrics(
     "/jobs/{job_id:str}/events",
     summary="Follow a job's events",
     media_type="text/event-stream",
-    responses=streamed(job_examples.STREAM, 404),
+    responses=streamed(StreamedEvent, job_examples.STREAM, 404),
 )
 async def stream_events(
     jobs: NamedDependency[SkipValidation[Jobs]],

@@ -25,9 +25,10 @@ class ModelHub(Protocol):
 
 def unavailable(source: ModelSource, status: int, retry_after: int | None) -> ResourceUnavailable:
     """Return the error for an answer of no use; a source that asks to wait is not the studio's own limit."""
+    wait = {} if retry_after is None else {"retry_after_seconds": retry_after}
     if status == 429:
-        return ResourceUnavailable(f"{source} is asked too often at the moment (429).", retry_after_seconds=retry_after)
-    return ResourceUnavailable(f"{source} answered {status}; try again later.", retry_after_seconds=retry_after)
+        return ResourceUnavailable(f"{source} is asked too often at the moment (429).", **wait)
+    return ResourceUnavailable(f"{source} answered {status}; try again later.", **wait)
 
 
 def gigabytes(size: float) -> float:

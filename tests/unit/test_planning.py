@@ -183,6 +183,7 @@ def test_names_of_this_machine_are_accepted(
         ".hidden",
         "link",
         "a\0b",
+        "a" * 300,
     ],
 )
 def test_an_output_directory_elsewhere_is_refused(measured: Settings, tmp_path: Path, output_dir: str) -> None:

@@ -1,5 +1,6 @@
 """The API's description of itself."""
 
+import json
 import re
 import subprocess
 import sys
@@ -76,6 +77,34 @@ def test_a_body_that_may_be_left_out_is_described_so(document: dict[str, Any]) -
     bodies = {name: operation["requestBody"] for name, operation in operations(document) if "requestBody" in operation}
     assert bodies["post /api/v1/jobs/{job_id}/clone"]["required"] is False
     assert bodies["post /api/v1/jobs"]["required"] is True
+
+
+def test_the_limits_of_all_fields_are_told(document: dict[str, Any]) -> None:
+    schemas = document["components"]["schemas"]
+    config = schemas["TrainingConfig"]
+    assert config["additionalProperties"] is False
+    modules = config["properties"]["target_modules"]
+    assert modules["minItems"] == 1
+    assert modules["anyOf"][0]["items"]["maxLength"] == 200
+    assert config["properties"]["rank_pattern"]["additionalProperties"] is False
+    changes = schemas["CloneJob"]["properties"]["config"]
+    assert changes["properties"].keys() == config["properties"].keys()
+    assert "required" not in changes and "default" not in changes["properties"]["rank"]
+
+
+def test_nothing_is_described_that_is_not_there(document: dict[str, Any]) -> None:
+    places = re.findall(r'"\$ref": "#/([^"]+)"', json.dumps(document))
+    assert len(places) > 100
+    for place in {*places}:
+        found: Any = document
+        for name in place.split("/"):
+            found = found[name]
+
+
+def test_parameters_are_left_out_and_never_null(document: dict[str, Any]) -> None:
+    for name, operation in operations(document):
+        for parameter in operation.get("parameters", []):
+            assert "null" not in json.dumps(parameter.get("schema", {})), name
 
 
 def test_keys_are_asked_for_everywhere_but_by_probes(document: dict[str, Any]) -> None:

@@ -28,7 +28,13 @@ ALGORITHMS = f"Must be {', '.join(map(repr, map(str, list(Algorithm)[:-1])))} or
         ({"max_steps": 0}, "max_steps", "Must be at least 1"),
         ({"alpha": 0}, "alpha", "Must be greater than 0 and at most 4096"),
         ({"dropout": 1}, "dropout", "Must be at least 0 and less than 1"),
-        ({"rank": 1.5}, "rank", "Must be a valid integer, got a number with a fractional part"),
+        ({"rank": 1.5}, "rank", "Must be a valid integer"),
+        ({"rank": "8"}, "rank", "Must be a valid integer"),
+        ({"rank": True}, "rank", "Must be a valid integer"),
+        ({"learning_rate": "1e-4"}, "learning_rate", "Must be a valid number"),
+        ({"packing": 1}, "packing", "Must be a valid boolean"),
+        ({"packing": "yes"}, "packing", "Must be a valid boolean"),
+        ({"base_model": 7}, "base_model", "Must be a valid string"),
         ({"base_model": None}, "base_model", "Must be a valid string"),
         ({"base_model": ""}, "base_model", "Must have at least 1 character"),
         ({"algorithm": "lorra"}, "algorithm", ALGORITHMS),
@@ -46,6 +52,12 @@ def test_a_wrong_configuration_is_refused_by_field(client: Client, change: dict[
     error = answer.json()["error"]
     assert error["code"] == "INVALID_CONFIG"
     assert error["details"] == {"field": field, "issue": issue, "errors": [{"field": field, "issue": issue}]}
+
+
+def test_a_whole_number_may_have_a_decimal_point(client: Client) -> None:
+    job_id = client.post("/api/v1/jobs", json={"config": CONFIG | {"rank": 16.0, "alpha": 32}}).json()["job_id"]
+    config = client.get(f"/api/v1/jobs/{job_id}").json()["config"]
+    assert (config["rank"], config["alpha"]) == (16, 32)
 
 
 def test_all_mistakes_are_named_at_once(client: Client) -> None:
