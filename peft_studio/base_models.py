@@ -27,6 +27,7 @@ from peft_studio.model_files import (
 )
 from peft_studio.plan import ModelFacts
 
+_MOST_NAMED = 5  # of the names in an error; a request may hold very many
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9_][\w.-]{0,95})?", re.ASCII)
 UNTRAINABLE = {
     ModelSource.CIVITAI: "Civitai holds image models, no language models in the Hugging Face layout",
@@ -112,9 +113,11 @@ def _goes_elsewhere(config: TrainingConfig) -> bool:
 
 
 def _require(field: str, kind: str, named: Iterable[str], known: list[str], facts: ModelFacts) -> None:
-    unknown = [name for name in named if name.split(".")[-1] not in known]
+    unknown = [*dict.fromkeys(name for name in named if name.split(".")[-1] not in known)]
     if unknown:
-        names, choice = ", ".join(map(repr, unknown)), ", ".join(known)
+        names, choice = ", ".join(map(repr, unknown[:_MOST_NAMED])), ", ".join(known)
+        if (more := len(unknown) - _MOST_NAMED) > 0:
+            names += f" and {more} more"
         raise refuse_model(f"{facts.id!r} has no {kind} {names}; it has {choice}", field=field)
 
 

@@ -8,6 +8,7 @@ import yaml
 
 from peft_studio.adapters import Adapter
 from peft_studio.cli import SECTIONS
+from peft_studio.cli.job_file import read_yaml
 from peft_studio.cli.session import Session, command
 from peft_studio.cli.tables import facts, size, table
 from peft_studio.cli.watching import transfer
@@ -83,7 +84,7 @@ def _row(one: Adapter) -> tuple[object, ...]:
 
 def _mapping(written: str) -> dict[str, Any]:
     try:
-        metadata: Any = yaml.safe_load(written)
+        metadata: Any = read_yaml(written)
     except yaml.YAMLError:
         metadata = None
     if not isinstance(metadata, dict):

@@ -1,5 +1,6 @@
 """A job as users write it down: a YAML or JSON file, and changes to it on the command line."""
 
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -7,6 +8,20 @@ from typing import Any
 import yaml
 
 from peft_studio.errors import InvalidConfig
+
+
+class _Loader(yaml.SafeLoader):
+    """Takes ``1e-4`` for a number, as JSON does and YAML 1.2; to PyYAML it would be a word."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+def read_yaml(text: str) -> Any:
+    """Read what people write; raises ``YAMLError``."""
+    return yaml.load(text, _Loader)
 
 
 def read_job(file: str, changes: Sequence[str]) -> dict[str, Any]:
@@ -17,7 +32,7 @@ def read_job(file: str, changes: Sequence[str]) -> dict[str, Any]:
         else:
             with open(file, encoding="utf-8") as opened:
                 content = opened.read()
-        config: Any = yaml.safe_load(content)  # JSON is YAML
+        config: Any = read_yaml(content)  # JSON is YAML
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidConfig(f"The job file {file} cannot be read: {error}.", field="FILE") from None
     except yaml.YAMLError as error:
@@ -46,7 +61,7 @@ def with_changes(config: dict[str, Any], changes: Sequence[str]) -> dict[str, An
             within = inside.get(step)
             inside[step] = inside = dict(within) if isinstance(within, dict) else {}
         try:
-            inside[last] = yaml.safe_load(value)
+            inside[last] = read_yaml(value)
         except yaml.YAMLError:
             inside[last] = value
     return config

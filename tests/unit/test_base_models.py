@@ -225,6 +225,9 @@ def test_named_modules_must_be_there(model: Path) -> None:
         check("q_proj", "query", "lm_head")
     assert caught.value.details["field"] == "target_modules"
     assert "no linear layer 'query', 'lm_head'; it has q_proj, v_proj, down_proj" in caught.value.message
+    with pytest.raises(InvalidConfig) as caught:
+        check(*(f"layer{number}" for number in range(10_000)), "layer0")
+    assert "'layer3', 'layer4' and 9995 more; it has q_proj" in caught.value.message
 
 
 class ModelHub(ThreadingHTTPServer):
