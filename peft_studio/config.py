@@ -138,6 +138,15 @@ class TrainingConfig(BaseModel):
     label_smoothing: float = Field(default=0, ge=0, lt=1)
     neftune_alpha: float | None = Field(default=None, gt=0, le=1000, description="Noise on the embeddings (NEFTune).")
     gradient_checkpointing: bool = Field(default=False, description="Less memory for more time.")
+    num_processes: int | None = Field(
+        default=None,
+        ge=1,
+        le=64,
+        description="Processes that train together, each on a GPU of its own; by default one on each GPU.",
+    )
+    shard_base: bool = Field(
+        default=False, description="Have each process hold a share of the base model's weights only (FSDP)."
+    )
     validation_split: float = Field(default=0.1, ge=0, le=0.5)
     eval_steps: int | None = Field(
         default=None, ge=1, description="Steps between two looks at the held-out rows; by default an epoch."

@@ -79,11 +79,11 @@ class Checkpoints:
     A run's checkpoints, in folders ``step-N``; each is also an ordinary PEFT adapter.
 
     A folder gets its name only when all that is in it is durable, its manifest last, so a folder with the name is
-    whole unless the disk lost something since: then the manifest's hashes tell.
+    whole unless the disk lost something since: then the manifest's hashes tell. Of several processes one ``writes``.
     """
 
-    def __init__(self, run: RunDir, purpose: str, report: Reporter):
-        self._run = run
+    def __init__(self, run: RunDir, purpose: str, report: Reporter, *, writes: bool = True):
+        self._run, self._writes = run, writes
         self._folder = run.checkpoints
         self._purpose = purpose
         self._report = report
@@ -95,6 +95,8 @@ class Checkpoints:
 
     def save(self, progress: Progress, model: Any, parts: Mapping[str, Stateful]) -> None:
         """Save, and delete all but the newest; where that fails the older ones stay and a warning is reported."""
+        if not self._writes:
+            return
         try:
             self._save(progress, model, parts)
         finally:
@@ -125,7 +127,7 @@ class Checkpoints:
 
     def restore(self, model: Any, parts: Mapping[str, Stateful]) -> Progress | None:
         """Put the newest whole checkpoint back into model, parts and random generators; None without one."""
-        for leftover in self._folder.glob(".step-*"):  # of a writer that was killed
+        for leftover in self._folder.glob(".step-*") if self._writes else ():  # of a writer that was killed
             shutil.rmtree(leftover, ignore_errors=True)
         for folder in self._folders():
             defect = self._defect(folder)

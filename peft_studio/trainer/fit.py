@@ -18,8 +18,10 @@ from peft_studio.trainer.guard import require_finite, require_sense
 from peft_studio.trainer.memory import peak_memory_mb
 from peft_studio.trainer.objectives.criterion import Criterion, Tally
 from peft_studio.trainer.optimizer import make_optimizer, take_step
+from peft_studio.trainer.process_group import ProcessGroup
 from peft_studio.trainer.report import Reporter
 from peft_studio.trainer.schedule import Schedule
+from peft_studio.trainer.sharding import let_go
 from peft_studio.trainer.stop import Stopped, StopSignal
 
 LINES = 100  # how many steps of a job have a line in the log, about
@@ -43,9 +45,12 @@ class Training:
         checkpoints: Checkpoints,
         report: Reporter,
         stop: StopSignal,
+        group: ProcessGroup | None = None,
     ):
         self._model, self._rows, self._held_out, self._config = model, rows, held_out, config
         self._criterion, self._checkpoints, self._report, self._stop = criterion, checkpoints, report, stop
+        self._group = group or ProcessGroup()
+        self._pause = self._group.between(stop)  # what is looked at inside a step
         self._schedule = Schedule.of(config, len(rows))
         self._look_every = config.eval_steps or self._schedule.steps_per_epoch
         self._trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -88,6 +93,7 @@ class Training:
     def _begin(self) -> None:
         seed_everything(self._config.seed)
         restored = self._checkpoints.restore(self._model, self._state)
+        self._group.meet()  # before one of them saves another checkpoint
         total = self._schedule.total
         if restored is None:
             self._report.log(f"{len(self._rows)} rows, {total} steps{', packed' if self._criterion.packs else ''}")
@@ -101,7 +107,9 @@ class Training:
         progress = self._progress
         tally = Tally()
         try:
-            rows = self._criterion.begin_step(self._model, self._rows_of_step(progress.step), self._stop)
+            self._group.check(self._stop)
+            rows = self._criterion.begin_step(self._model, self._rows_of_step(progress.step), self._pause)
+            self._group.seed(self._config.seed, progress.step)
             loss = self._backward(rows, tally)
         except Stopped:
             # What is saved then is the state before this step.
@@ -127,7 +135,7 @@ class Training:
         progress.peak_memory_mb = max(progress.peak_memory_mb, peak_memory_mb())
         require_sense(progress, self._model)
         told = {"learning_rate": rate, "grad_norm": gradient, "tokens_per_second": tokens / seconds}
-        self._say(self._criterion.report(tally) | told)
+        self._say(self._criterion.report(tally.over(self._group)) | told)
 
     def _rows_of_step(self, step: int) -> list[Item]:
         epoch, place = divmod(step, self._schedule.steps_per_epoch)
@@ -139,15 +147,17 @@ class Training:
     def _backward(self, rows: Sequence[Item], tally: Tally) -> float:
         total = torch.zeros((), device=self._model.device)
         by_length = self._config.group_by_length and not self._criterion.packs
-        for some in batches(rows, self._config.batch_size, by_length):
-            self._stop.check()
+        size = self._group.batch_size(self._config.batch_size, len(rows))
+        for some in self._group.share(batches(rows, size, by_length)):
+            self._pause.check()
             with self._criterion.laid_out(self._model, some) as batch:
                 loss = self._criterion.loss(self._model, batch, some, rows, tally)
                 loss.backward()
             total += loss.detach()
+        self._group.sum_gradients(self._trainable)
         if self._ranks:
             self._ranks.penalty().backward()  # no part of the loss that is reported
-        return total.item()
+        return self._group.sum(total).item()
 
     def _say(self, numbers: dict[str, float]) -> None:
         progress, total, per_epoch = self._progress, self._schedule.total, self._schedule.steps_per_epoch
@@ -163,7 +173,8 @@ class Training:
         progress = self._progress
         if not self._held_out or progress.evaluated_at == progress.step:
             return
-        found = self._criterion.measure(self._model, self._held_out, self._config.batch_size, self._stop)
+        found = self._criterion.measure(self._model, self._held_out, self._config.batch_size, self._pause)
+        let_go(self._model)
         progress.eval_loss, progress.eval_metrics = found.loss, found.told()
         progress.evaluated_at = progress.step
         self._report.evaluation(progress.step, self.epochs, found.loss, found.told())

@@ -27,28 +27,52 @@ class Busy(Conflict):
     """Another trainer is at work in this run directory."""
 
 
+class Ended(Exception):
+    """The work ended in other processes, which have said why; this is the code that says it."""
+
+    def __init__(self, code: int):
+        super().__init__(code)
+        self.code = code
+
+
 def attempt(run: RunDir, stop: StopSignal, work: Callable[[], None], patience: float = LOCK_PATIENCE) -> int:
     """Do the work as the run directory's only trainer, and return the exit code that says how it ended."""
-    try:
+
+    def alone() -> None:
         with _alone(run, stop, patience):
             (run.path / "failure.json").unlink(missing_ok=True)
             work()
-            return DONE
+
+    return ending(run, alone)
+
+
+def ending(run: RunDir, work: Callable[[], None], *, is_member: bool = False) -> int:
+    """
+    Do the work and return the exit code that says how it ended; leave a failure behind where it did not end well.
+
+    Of several processes (``is_member``) the first that fails leaves the failure, and who started them reports it.
+    """
+    try:
+        work()
+        return DONE
+    except Ended as ended:
+        return ended.code
     except Stopped as stopped:
         print(f"Stopped: {stopped}", file=sys.stderr)
         return STOPPED
     except Busy as error:
-        return _fail(run, error, BUSY)
+        return _fail(run, error, BUSY, is_member)
     except StudioError as error:
-        return _fail(run, error, FAILED)
+        return _fail(run, error, FAILED, is_member)
     except Exception as error:
         if _is_out_of_memory(error):
-            return _fail(run, OutOfMemory("Out of memory", issue=_memory_advice(error)), FAILED)
+            return _fail(run, OutOfMemory("Out of memory", issue=_memory_advice(error)), FAILED, is_member)
         if isinstance(error, OSError) and error.errno in DISK_FULL:
-            return _fail(run, DiskFull(issue=f"Make room, then retry the job ({error})."), FULL)
+            return _fail(run, DiskFull(issue=f"Make room, then retry the job ({error})."), FULL, is_member)
         traceback.print_exc()
         line = (str(error).strip() or "no message").splitlines()[0]
-        return _fail(run, InternalError(f"{type(error).__name__}: {line}", issue="See the trainer's log."), CRASHED)
+        crash = InternalError(f"{type(error).__name__}: {line}", issue="See the trainer's log.")
+        return _fail(run, crash, CRASHED, is_member)
 
 
 @contextmanager
@@ -67,12 +91,15 @@ def _alone(run: RunDir, stop: StopSignal, patience: float) -> Generator[None]:
         yield
 
 
-def _fail(run: RunDir, error: StudioError, code: int) -> int:
+def _fail(run: RunDir, error: StudioError, code: int, is_member: bool) -> int:
     failure = Failure(job_id=run.job_id, error=error.message, details=describe(error), code=error.code)
     print(f"{error.message} {failure.details}".strip(), file=sys.stderr)
+    if is_member and run.read_failure() is not None:
+        return code  # that another one failed is why this one did
     try:
         run.write("failure.json", failure)
-        Reporter(run).failure(failure)
+        if not is_member:
+            Reporter(run).failure(failure)
     except OSError:
         traceback.print_exc()  # the exit code still tells
     return code

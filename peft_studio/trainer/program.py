@@ -20,32 +20,51 @@ from peft_studio.trainer.adapter import adapter_config, add_adapter, unused_fiel
 from peft_studio.trainer.checkpoint import Checkpoints
 from peft_studio.trainer.data import Encoded
 from peft_studio.trainer.fit import Training
+from peft_studio.trainer.launch import launch, processes_for
 from peft_studio.trainer.layers import require_names, skeleton
 from peft_studio.trainer.memory import compute_again, require_checkpointing
 from peft_studio.trainer.model import device, load_base, read_base, require_quantization
 from peft_studio.trainer.objectives import criterion_of
 from peft_studio.trainer.optimizer import require_optimizer
-from peft_studio.trainer.outcome import attempt
+from peft_studio.trainer.outcome import attempt, ending
 from peft_studio.trainer.plain_lora import starting_factors
 from peft_studio.trainer.prepare import prepare
+from peft_studio.trainer.process_group import ProcessGroup, is_member
 from peft_studio.trainer.reference import ask_base
 from peft_studio.trainer.report import Reporter
 from peft_studio.trainer.save import save_adapter, summarize
 from peft_studio.trainer.schedule import Schedule
+from peft_studio.trainer.sharding import shard_base
 from peft_studio.trainer.stop import StopSignal
 
 
 def run(run: RunDir, stop: StopSignal) -> int:
     """Train the run directory's adapter, or go on with it; return the exit code (see ``outcome``)."""
-    return attempt(run, stop, lambda: train(run, stop))
+    if is_member():
+        return ending(run, lambda: _train_together(run, stop), is_member=True)
+    return attempt(run, stop, lambda: _train_alone_or_launch(run, stop))
 
 
-def train(run: RunDir, stop: StopSignal) -> None:
-    """Leave adapter/ and summary.json in the run directory; raises what ``outcome`` knows."""
+def _train_alone_or_launch(run: RunDir, stop: StopSignal) -> None:
     if run.adapter.is_dir() and run.read_summary() is not None:
         return
-    report = Reporter(run)
-    report.log("Starting training...")
+    config, _ = read_job(run)
+    if (count := processes_for(config)) > 1:
+        launch(run, count, stop)
+    else:
+        train(run, ProcessGroup(), stop)
+
+
+def _train_together(run: RunDir, stop: StopSignal) -> None:
+    group = ProcessGroup.join()
+    train(run, group, stop)
+    group.leave()
+
+
+def train(run: RunDir, group: ProcessGroup, stop: StopSignal) -> None:
+    """Leave adapter/ and summary.json in the run directory; raises what ``outcome`` knows."""
+    report = Reporter(run, speaks=group.leads)
+    report.log("Starting training..." if group.is_alone else f"Starting training in {group.size} processes...")
     if threads := os.environ.get("PEFT_STUDIO_THREADS"):
         torch.set_num_threads(int(threads))
     config, plan = read_job(run)
@@ -61,23 +80,31 @@ def train(run: RunDir, stop: StopSignal) -> None:
     criterion = criterion_of(config, base)
     if config.dropout and not config.aim.dropout:
         report.log(f"Dropout is off: {config.objective} compares likelihoods.")
-    rows, held_out = prepare(config, plan, base, criterion, report)
-    stop.check()
+    with group.leader_first():
+        rows, held_out = prepare(config, plan, base, criterion, report)
+    group.check(stop)
     schedule, made_for = Schedule.of(config, len(rows.rows)), purpose(config, rows)
     settings = adapter_config(config, base, shape, schedule.total)
     bare = load_base(base, config)
     if criterion.needs_reference:
-        rows, held_out = ask_base(run, bare, criterion, (rows, held_out), schedule, made_for, report, stop)
+        with group.leader_first():
+            rows, held_out = ask_base(
+                run, bare, criterion, (rows, held_out), schedule, made_for, report, group.between(stop)
+            )
     model = add_adapter(bare, settings, base, config)
     if config.gradient_checkpointing:
         compute_again(model)
     start = starting_factors(model) if config.method.moves_base else None
-    stop.check()
+    if config.shard_base and not group.is_alone:
+        shard_base(model, group)
+    group.check(stop)
 
-    checkpoints = Checkpoints(run, made_for, report)
-    training = Training(model, rows.rows, held_out.rows, criterion, config, checkpoints, report, stop)
+    checkpoints = Checkpoints(run, made_for, report, writes=group.leads)
+    training = Training(model, rows.rows, held_out.rows, criterion, config, checkpoints, report, stop, group)
     progress = training.run()
 
+    if not group.leads:
+        return
     save_adapter(run, model, base.tokenizer, start)
     run.write("summary.json", summarize(progress, model, rows, held_out, training.epochs))
     report.log(f"Training finished: {progress.step} steps, loss {progress.loss:.3f}")

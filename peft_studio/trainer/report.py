@@ -14,11 +14,12 @@ class Reporter:
     Says what happens in a run.
 
     An attempt that takes up an older one repeats the steps since the last checkpoint; what events.jsonl already
-    holds of them is not said again. On a full disk events wait in memory until there is room.
+    holds of them is not said again. On a full disk events wait in memory until there is room. Of several processes
+    only one ``speaks``.
     """
 
-    def __init__(self, run: RunDir):
-        self._run = run
+    def __init__(self, run: RunDir, *, speaks: bool = True):
+        self._run, self._speaks = run, speaks
         self._waiting: list[Event] = []
         self._trained = self._evaluated = 0
         for _, event in run.events():
@@ -49,7 +50,8 @@ class Reporter:
 
     def log(self, message: str, level: LogLevel = "INFO") -> None:
         """Say a line to people."""
-        print(f"{level} {message}", file=sys.stderr, flush=True)
+        if self._speaks:
+            print(f"{level} {message}", file=sys.stderr, flush=True)
         self._append(Log(job_id=self._run.job_id, level=level, message=message))
 
     def failure(self, failure: Failure) -> None:
@@ -68,6 +70,8 @@ class Reporter:
             os.close(file)
 
     def _append(self, event: Event) -> None:
+        if not self._speaks:
+            return
         self._waiting.append(event)
         while self._waiting:
             try:

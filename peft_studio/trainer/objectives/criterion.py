@@ -16,6 +16,7 @@ from peft_studio.trainer.chunked_loss import can_chunk
 from peft_studio.trainer.data import Batch, Encoded, Row, T, batches, collate
 from peft_studio.trainer.model import Base
 from peft_studio.trainer.packing import can_pack, pack, rows_apart
+from peft_studio.trainer.process_group import ProcessGroup
 from peft_studio.trainer.render import Renderer
 from peft_studio.trainer.stop import StopSignal
 
@@ -31,6 +32,12 @@ class Tally:
         if values.numel():
             total, count = self._sums.get(name, (0.0, 0))
             self._sums[name] = total + values.detach().double().sum().item(), count + values.numel()
+
+    def over(self, group: ProcessGroup) -> "Tally":
+        """Return the same over the batches of all processes."""
+        everyone = Tally()
+        everyone._sums = group.sum_pairs(self._sums)
+        return everyone
 
     def means(self) -> dict[str, float]:
         """Return the mean of each number."""
