@@ -40,6 +40,8 @@ NOT_IN_KEY = {
     "test_prompt",
     "force",
     "checkpoint_steps",
+    "num_processes",
+    "shard_base",
 }
 # Lists of which neither order nor repetition matters.
 IN_ANY_ORDER = ("target_modules", "modules_to_save", "layers_to_transform", "trainable_tokens")
@@ -221,6 +223,9 @@ def _check_machine(config: TrainingConfig, machine: Capabilities) -> None:
             )
     if config.precision is Precision.BFLOAT16 and machine.bf16_gflops is None:
         raise _invalid("precision", "bfloat16 does not work on this machine; use float32")
+    if config.num_processes and config.num_processes > machine.most_processes:
+        what = "GPU" if machine.gpus else "core"
+        raise _invalid("num_processes", f"this machine has {machine.most_processes} {what}(s); give at most as many")
 
 
 def _check_length(config: TrainingConfig, model: ModelFacts) -> None:

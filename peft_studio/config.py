@@ -221,6 +221,16 @@ class TrainingConfig(BaseModel):
             raise ValueError("prefix_tuning does not work with it; leave the field out")
         return value
 
+    @field_validator("shard_base")
+    @classmethod
+    def _can_be_sharded(cls, value: bool, info: ValidationInfo) -> bool:
+        objective = info.data.get("objective")
+        if value and info.data.get("quantization") is Quantization.INT8:
+            raise ValueError("weights in int8 cannot be divided: set quantization to int4, or leave the field out")
+        if value and objective and AIMS[objective].reference:
+            raise ValueError(f"{objective} asks the whole base model about the rows first; leave the field out")
+        return value
+
     @field_validator("algorithm_options")
     @classmethod
     def _options_are_those_of_the_algorithm(cls, options: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:

@@ -31,3 +31,8 @@ class Capabilities(BaseModel):
         """The rate in the number format that training would use."""
         wants_bf16 = precision is Precision.BFLOAT16 or (precision is Precision.AUTO and bool(self.gpus))
         return self.bf16_gflops if wants_bf16 and self.bf16_gflops else self.matmul_gflops
+
+    @property
+    def most_processes(self) -> int:
+        """How many processes can train together: one on each GPU, or without any one on each core."""
+        return len(self.gpus) or self.cpu_cores

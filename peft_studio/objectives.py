@@ -24,6 +24,7 @@ class Aim:
 
     formats: tuple[RowFormat, ...]
     options: Mapping[str, Option] = field(default_factory=dict[str, Option])
+    reference: bool = False  # whether rows are measured against what the base model makes of them
     dropout: bool = False  # the others compare likelihoods, which dropout would only blur; so it is in TRL
 
 
@@ -41,6 +42,7 @@ AIMS: Mapping[Objective, Aim] = {
             "loss_type": Option(str, default="sigmoid", choices=("sigmoid", "hinge", "ipo", "robust")),
             "label_smoothing": Option(float, 0, 0.49, default=0.0),
         },
+        reference=True,
     ),
     Objective.ORPO: Aim(_PAIRS, {"beta": _BETA}),
     Objective.SIMPO: Aim(
@@ -59,5 +61,6 @@ AIMS: Mapping[Objective, Aim] = {
             "desirable_weight": Option(float, 0, 1000, default=1.0),
             "undesirable_weight": Option(float, 0, 1000, default=1.0),
         },
+        reference=True,
     ),
 }

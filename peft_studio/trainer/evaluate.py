@@ -53,7 +53,7 @@ def evaluate(run: RunDir, adapter: Path, stop: StopSignal) -> None:
     text, question = renderer.prompt(config.test_prompt or (held_out or train)[0].texts[0])
     stop.check()
 
-    bare = load_base(base, config)
+    bare = load_base(base, config, "all" if config.shard_base else "device")
     rows = criterion.with_reference(bare, rows, stop)
     base_on_rows = measure(bare, criterion, rows, config, stop)
     answer_of_base = answer(bare, base, renderer, text)

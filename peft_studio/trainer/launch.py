@@ -23,10 +23,10 @@ def processes_for(config: TrainingConfig) -> int:
     """Return how many processes are to train: by default one on each GPU."""
     gpus = torch.cuda.device_count()
     wanted = config.num_processes or max(1, gpus)
-    there, what = (gpus, "GPU") if gpus else (os.cpu_count() or 1, "processor")
+    there = gpus or len(os.sched_getaffinity(0))
     if wanted > there:
         raise InvalidConfig(
-            f"{wanted} processes cannot train on {there} {what}{'s' if there > 1 else ''}.",
+            f"{wanted} processes cannot train on {there} {'GPU' if gpus else 'core'}(s).",
             field="num_processes",
             issue=f"Give at most {there}, or leave it out.",
         )
@@ -43,6 +43,8 @@ def launch(run: RunDir, count: int, stop: StopSignal) -> None:
         for member in members:
             member.kill()
             member.wait()
+            if member.stdin:
+                member.stdin.close()
     if not any(codes):
         return
     if failure := run.read_failure():
@@ -52,7 +54,7 @@ def launch(run: RunDir, count: int, stop: StopSignal) -> None:
 
 def _start(run: RunDir, rank: int, count: int, port: int) -> "subprocess.Popen[bytes]":
     place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    threads = {} if torch.cuda.is_available() else {"OMP_NUM_THREADS": max(1, (os.cpu_count() or 1) // count)}
+    threads = {} if torch.cuda.is_available() else {"OMP_NUM_THREADS": max(1, len(os.sched_getaffinity(0)) // count)}
     return subprocess.Popen(
         # They read the end of this pipe as the end of their owner, however that came about.
         [sys.executable, "-m", "peft_studio.trainer", str(run.path), "--tied-to-stdin"],

@@ -4,7 +4,7 @@ import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from peft import LoraConfig, inject_adapter_in_model
@@ -81,12 +81,17 @@ def read_base(config: TrainingConfig, plan: Plan | None) -> Base:
     return Base(source, revision, settings, tokenizer)
 
 
-def load_base(base: Base, config: TrainingConfig) -> Any:
-    """Load the base model's weights in the number format that is asked for, quantized on the way."""
+def load_base(base: Base, config: TrainingConfig, place: Literal["device", "host", "all"] = "device") -> Any:
+    """
+    Load the base model's weights in the number format that is asked for, quantized on the way.
+
+    They come to the device that is trained on, stay on the host, or are spread over all devices.
+    """
     on = device()
     dtype = dtype_of(config.precision, on)
     quantization = config.effective_quantization
-    extra: dict[str, Any] = {} if on.type == "cpu" else {"device_map": {"": str(on)}}
+    where = {"device": {"": str(on)}, "host": {"": "cpu"}, "all": "auto"}[place]
+    extra: dict[str, Any] = {} if on.type == "cpu" else {"device_map": where}
     if quantization is not Quantization.NONE:
         extra["quantization_config"] = _bitsandbytes(quantization, dtype)
     try:

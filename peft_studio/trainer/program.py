@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 
-from peft_studio.config import TrainingConfig
+from peft_studio.config import Quantization, TrainingConfig
 from peft_studio.errors import InvalidConfig
 from peft_studio.plan import Plan
 from peft_studio.run_dir import RunDir
@@ -85,7 +85,10 @@ def train(run: RunDir, group: ProcessGroup, stop: StopSignal) -> None:
     group.check(stop)
     schedule, made_for = Schedule.of(config, len(rows.rows)), purpose(config, rows)
     settings = adapter_config(config, base, shape, schedule.total)
-    bare = load_base(base, config)
+    shards = config.shard_base and not group.is_alone
+    bare = load_base(
+        base, config, "host" if shards and config.effective_quantization is Quantization.NONE else "device"
+    )
     if criterion.needs_reference:
         with group.leader_first():
             rows, held_out = ask_base(
@@ -95,7 +98,7 @@ def train(run: RunDir, group: ProcessGroup, stop: StopSignal) -> None:
     if config.gradient_checkpointing:
         compute_again(model)
     start = starting_factors(model) if config.method.moves_base else None
-    if config.shard_base and not group.is_alone:
+    if shards:
         shard_base(model, group)
     group.check(stop)
 
@@ -126,5 +129,5 @@ def read_job(run: RunDir) -> tuple[TrainingConfig, Plan | None]:
 def purpose(config: TrainingConfig, rows: Encoded[Any]) -> str:
     """What a checkpoint has to be made for to be of use: this configuration and these tokens."""
     # Defaults left out, so that a field that a new version adds makes no difference.
-    settings = config.model_dump_json(exclude_defaults=True)
+    settings = config.model_dump_json(exclude={"num_processes", "shard_base"}, exclude_defaults=True)
     return hashlib.sha256((TRAINER_VERSION + settings + rows.fingerprint()).encode()).hexdigest()

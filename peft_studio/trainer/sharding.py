@@ -29,6 +29,6 @@ def shard_base(model: Any, group: ProcessGroup) -> None:
 
 
 def let_go(model: Any) -> None:
-    """Give up the weights that a forward pass has gathered and no backward pass has followed: in all processes alike."""
+    """Give up the weights that a forward pass has gathered where no backward pass follows: in all processes alike."""
     if isinstance(model, FSDPModule):
         model.reshard()
