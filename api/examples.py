@@ -228,6 +228,8 @@ PREVIEW: dict[str, Any] = {
     "tokens": 41210,
     "supervised_share": 0.43,
     "truncated_rows": 0,
+    "dropped_rows": 0,
+    "split_rows": 0,
     "duplicate_rows": [117],
     "empty_rows": [],
 }

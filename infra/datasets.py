@@ -6,6 +6,7 @@ from typing import Protocol
 
 from infra.adapter_records import Page
 from infra.dataset_store import DatasetStore
+from infra.dataset_uses import deleting
 from infra.settings import Settings
 from infra.uploads import Upload
 from peft_studio.errors import Conflict
@@ -45,13 +46,14 @@ class Datasets:
     async def delete(self, dataset_id: str) -> None:
         """Remove a data set; raises ``NotFound``, and ``Conflict`` while a job that has not ended uses it."""
         dataset = await self.get(dataset_id)
-        if (job := await self._user_of(dataset)) is not None:
-            raise Conflict(
-                f"The job {job.job_id} uses this data set: wait until it has ended, or cancel it.",
-                dataset_id=dataset_id,
-                job_id=job.job_id,
-            )
-        await asyncio.to_thread(self._store.delete, dataset_id)
+        with deleting(dataset_id, dataset.path):
+            if (job := await self._user_of(dataset)) is not None:
+                raise Conflict(
+                    f"The job {job.job_id} uses this data set: wait until it has ended, or cancel it.",
+                    dataset_id=dataset_id,
+                    job_id=job.job_id,
+                )
+            await asyncio.to_thread(self._store.delete, dataset_id)
 
     async def _user_of(self, dataset: Dataset) -> Job | None:
         """Find a job that has not ended and reads this data set, by its id or its path."""

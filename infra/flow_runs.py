@@ -23,6 +23,7 @@ from prefect.runtime import flow_run as current_flow_run
 from prefect.states import Cancelled, Cancelling
 
 from infra.credentials import CredentialsInPrefect
+from infra.dataset_uses import using
 from infra.event_feed import EventFeeds
 from infra.flow_run_jobs import PARENT, STATES, job_of, status_of, tags_of
 from infra.job_locks import changing
@@ -107,9 +108,10 @@ class FlowRuns:
     ) -> Submitted:
         """Validate a configuration and start a flow run for it; a repeated key gives the job of the first time."""
         connected = await self._credentials.connections() if platforms_of(config) else ()
-        plan = await asyncio.to_thread(make_plan, config, self._settings, connected)
-        async with self._submitting, answering():
-            flow_run = await self._create(config, idempotency_key, parent_job_id)
+        with using(config.dataset_path):
+            plan = await asyncio.to_thread(make_plan, config, self._settings, connected)
+            async with self._submitting, answering():
+                flow_run = await self._create(config, idempotency_key, parent_job_id)
         job = job_of(Run.of(flow_run), self._settings)
         if job.config != config:
             raise Conflict(
@@ -134,10 +136,7 @@ class FlowRuns:
         cursor: str | None = None,
     ) -> JobPage:
         """Return jobs, newest first, those behind the job ``cursor``."""
-        tags = [
-            f"{name}:{value}" for name, value in (("provider", provider), ("project", project)) if value is not None
-        ]
-        wanted = RunFilter(STATES[status] if status else None, tags)
+        wanted = RunFilter(STATES[status] if status else None, provider, project)
         found, total = await asyncio.gather(
             self._reads.page(wanted, limit=limit + 1, after=_behind(cursor)),
             self._reads.count(wanted),

@@ -16,6 +16,7 @@ from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.client.schemas.responses import OrchestrationResult, SetStateStatus
 from prefect.states import Scheduled, Suspended
 
+from infra.dataset_uses import using
 from infra.flow_runs import answering
 from infra.job_locks import changing
 from infra.settings import Settings
@@ -79,6 +80,11 @@ class JobControl:
 
     async def retry(self, job_id: str) -> Job:
         """Have a job that failed or was cancelled go on from its last checkpoint."""
+        config = (await self._jobs.get(job_id)).config
+        with using(config.dataset_path):
+            return await self._retry(job_id)
+
+    async def _retry(self, job_id: str) -> Job:
         async with self._changing(job_id) as (client, flow_run):
             if flow_run.state_type not in (StateType.FAILED, StateType.CANCELLED):
                 job = await self._jobs.get(job_id)

@@ -11,7 +11,9 @@ from prefect.client.schemas.objects import FlowRun, StateType
 from pydantic_core import from_json, to_json
 
 from infra.prefect_database import PrefectDatabase
+from peft_studio.config import TrainingConfig
 from peft_studio.errors import InvalidConfig
+from peft_studio.experiments import DEFAULT_PROJECT
 
 RESULT = "peft-studio.result"  # type of the artifact that holds a JobResult
 
@@ -24,6 +26,16 @@ _COLUMNS = f"""
     (SELECT a.data #>> '{{}}' FROM artifact a WHERE a.flow_run_id = r.id AND a.type = '{RESULT}'
      ORDER BY a.created DESC LIMIT 1) AS result
 """
+
+
+# A run has no such tag where a schedule has made it and it did not begin yet, or an older version of ours did: then its
+# parameters say.
+_TAGGED = """(r.tags @> ${tags}::text::jsonb OR (NOT r.tags @? '$[*] ? (@ starts with "{kind}:")'
+    AND COALESCE(NULLIF(r.parameters #>> '{{config,{field}}}', ''), '{default}') = ${value}))"""
+_SAID = {
+    "provider": {"field": "provider", "default": TrainingConfig.model_fields["provider"].default},
+    "project": {"field": "project_name", "default": DEFAULT_PROJECT},
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,10 +73,11 @@ class Run:
 
 @dataclass(frozen=True)
 class RunFilter:
-    """Which runs are meant: in one of these states (of any, where None), with all of these tags."""
+    """Which runs are meant: in one of these states (of any, where None), of this provider and project."""
 
     states: Sequence[StateType] | None = None
-    tags: Sequence[str] = ()
+    provider: str | None = None
+    project: str | None = None
 
 
 class JobReads:
@@ -121,11 +134,14 @@ def _conditions(wanted: RunFilter, flow: str, *, planned_ahead: bool = False) ->
     if wanted.states is not None:
         # Our own words, written out: only of constants does PostgreSQL know how many rows have them.
         parts.append(f"r.state_type IN ({', '.join(repr(state.value) for state in wanted.states)})")
-    if any("\0" in tag for tag in wanted.tags):
-        parts.append("FALSE")  # PostgreSQL knows no such character, so nothing is tagged with it
-    elif wanted.tags:
-        values.append(_json(list(wanted.tags)))
-        parts.append(f"r.tags @> ${len(values)}::text::jsonb")
+    for kind, value in (("provider", wanted.provider), ("project", wanted.project)):
+        if value is None:
+            continue
+        if "\0" in value:
+            parts.append("FALSE")  # PostgreSQL knows no such character, so nothing is called so
+            continue
+        values += [_json([f"{kind}:{value}"]), value]
+        parts.append(_TAGGED.format(kind=kind, tags=len(values) - 1, value=len(values), **_SAID[kind]))
     if not planned_ahead:
         parts.append(f"NOT ({_AHEAD})")
     return " AND ".join(parts), values

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from infra.embedded.environment import inherited_environment
 from infra.settings import Settings
 from peft_studio.base_models import inspect_model
-from peft_studio.config import ModelSource
+from peft_studio.config import Column, LongRows, ModelSource
 from peft_studio.errors import InternalError, InvalidConfig, ResourceUnavailable, StudioError
 from peft_studio.previews import DatasetPreview, PreviewAnswer, PreviewRequest
 from peft_studio.stored_datasets import Dataset
@@ -30,7 +30,15 @@ class Previews:
         self._turns = asyncio.Semaphore(_AT_ONCE)
 
     async def preview(
-        self, dataset: Dataset, base_model: str, source: ModelSource, limit: int, max_length: int
+        self,
+        dataset: Dataset,
+        base_model: str,
+        source: ModelSource,
+        limit: int,
+        max_length: int,
+        *,
+        columns: dict[Column, str],
+        long_rows: LongRows,
     ) -> DatasetPreview:
         """Render and tokenize a data set's first rows; raises ``ResourceUnavailable`` where that takes too long."""
         model = await asyncio.to_thread(inspect_model, base_model, source, None)
@@ -41,6 +49,8 @@ class Previews:
             model_revision=None if model.path else model.revision,
             limit=limit,
             max_length=max_length,
+            columns=columns,
+            long_rows=long_rows,
         )
         try:
             async with asyncio.timeout(self._seconds), self._turns:

@@ -28,8 +28,8 @@ UNSERVED = (
     *("modules_to_save", "target_parameters", "trainable_token_indices", "layer_replication", "lora_bias"),
     *("alora_invocation_tokens", "use_qalora", "use_bdlora", "arrow_config", "kasa_config", "monteclora_config"),
 )
-# Algorithms whose adapters are plain LoRA or DoRA once they are trained, on a base model as it was.
-PLAIN = tuple(name for name, method in METHODS.items() if method.served and not method.moves_base)
+# Algorithms whose adapters are plain LoRA or DoRA once they are trained.
+PLAIN = tuple(name for name, method in METHODS.items() if method.served)
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 LayerName = Annotated[str, Field(pattern=r"^\^?\w+(\.\w+)*$", max_length=300)]
 V = TypeVar("V")
@@ -158,6 +158,10 @@ def _algorithm(layers: Layers, metadata: UploadMetadata, sent: SentConfig | None
     algorithm = metadata.algorithm or found
     if algorithm not in PLAIN:
         raise refuse_file(f"{algorithm} adapters are not taken; {', '.join(PLAIN)} are", "algorithm")
+    if METHODS[algorithm].moves_base and sent is None:
+        # Weights look the same before they are converted, and mean something else.
+        issue = f"{algorithm} changes the base model; send the adapter_config.json that says it was made plain LoRA"
+        raise refuse_file(issue, "config")
     for field, is_dora in ("algorithm", algorithm is Algorithm.DORA), ("config", sent.use_dora if sent else None):
         if is_dora not in (None, has_magnitudes):
             held = "holds" if has_magnitudes else "does not hold"

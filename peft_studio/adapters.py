@@ -42,7 +42,9 @@ class UploadMetadata(BaseModel):
     base_model: Name = Field(description="The model it was trained on: a Hugging Face id, or a folder in its layout.")
     model_revision: Name | None = Field(default=None, description="A commit, tag or branch of a hub's model.")
     name: Name | None = None
-    algorithm: Algorithm | None = Field(default=None, description="By default what the weights say: lora or dora.")
+    algorithm: Algorithm | None = Field(
+        default=None, description="By default what the weights say: lora or dora. pissa and olora need a config, too."
+    )
     rank: int | None = Field(default=None, ge=1, le=65_536, description="By default what the weights say.")
     alpha: float | None = Field(
         default=None,

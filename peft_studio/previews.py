@@ -4,6 +4,9 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from peft_studio.choices import LongRows
+from peft_studio.config import Column
+
 RowNumbers = Annotated[list[int], Field(description="Rows by number, the first is 1; at most a hundred of them.")]
 
 
@@ -17,7 +20,8 @@ class Token(BaseModel):
 
 class Sample(BaseModel):
     """
-    One text of a row as the model sees it; a row of preferences has several, the chosen one first.
+    One text of a row as the model sees it; a row of preferences has several, the chosen one first, and so has a long
+    row that is split.
 
     The texts of the tokens, one behind the other, are ``text``, and special tokens that are added to it.
     """
@@ -39,7 +43,9 @@ class DatasetPreview(BaseModel):
     examined_rows: int
     tokens: int = Field(description="Tokens in the examined rows, those that are cut off not counted.")
     supervised_share: float = Field(description="Of these tokens, the share that carries loss.")
-    truncated_rows: int = Field(description="Examined rows that are longer than max_length.")
+    truncated_rows: int = Field(description="Examined rows that are cut to max_length.")
+    dropped_rows: int = Field(default=0, description="Examined rows that are left out: they are longer than that.")
+    split_rows: int = Field(default=0, description="Examined rows that become several, each a sample here.")
     duplicate_rows: RowNumbers = Field(description="Examined rows that say the same as an earlier one.")
     empty_rows: RowNumbers = Field(
         description="Examined rows that are not trained on: nothing is left of their answer."
@@ -57,6 +63,8 @@ class PreviewRequest(BaseModel):
     model_revision: str | None = None
     limit: int
     max_length: int
+    columns: dict[Column, str] = {}
+    long_rows: LongRows = LongRows.TRUNCATE
 
 
 class PreviewAnswer(BaseModel):

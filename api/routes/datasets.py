@@ -1,6 +1,7 @@
 """Data sets: upload, list, look at, see as a base model will, delete. Resumable uploads are in ``dataset_uploads``."""
 
 import asyncio
+import json
 from typing import Annotated, Any
 
 from litestar import Request, delete, get, post
@@ -16,7 +17,7 @@ from api.uploads import Uploaded, receive_body, receive_form
 from api.wire import DatasetDeleted, DatasetList
 from infra.previews import Previews
 from infra.uploads import Upload
-from peft_studio.config import ModelSource
+from peft_studio.config import Column, LongRows, ModelSource, TrainingConfig
 from peft_studio.errors import InvalidConfig
 from peft_studio.previews import DatasetPreview
 from peft_studio.stored_datasets import Dataset
@@ -107,6 +108,10 @@ async def preview_dataset(
     model_source: Annotated[ModelSource, QueryParameter(description="As in a job.")] = ModelSource.HUGGINGFACE,
     limit: Annotated[int, QueryParameter(ge=1, le=20, description="So many rows are shown.")] = 5,
     max_length: Annotated[int, QueryParameter(ge=8, le=32_768, description="As in a job.")] = 1024,
+    columns: Annotated[
+        str | None, QueryParameter(max_length=4096, description='As in a job, as JSON: {"prompt": "question"}.')
+    ] = None,
+    long_rows: Annotated[LongRows, QueryParameter(description="As in a job.")] = LongRows.TRUNCATE,
 ) -> DatasetPreview:
     """
     Render and tokenize the first rows with the trainer's own code, and mark the tokens that carry loss.
@@ -114,7 +119,26 @@ async def preview_dataset(
     Told of the first 5,000 rows (or ten million characters): the share of tokens that carry loss, how many rows are
     cut, which say the same as an earlier one, and of which nothing would be learnt.
     """
-    return await previews.preview(await datasets.get(dataset_id), base_model, model_source, limit, max_length)
+    named = _columns(columns)
+    dataset = await datasets.get(dataset_id)
+    return await previews.preview(
+        dataset, base_model, model_source, limit, max_length, columns=named, long_rows=long_rows
+    )
+
+
+def _columns(written: str | None) -> dict[Column, str]:
+    """Read which columns are to be taken; raises ``InvalidConfig``."""
+    try:
+        given = TrainingConfig.model_validate(
+            {"base_model": "-", "dataset_path": "-", "columns": json.loads(written or "{}")}
+        )
+    except (ValueError, RecursionError):
+        raise InvalidConfig(
+            "columns: it must be a JSON object of columns, as in a job.",
+            field="columns",
+            issue='Must be like {"prompt": "question"}',
+        ) from None
+    return given.columns
 
 
 @delete(

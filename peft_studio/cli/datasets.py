@@ -11,7 +11,8 @@ from peft_studio.cli import SECTIONS
 from peft_studio.cli.session import Session, command
 from peft_studio.cli.tables import facts, size, table
 from peft_studio.cli.watching import transfer
-from peft_studio.config import ModelSource
+from peft_studio.config import LongRows, ModelSource
+from peft_studio.errors import InvalidConfig
 from peft_studio.previews import DatasetPreview, Sample
 from peft_studio.stored_datasets import Dataset
 
@@ -61,11 +62,19 @@ def preview(
     base_model: Annotated[str, typer.Option(help="The base model whose tokens and chat template are used.")],
     model_source: Annotated[ModelSource | None, typer.Option(help="Where the base model comes from.")] = None,
     limit: Annotated[int, typer.Option(help="At most so many rows.", min=1)] = 5,
-    max_length: Annotated[int | None, typer.Option(help="Longest row, in tokens; longer ones are cut.")] = None,
+    max_length: Annotated[int | None, typer.Option(help="Longest row, in tokens.")] = None,
+    long_rows: Annotated[LongRows | None, typer.Option(help="What becomes of longer ones; else they are cut.")] = None,
+    column: Annotated[list[str] | None, typer.Option(help="A column of another name, as prompt=question.")] = None,
 ) -> None:
     """Show rows as the base model will see them; what it learns from is green."""
     seen = session.client.preview_dataset(
-        dataset_id, base_model, model_source=model_source, limit=limit, max_length=max_length
+        dataset_id,
+        base_model,
+        model_source=model_source,
+        limit=limit,
+        max_length=max_length,
+        columns=_columns(column or []),
+        long_rows=long_rows,
     )
     session.show(seen, lambda: Group(*(_sample(one) for one in seen.samples), _summary(seen)))
 
@@ -75,6 +84,13 @@ def delete(session: Session, dataset_id: DatasetId) -> None:
     """Delete a data set; refused while a job that has not ended uses it."""
     gone = session.client.delete_dataset(dataset_id)
     session.show(gone, lambda: f"Deleted {dataset_id}.")
+
+
+def _columns(written: list[str]) -> dict[str, str]:
+    pairs = [one.partition("=") for one in written]
+    if wrong := next((one for one, (_, equals, _) in zip(written, pairs, strict=True) if not equals), None):
+        raise InvalidConfig(f"{wrong!r} names no column.", field="--column", issue="Must be like prompt=question")
+    return {ours: theirs for ours, _, theirs in pairs}
 
 
 def _row(one: Dataset) -> tuple[object, ...]:
@@ -91,6 +107,8 @@ def _sample(sample: Sample) -> Text:
 def _summary(seen: DatasetPreview) -> Text:
     troubles = {
         "cut off": seen.truncated_rows,
+        "left out": seen.dropped_rows,
+        "split": seen.split_rows,
         "duplicates": len(seen.duplicate_rows),
         "without an answer": len(seen.empty_rows),
     }

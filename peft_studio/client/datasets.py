@@ -2,6 +2,8 @@
 
 import base64
 import hashlib
+import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import httpx
@@ -9,7 +11,7 @@ import httpx
 from peft_studio.answers import DatasetList, Deleted
 from peft_studio.client.bodies import Body, FileRange, Progress
 from peft_studio.client.calls import Call, Pause, Procedure, model, operation, part, path
-from peft_studio.config import ModelSource
+from peft_studio.config import LongRows, ModelSource
 from peft_studio.errors import Conflict, Unreachable
 from peft_studio.previews import DatasetPreview
 from peft_studio.stored_datasets import Dataset
@@ -76,9 +78,12 @@ class DatasetOperations:
         model_source: ModelSource | str | None = None,
         limit: int | None = None,
         max_length: int | None = None,
+        columns: Mapping[str, str] | None = None,
+        long_rows: LongRows | str | None = None,
     ) -> Call[DatasetPreview]:
         """Return rows as a base model will see them, with the tokens that carry loss marked."""
         query = {"base_model": base_model, "model_source": model_source, "limit": limit, "max_length": max_length}
+        query |= {"columns": json.dumps(dict(columns)) if columns else None, "long_rows": long_rows}
         where = path("datasets", dataset_id, "preview")
         return Call("GET", where, model(DatasetPreview), query, seconds=_CHECKING_SECONDS)
 

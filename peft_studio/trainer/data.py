@@ -96,6 +96,12 @@ class Tokenized:
         starts = range(0, max(1, len(ids) - 1), limit - 1)
         return [Row(ids[start : start + limit], self.learn[start : start + limit]) for start in starts]
 
+    def fit(self, limit: int, long_rows: LongRows) -> list[Row]:
+        """Return what is trained on of it where a row may have ``limit`` tokens: one row, none or several."""
+        if len(self.ids) <= limit or long_rows is LongRows.TRUNCATE:
+            return [self.cut(limit)]
+        return self.split(limit) if long_rows is LongRows.SPLIT else []
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -139,14 +145,11 @@ def encode(
     rows: list[Row] = []
     long = dropped = 0
     for whole in tokenize(examples, base, renderer):
-        is_long = len(whole.ids) > limit
-        long += is_long
-        if is_long and long_rows is LongRows.DROP:
-            continue
-        parts = whole.split(limit) if is_long and long_rows is LongRows.SPLIT else [whole.cut(limit)]
-        learnt = [part for part in parts if part.supervised]
-        rows += learnt
-        dropped += not learnt
+        long += len(whole.ids) > limit
+        if parts := whole.fit(limit, long_rows):
+            learnt = [part for part in parts if part.supervised]
+            rows += learnt
+            dropped += not learnt
     return Encoded(
         rows,
         truncated=long if long_rows is LongRows.TRUNCATE else 0,

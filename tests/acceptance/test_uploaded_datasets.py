@@ -1,10 +1,12 @@
 """Data sets on a real studio: trained on by their id, seen through the warm server, resumed after a kill."""
 
+import asyncio
 import base64
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -12,7 +14,7 @@ import pytest
 from benchmarks.studio import ROOT, Studio
 from peft_studio.jobs import JobStatus
 from tests.acceptance.conftest import eventually
-from tests.acceptance.jobs import follow, job, part, run_dir, submit, wait_for_step
+from tests.acceptance.jobs import follow, job, part, run_dir, short_job, submit, wait_for_step
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(300)]
 ROWS = (ROOT / "demo" / "support.jsonl").read_bytes()
@@ -71,9 +73,39 @@ def test_a_data_set_is_seen_as_the_model_will_see_it(studio: Studio) -> None:
         assert 0 < preview["supervised_share"] < 1
         learnt = "".join(token["text"] for token in preview["samples"][0]["tokens"] if token["loss"])
         assert learnt.startswith("team:") and learnt.endswith("<|end|>")
+        columns = {"columns": '{"messages": "nothing"}', "long_rows": "split", "max_length": "8"}
+        answer = client.get(f"/api/v1/datasets/{dataset_id}/preview", params=model | columns)
+        assert "has no column 'nothing'" in answer.json()["error"]["message"]
+        del columns["columns"]
+        split = client.get(f"/api/v1/datasets/{dataset_id}/preview", params=model | columns).json()
+        assert split["split_rows"] == split["examined_rows"]
+        assert {len(sample["tokens"]) for sample in split["samples"]} <= set(range(2, 9))
         model["base_model"] = "/nowhere"
         answer = client.get(f"/api/v1/datasets/{dataset_id}/preview", params=model)
         assert answer.json()["error"]["details"]["field"] == "base_model"
+
+
+def test_a_data_set_is_deleted_or_trained_on_and_never_both(studio: Studio) -> None:
+    headers = {"Authorization": f"Bearer {studio.new_key(f'race-{uuid4().hex}')}"}
+
+    async def race(client: httpx.AsyncClient, dataset_id: str, wait: float) -> tuple[int, int]:
+        async def delete() -> httpx.Response:
+            await asyncio.sleep(wait)
+            return await client.delete(f"/datasets/{dataset_id}")
+
+        body = {"config": short_job(dataset_path=dataset_id, max_steps=100_000, num_epochs=1000)}
+        created, deleted = await asyncio.gather(client.post("/jobs", json=body), delete())
+        if created.status_code == 201:
+            (await client.post(f"/jobs/{created.json()['job_id']}/cancel")).raise_for_status()
+        return created.status_code, deleted.status_code
+
+    async def races() -> set[tuple[int, int]]:
+        async with httpx.AsyncClient(base_url=f"{studio.url}/api/v1", headers=headers, timeout=60) as client:
+            return {await race(client, upload(studio), wait / 100) for wait in range(12)}
+
+    outcomes = asyncio.run(races())
+    assert outcomes <= {(201, 409), (400, 200), (409, 200)}
+    assert (201, 409) in outcomes
 
 
 def test_a_sender_that_leaves_in_the_middle_leaves_nothing_behind(studio: Studio) -> None:

@@ -93,8 +93,9 @@ export class Client {
     return this.#get("/datasets", { limit, cursor });
   }
 
-  previewDataset(datasetId, baseModel, { modelSource, limit, maxLength } = {}) {
+  previewDataset(datasetId, baseModel, { modelSource, limit, maxLength, columns, longRows } = {}) {
     const query = { base_model: baseModel, model_source: modelSource, limit, max_length: maxLength };
+    Object.assign(query, { columns: columns && JSON.stringify(columns), long_rows: longRows });
     return this.#get(path("datasets", datasetId, "preview"), query, LONG);
   }
 

@@ -146,6 +146,8 @@ export interface DatasetPreview {
   tokens: number;
   supervised_share: number;
   truncated_rows: number;
+  dropped_rows: number;
+  split_rows: number;
   duplicate_rows: number[];
   empty_rows: number[];
 }
@@ -379,7 +381,13 @@ export class Client {
   previewDataset(
     datasetId: string,
     baseModel: string,
-    options?: { modelSource?: string; limit?: number; maxLength?: number },
+    options?: {
+      modelSource?: string;
+      limit?: number;
+      maxLength?: number;
+      columns?: Record<string, string>;
+      longRows?: "truncate" | "drop" | "split";
+    },
   ): Promise<DatasetPreview>;
   deleteDataset(datasetId: string): Promise<{ success: boolean; dataset_id: string }>;
 

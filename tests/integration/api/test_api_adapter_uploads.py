@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from peft_studio.adapter_files import WEIGHTS
+from peft_studio.algorithm_table import METHODS
 from tests.adapter_files import PREFIX, header_of, packed, shapes, weights
 from tests.integration.api.fixtures import Client, Connect
 from tests.integration.api.machines import made
@@ -357,10 +358,27 @@ def test_what_the_algorithm_says_of_the_scaling_is_written(client: Client, tmp_p
     assert refused(upload(client, config=config, algorithm="rslora"))[0] == "algorithm"
 
 
-@pytest.mark.parametrize("algorithm", ["vera", "pissa", "prompt_tuning"])
+@pytest.mark.parametrize("algorithm", [name for name, method in METHODS.items() if not method.served])
 def test_adapters_of_other_kinds_are_not_taken(client: Client, algorithm: str) -> None:
     field, issue = refused(upload(client, algorithm=algorithm))
     assert field == "algorithm" and "lora, qlora, dora" in issue
+
+
+@pytest.mark.parametrize("algorithm", ["lora", "qlora", "lora_plus", "pissa", "olora", "rslora"])
+def test_adapters_of_every_algorithm_that_ends_in_plain_lora_are_taken(client: Client, algorithm: str) -> None:
+    config = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "use_rslora": algorithm == "rslora"}
+    config |= {"init_lora_weights": True}
+    adapter_id = uploaded(client, config=config, algorithm=algorithm)
+    assert client.get(f"/api/v1/adapters/{adapter_id}").json()["algorithm"] == algorithm
+
+
+@pytest.mark.parametrize("algorithm", ["pissa", "olora"])
+def test_an_adapter_that_changes_its_base_model_must_say_that_it_was_converted(client: Client, algorithm: str) -> None:
+    field, issue = refused(upload(client, algorithm=algorithm))
+    assert field == "config" and "adapter_config.json" in issue
+    config = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "init_lora_weights": algorithm}
+    field, issue = refused(upload(client, config=config, algorithm=algorithm))
+    assert field == "config" and "changes the base model" in issue
 
 
 def test_an_upload_for_which_the_disk_has_no_room_is_refused(connect: Connect, tmp_path: Path) -> None:

@@ -236,3 +236,16 @@ def test_a_key_that_may_only_read_uploads_and_deletes_nothing(connect: Connect, 
     assert upload(reader).status_code == 403
     assert reader.delete(f"/api/v1/datasets/{dataset_id}").status_code == 403
     assert reader.get(f"/api/v1/datasets/{dataset_id}").status_code == 200
+
+
+@pytest.mark.parametrize("columns", ["prompt", "[1]", '{"prompt": 1}', '{"nothing": "question"}', "[" * 4000])
+def test_columns_of_a_preview_are_named_as_in_a_job(studio: Client, columns: str) -> None:
+    dataset_id = upload(studio).json()["dataset_id"]
+    query = {"base_model": "m", "columns": columns}
+    assert refused(studio.get(f"/api/v1/datasets/{dataset_id}/preview", params=query))["field"] == "columns"
+
+
+def test_what_becomes_of_long_rows_in_a_preview_is_one_of_three(studio: Client) -> None:
+    dataset_id = upload(studio).json()["dataset_id"]
+    query = {"base_model": "m", "long_rows": "fold"}
+    assert refused(studio.get(f"/api/v1/datasets/{dataset_id}/preview", params=query))["field"] == "long_rows"

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from peft_studio.config import TrainingConfig
+from peft_studio.config import LongRows, TrainingConfig
 from peft_studio.datasets import examples
 from peft_studio.errors import InvalidConfig
 from peft_studio.previews import DatasetPreview, PreviewRequest
@@ -82,6 +82,38 @@ def test_what_is_cut_there_twice_or_not_trained_on_is_told(model: Path, tmp_path
     assert found.tokens == 3 * len(found.samples[0].tokens) + 2 * 32
     supervised = 3 * found.samples[0].supervised_tokens + found.samples[1].supervised_tokens
     assert found.supervised_share == round(supervised / found.tokens, 4)
+
+
+def test_long_rows_become_what_training_makes_of_them(model: Path, tmp_path: Path) -> None:
+    short = {"prompt": "the cat", "completion": " sleeps"}
+    long = {"prompt": "the cat", "completion": " sleeps" * 50}
+    rows = write_rows(tmp_path / "rows.jsonl", [long, short])
+    base = read_base(TrainingConfig(base_model=str(model), dataset_path=str(rows)), None)
+    some = list(examples(str(rows)))
+    for becomes in LongRows:
+        trained = encode(some, base, Renderer(base.tokenizer, some[0].format), 32, becomes)
+        found = of(model, rows, max_length=32, long_rows=becomes, limit=2)
+        assert [[token.id for token in sample.tokens] for sample in found.samples] == [
+            row.ids.tolist() for row in trained.rows
+        ]
+        told = (found.truncated_rows, found.dropped_rows, found.split_rows)
+        assert told == (trained.truncated, trained.dropped, trained.split)
+        learnt = "".join(token.text for sample in found.samples for token in sample.tokens if token.loss)
+        assert (learnt.count(" sleeps") == 51) == (becomes is LongRows.SPLIT)
+
+
+def test_nothing_is_left_where_all_rows_are_dropped(model: Path, tmp_path: Path) -> None:
+    rows = write_rows(tmp_path / "rows.jsonl", [{"text": "the cat " * 50}])
+    found = of(model, rows, max_length=32, long_rows="drop")
+    assert (found.samples, found.dropped_rows, found.tokens, found.supervised_share) == ([], 1, 0, 0)
+
+
+def test_columns_of_other_names_are_taken(model: Path, tmp_path: Path) -> None:
+    rows = write_rows(tmp_path / "rows.jsonl", [{"question": "the cat", "answer": " sleeps", "text": "no"}])
+    (sample,) = of(model, rows, columns={"prompt": "question", "completion": "answer"}).samples
+    assert sample.text == "the cat sleeps"
+    with pytest.raises(InvalidConfig, match="has no column 'reply'"):
+        of(model, rows, columns={"prompt": "question", "completion": "reply"})
 
 
 def test_not_all_of_a_large_data_set_is_looked_at(model: Path, tmp_path: Path) -> None:
