@@ -12,9 +12,11 @@ from typing import Annotated, Any, Concatenate, ParamSpec, Self
 import typer
 from pydantic import BaseModel
 from rich.console import Console
+from rich.table import Table
 
 from peft_studio.cli.connection import Address, find, forget
 from peft_studio.cli.exits import INTERRUPTED
+from peft_studio.cli.tables import width_of
 from peft_studio.client import Client
 from peft_studio.errors import AuthenticationFailed, CredentialRefused
 
@@ -60,7 +62,10 @@ class Session:
         if self.as_json:
             sys.stdout.write(json.dumps(_plain(answer), indent=2, ensure_ascii=False) + "\n")
         else:
-            self.console.print(as_text(), soft_wrap=True)
+            shown = as_text()
+            if isinstance(shown, Table):
+                self.console.width = width_of(shown, self.console)
+            self.console.print(shown, soft_wrap=True)
 
     def line(self, answer: BaseModel) -> None:
         """Print one of many answers, as one line of JSON."""

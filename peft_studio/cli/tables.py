@@ -4,11 +4,13 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
+from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from peft_studio.jobs import JobStatus
 
+_WIDEST = 1000
 _COLOURS = {
     JobStatus.PENDING: "yellow",
     JobStatus.RUNNING: "cyan",
@@ -19,10 +21,10 @@ _COLOURS = {
 
 
 def table(columns: Iterable[str], rows: Iterable[Iterable[object]]) -> Table:
-    """Lay out rows below their columns; ids are never shortened, for they are there to be copied."""
+    """Lay out rows below their columns, each on one line."""
     shown = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
-        shown.add_column(column, no_wrap=column in ("id", "status"), overflow="fold")
+        shown.add_column(column, no_wrap=True)
     for row in rows:
         shown.add_row(*(text(cell) for cell in row))
     return shown
@@ -37,6 +39,11 @@ def facts(values: Mapping[str, object]) -> Table:
         if value not in (None, "", [], {}):
             shown.add_row(name.replace("_", " "), text(value))
     return shown
+
+
+def width_of(shown: Table, console: Console) -> int:
+    """Return how wide a table is that is not squeezed: a narrow terminal wraps lines, a pipe has no width at all."""
+    return max(console.width, console.measure(shown, options=console.options.update(max_width=_WIDEST)).maximum)
 
 
 def text(value: object) -> str:

@@ -181,3 +181,11 @@ def test_an_answer_of_any_kind_that_nobody_reads_is_not_held_forever(tmp_path: P
             assert len(peer.recv(1)) == 1  # it reads a little, and then no more
             until(lambda: connections(address) == 1)
             until(lambda: connections(address) == 0)
+
+
+def test_whoever_asks_for_the_head_of_a_stream_follows_nothing(tmp_path: Path) -> None:
+    jobs = JobsInMemory()
+    with serving(jobs, tmp_path) as address:
+        head = httpx.head(address, headers={"Authorization": "Bearer reads"}, timeout=SECONDS)
+        assert (head.status_code, head.headers["Content-Type"]) == (200, "text/event-stream; charset=utf-8")
+        until(lambda: jobs.followers == 0)
