@@ -100,6 +100,17 @@ class Option:
 _KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
 
 
+def require_known(owner: str, known: Mapping[str, Option], options: dict[str, Any]) -> dict[str, Any]:
+    """Return the options; raises ``ValueError`` where one is unknown or has a wrong value."""
+    for name, value in options.items():
+        if name not in known:
+            has = f"its options are {', '.join(known)}" if known else "it has none"
+            raise ValueError(f"{owner} has no option {name[:50]!r}; {has}")
+        if wrong := known[name].wrong(value):
+            raise ValueError(f"{name} {wrong}")
+    return options
+
+
 @dataclass(frozen=True)
 class Method:
     """One row: how PEFT is asked for this algorithm, and what may be asked of it."""

@@ -1,6 +1,9 @@
-"""What fields of a job can be one of."""
+"""What fields of a job can be."""
 
 from enum import StrEnum
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
 
 
 class ModelSource(StrEnum):
@@ -59,3 +62,11 @@ class LongRows(StrEnum):
     TRUNCATE = "truncate"
     DROP = "drop"
     SPLIT = "split"  # into rows of their own, of which the later ones do not see the earlier
+
+
+class DeployConfig(BaseModel):
+    """Where the finished adapter is served."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    platform: Literal["local"] = "local"

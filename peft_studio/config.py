@@ -1,14 +1,13 @@
 """TrainingConfig: the body of ``POST /jobs``, the flow's one parameter and the trainer's input, the same object."""
 
-from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 from pydantic.config import JsonDict
 
 from peft_studio.algorithm_table import METHODS
-from peft_studio.algorithms import Algorithm, Method, Option, Quantization, Targets
-from peft_studio.choices import Bias, LearningRateSchedule, LongRows, ModelSource, Optimizer, Precision
+from peft_studio.algorithms import Algorithm, Method, Quantization, Targets, require_known
+from peft_studio.choices import Bias, DeployConfig, LearningRateSchedule, LongRows, ModelSource, Optimizer, Precision
 from peft_studio.objectives import AIMS, Aim, Objective
 
 __all__ = [
@@ -24,14 +23,6 @@ __all__ = [
     "Quantization",
     "TrainingConfig",
 ]
-
-
-class DeployConfig(BaseModel):
-    """Where the finished adapter is served."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    platform: Literal["local"] = "local"
 
 
 Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f]+$")]
@@ -235,13 +226,13 @@ class TrainingConfig(BaseModel):
     @classmethod
     def _options_are_those_of_the_algorithm(cls, options: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
         algorithm = info.data.get("algorithm")
-        return _known_options(algorithm, METHODS[algorithm].options, options) if algorithm else options
+        return require_known(algorithm, METHODS[algorithm].options, options) if algorithm else options
 
     @field_validator("objective_options")
     @classmethod
     def _options_are_those_of_the_objective(cls, options: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
         objective = info.data.get("objective")
-        return _known_options(objective, AIMS[objective].options, options) if objective else options
+        return require_known(objective, AIMS[objective].options, options) if objective else options
 
     @field_validator("label_smoothing", "neftune_alpha", "long_rows")
     @classmethod
@@ -295,13 +286,3 @@ class TrainingConfig(BaseModel):
     def effective_batch_size(self) -> int:
         """Rows behind one optimizer step."""
         return self.batch_size * self.gradient_accumulation_steps
-
-
-def _known_options(owner: str, known: Mapping[str, Option], options: dict[str, Any]) -> dict[str, Any]:
-    for name, value in options.items():
-        if name not in known:
-            has = f"its options are {', '.join(known)}" if known else "it has none"
-            raise ValueError(f"{owner} has no option {name[:50]!r}; {has}")
-        if wrong := known[name].wrong(value):
-            raise ValueError(f"{name} {wrong}")
-    return options

@@ -46,3 +46,11 @@ def test_a_jobs_name_says_what_it_is_for() -> None:
     config: dict[str, Any] = {"base_model": "m", "dataset_path": "d"}
     assert name_of(TrainingConfig(**config)) == "m lora r8"
     assert name_of(TrainingConfig(**config, objective="dpo")) == "m dpo lora r8"
+
+
+def test_a_base_model_is_not_divided_where_that_cannot_work() -> None:
+    job = {"base_model": "m", "dataset_path": "d", "shard_base": True}
+    with pytest.raises(ValidationError, match="int8 cannot be divided"):
+        TrainingConfig.model_validate(job | {"quantization": "int8"})
+    with pytest.raises(ValidationError, match="dpo asks the whole base model"):
+        TrainingConfig.model_validate(job | {"objective": "dpo"})

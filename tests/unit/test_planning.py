@@ -211,6 +211,7 @@ def test_what_this_machine_cannot_do_is_refused_with_the_reason(measured: Settin
     assert error.details["field"] == "quantization"
     assert "no kernel for this CPU" in error.message
     assert refusal(measured, **basics, precision="bfloat16").details["field"] == "precision"
+    assert refusal(measured, **basics, num_processes=64).details["field"] == "num_processes"
     make_plan(TrainingConfig(**basics, quantization="int8"), measured)
 
 
@@ -274,6 +275,8 @@ INDIFFERENT: list[dict[str, Any]] = [
     {"test_prompt": "Hi"},
     {"force": True},
     {"checkpoint_steps": 5},
+    {"num_processes": 1},
+    {"shard_base": True},
 ]
 DECISIVE: list[dict[str, Any]] = [
     {"base_model": "n"},
