@@ -73,10 +73,15 @@ def read_key(path: Path) -> str:
     try:
         key = path.read_text().strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise InvalidConfig(f"The key file {path} cannot be read: {error}.", field="--key-file") from None
+        raise InvalidConfig(f"The key file {path} cannot be read: {unreadable(error)}.", field="--key-file") from None
     if not key or any(character.isspace() for character in key):
         raise InvalidConfig(f"The key file {path} must hold one API key and nothing else.", field="--key-file")
     return key
+
+
+def unreadable(error: OSError | UnicodeDecodeError) -> str:
+    """Say why a file cannot be read, without its name."""
+    return error.strerror or "no reason is known" if isinstance(error, OSError) else "it is no text in UTF-8"
 
 
 def remembered_file() -> Path:

@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from peft_studio.cli.connection import unreadable
 from peft_studio.errors import InvalidConfig
 
 
@@ -34,7 +35,7 @@ def read_job(file: str, changes: Sequence[str]) -> dict[str, Any]:
                 content = opened.read()
         config: Any = read_yaml(content)  # JSON is YAML
     except (OSError, UnicodeDecodeError) as error:
-        raise InvalidConfig(f"The job file {file} cannot be read: {error}.", field="FILE") from None
+        raise InvalidConfig(f"The job file {file} cannot be read: {unreadable(error)}.", field="FILE") from None
     except yaml.YAMLError as error:
         raise InvalidConfig(
             f"The job file {file} is neither YAML nor JSON.", field="FILE", issue=_where(error)

@@ -191,3 +191,14 @@ def test_a_table_has_a_line_for_each_row_however_narrow_the_terminal_is(
     assert lines[1].split()[:2] == [job.job_id, "running"] and "org/model" in lines[1]
     assert len(lines) == 1 + len(api.jobs.jobs)
     assert not any("…" in line for line in lines)
+
+
+def test_a_file_that_cannot_be_read_is_named_once_with_the_reason(run: Run, tmp_path: Path) -> None:
+    missing, binary = tmp_path / "none.yaml", tmp_path / "binary.yaml"
+    binary.write_bytes(b"\xff\xfe")
+    for file, reason in ((missing, "No such file or directory"), (binary, "it is no text in UTF-8")):
+        tried = run("jobs", "submit", str(file))
+        assert (tried.returncode, tried.stdout) == (2, "")
+        assert tried.stderr == f"peft-studio: The job file {file} cannot be read: {reason}.\n"
+    tried = run("jobs", "list", "--key-file", str(missing))
+    assert tried.stderr == f"peft-studio: The key file {missing} cannot be read: No such file or directory.\n"
