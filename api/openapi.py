@@ -37,6 +37,7 @@ DESCRIPTION = """
 Every request needs an API key, as `Authorization: Bearer KEY`. Keys have a role: `read` may look, `write` may also
 submit and cancel, `admin` may also make and revoke keys. Answers say how many requests are left in `RateLimit-Limit`,
 `RateLimit-Remaining` and `RateLimit-Reset`. Every error has the same body: `{"error": {"code", "message", "details"}}`.
+`HEAD` is answered wherever `GET` is.
 
 ### Sending a request again
 

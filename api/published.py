@@ -5,7 +5,7 @@ Litestar describes models by the annotations of their fields, and so leaves out 
 optional field, and that unknown fields are refused. Pydantic, which checks them, describes them whole.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any, get_args
 
 from litestar import Litestar
@@ -26,13 +26,44 @@ def published_document(app: Litestar) -> Json:
 
 def _made(app: Litestar) -> Json:
     document = app.openapi_schema.to_schema()
-    document["components"]["schemas"] = _schemas(_models_of(app))
+    document["components"] |= {"schemas": _schemas(_models_of(app)), "headers": _HEADERS}
     for item in document["paths"].values():
         for operation in item.values():
             for parameter in operation.get("parameters", []):
                 if "schema" in parameter:
                     parameter["schema"] = _without_null(parameter["schema"])
+            for status, answer in operation["responses"].items():
+                needs_key = operation.get("security") != [{}]
+                if names := _headers_of(status, needs_key):
+                    described = {name: {"$ref": f"#/components/headers/{name}"} for name in names}
+                    answer["headers"] = answer.get("headers", {}) | described
     return document
+
+
+def _header(kind: str, description: str) -> Json:
+    return {"schema": {"type": kind}, "description": description}
+
+
+_QUOTA = {
+    "RateLimit-Limit": _header("integer", "Requests a minute that this key may make."),
+    "RateLimit-Remaining": _header("integer", "How many of them are left."),
+    "RateLimit-Reset": _header("integer", "Seconds until there is one more."),
+}
+_HEADERS = _QUOTA | {
+    "Retry-After": _header("integer", "Seconds to wait, where that is known."),
+    "WWW-Authenticate": _header("string", "How to send the key."),
+}
+
+
+def _headers_of(status: str, needs_key: bool) -> Collection[str]:
+    """Name the headers of an answer; whoever sends no valid key has no quota."""
+    match status:
+        case "401":
+            return ["WWW-Authenticate"]
+        case "429" | "503":
+            return [*(_QUOTA if needs_key else ()), "Retry-After"]
+        case _:
+            return _QUOTA if needs_key else ()
 
 
 class _Schemas(GenerateJsonSchema):

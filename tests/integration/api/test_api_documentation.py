@@ -101,6 +101,17 @@ def test_nothing_is_described_that_is_not_there(document: dict[str, Any]) -> Non
             found = found[name]
 
 
+def test_headers_of_answers_are_described_and_there(document: dict[str, Any], connect: Connect) -> None:
+    described = document["paths"]["/api/v1/jobs"]["get"]["responses"]
+    answer = connect().get("/api/v1/jobs")
+    assert described["200"]["headers"].keys() == {"RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset"}
+    assert all(answer.headers[name].isdecimal() for name in described["200"]["headers"])
+    refused = connect(None).get("/api/v1/jobs")
+    assert [name for name in described["401"]["headers"] if name not in refused.headers] == []
+    assert "Retry-After" in described["429"]["headers"]
+    assert "headers" not in document["paths"]["/healthz"]["get"]["responses"]["200"]
+
+
 def test_parameters_are_left_out_and_never_null(document: dict[str, Any]) -> None:
     for name, operation in operations(document):
         for parameter in operation.get("parameters", []):
