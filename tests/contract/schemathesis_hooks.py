@@ -32,6 +32,8 @@ _REFUSED: dict[str, tuple[str, ...]] = {
     "POST /api/v1/datasets": ("file", "name", "sha256"),
     "POST /api/v1/adapters/upload": ("file", "metadata", "config"),
     "POST /api/v1/datasets/uploads": ("Upload-Metadata",),
+    # An object, in a parameter that is text.
+    "GET /api/v1/datasets/{dataset_id}/preview": ("columns",),
     # Which characters can be printed.
     "POST /api/v1/keys": ("name",),
 }
