@@ -17,12 +17,11 @@ import typer
 import yaml
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from peft_studio.cli.watching import show_work
 from peft_studio.client import Client
 from peft_studio.errors import StudioError
-from peft_studio.events import Failure, Log, Metrics, Status
 from peft_studio.jobs import HeldOut, Job
 
 ROOT = Path(__file__).parent.parent
@@ -107,26 +106,7 @@ def run_job(client: Client, config: dict[str, Any]) -> Job:
     console.print(f"\n[bold]POST /api/v1/jobs[/]  {config['base_model']} on {config['dataset_path']}")
     job_id = client.create_job(config | {"force": True}).job_id
     console.print(f"The job is {job_id}\n")
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("loss {task.fields[loss]}"),
-    )
-    with Progress(*columns, TimeElapsedColumn(), console=console) as progress:
-        bar = progress.add_task("waiting", total=None, loss="-")
-        for event in client.follow(job_id):
-            match event:
-                case Status(status=status, phase=phase):
-                    progress.update(bar, description=f"{phase or status}")
-                case Metrics(metrics={"loss": loss, "step": step, "total_steps": total}):
-                    progress.update(bar, completed=step, total=total, loss=f"{loss:.4f}")
-                case Failure(error=error, details=details):
-                    progress.console.print(f"[red]{error}[/] {details}")
-                case Log(level="WARNING" | "ERROR" as level, message=message):
-                    progress.console.print(f"{level}: {message}")
-                case _:
-                    pass
+    show_work(client.follow(job_id), console)
     return client.get_job(job_id)
 
 

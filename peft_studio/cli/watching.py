@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 import typer
+from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -19,7 +20,7 @@ def watch(session: Session, job_id: str, after: str | None = None) -> None:
     """Show a job at work until its end, and end with the code of its final status."""
     events = session.client.follow(job_id, after)
     try:
-        last = _lines(session, events) if session.as_json else _bar(session, events)
+        last = _lines(session, events) if session.as_json else show_work(events, session.aside)
     except KeyboardInterrupt:
         session.aside.print(f"No longer watching. The job goes on: peft-studio jobs follow {job_id}")
         raise typer.Exit(INTERRUPTED) from None
@@ -37,10 +38,11 @@ def _lines(session: Session, events: Iterable[Event]) -> Status | None:
     return last
 
 
-def _bar(session: Session, events: Iterable[Event]) -> Status | None:
+def show_work(events: Iterable[Event], console: Console) -> Status | None:
+    """Show a job at work as a bar with the loss; return its last status."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[loss]}"))
     last = None
-    with Progress(*columns, TimeElapsedColumn(), console=session.aside) as progress:
+    with Progress(*columns, TimeElapsedColumn(), console=console) as progress:
         bar = progress.add_task("waiting", total=None, loss="")
         for event in events:
             match event:
