@@ -107,7 +107,7 @@ class Training:
         progress = self._progress
         tally = Tally()
         try:
-            self._group.check(self._stop)
+            self._group.agree(self._stop)
             rows = self._criterion.begin_step(self._model, self._rows_of_step(progress.step), self._pause)
             self._group.seed(self._config.seed, progress.step)
             loss = self._backward(rows, tally)

@@ -22,6 +22,7 @@ SHORT = 128  # tokens of each row that packing is tried out on
 # How much two losses may differ: rows packed and alone, and a row behind one and behind another.
 TOLERANCE = {torch.float32: (1e-4, 1e-5)}
 COARSE = (2e-2, 1e-3)  # formats that round more
+STIRRED = 0.02  # how far what is trained is moved meanwhile
 
 _lengths: list[int] = []  # of the rows in the batch that is being computed
 
@@ -74,8 +75,9 @@ def can_pack(model: Any, rows: Sequence[Row], config: TrainingConfig) -> bool:
     """
     Say whether packing gives the same losses on this model, by trying it out on two rows.
 
-    What mixes tokens otherwise than by attention (convolutions, states that are carried on) would leak between rows,
-    and so does not pass. Rows that are longer than an attention window are not packed either.
+    What mixes tokens otherwise than by attention (convolutions, states that are carried on, adapters that choose by
+    the mean of a batch) would leak between rows, and so does not pass. Rows that are longer than an attention window
+    are not packed either.
     """
     settings = model.config.get_text_config()
     window = getattr(settings, "sliding_window", None)
@@ -98,10 +100,11 @@ def _gives_the_same(model: Any, rows: list[Row]) -> bool:
     try:
         first, second = rows
         unlike = Row(np.full_like(first.ids, second.ids[-1]), first.learn)
-        alone = sum(summed_loss(model, collate([row], model.device)).item() for row in rows)
-        packed = _loss(model, rows)
-        # Of another first row the second may know nothing, which shows more sharply than what rounding leaves.
-        behind, behind_unlike = (_loss(model, [_silent(row), second]) for row in (first, unlike))
+        with _stirred(model):
+            alone = sum(summed_loss(model, collate([row], model.device)).item() for row in rows)
+            packed = _loss(model, rows)
+            # Of another first row the second may know nothing, which shows more sharply than what rounding leaves.
+            behind, behind_unlike = (_loss(model, [_silent(row), second]) for row in (first, unlike))
     except (TypeError, ValueError, RuntimeError, NotImplementedError):
         return False  # an architecture that takes no positions, say
     finally:
@@ -109,6 +112,19 @@ def _gives_the_same(model: Any, rows: list[Row]) -> bool:
         set_random_state(before)
     alike, apart = TOLERANCE.get(model.dtype, COARSE)
     return math.isclose(packed, alone, rel_tol=alike) and math.isclose(behind, behind_unlike, rel_tol=apart)
+
+
+@contextmanager
+def _stirred(model: Any) -> Generator[None]:
+    """Have the adapter do something: what a new one mixes would not show, because it changes nothing yet."""
+    kept = [(parameter, parameter.clone()) for parameter in model.parameters() if parameter.requires_grad]
+    for parameter, _ in kept:
+        parameter.add_(torch.randn_like(parameter), alpha=STIRRED)
+    try:
+        yield
+    finally:
+        for parameter, value in kept:
+            parameter.copy_(value)
 
 
 def _loss(model: Any, rows: list[Row]) -> float:

@@ -110,10 +110,16 @@ class ProcessGroup:
 
     def check(self, stop: StopSignal) -> None:
         """Raise ``Stopped`` in all processes where one was asked to stop; all have to ask this at the same point."""
-        if not self.is_alone:
-            wish = self.sum(torch.tensor(int(stop.requested)))
-            if wish and not stop.requested:
-                stop.set("another process of the group was asked to stop")
+        self.agree(stop)
+        stop.check()
+
+    def agree(self, stop: StopSignal) -> None:
+        """The same, but one alone, who can stop anywhere, does not look here."""
+        if self.is_alone:
+            return
+        wish = self.sum(torch.tensor(int(stop.requested)))
+        if wish and not stop.requested:
+            stop.set("another process of the group was asked to stop")
         stop.check()
 
     def between(self, stop: StopSignal) -> StopSignal:

@@ -12,8 +12,11 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from peft_studio.config import TrainingConfig
 from peft_studio.events import Log, Metrics
 from peft_studio.run_dir import RunDir
+from peft_studio.trainer.adapter import adapter_config, add_adapter
 from peft_studio.trainer.data import Row, batches, collate
+from peft_studio.trainer.layers import skeleton
 from peft_studio.trainer.loss import summed_loss
+from peft_studio.trainer.model import load_base, read_base
 from peft_studio.trainer.noise import noisy_embeddings
 from peft_studio.trainer.outcome import DONE
 from peft_studio.trainer.packing import can_pack, pack, rows_apart
@@ -155,3 +158,13 @@ def test_rows_of_like_length_come_into_one_batch() -> None:
     rows = rows_of(9, 2, 8, 3)
     assert [[len(row.ids) for row in some] for some in batches(rows, 2, by_length=True)] == [[9, 8], [3, 2]]
     assert [[len(row.ids) for row in some] for some in batches(rows, 2, by_length=False)] == [[9, 2], [8, 3]]
+
+
+@pytest.mark.parametrize(("algorithm", "packs"), [("lora", True), ("oft", True), ("lily", False)])
+def test_an_adapter_that_mixes_the_rows_of_a_batch_is_not_packed(algorithm: str, packs: bool, model: Path) -> None:
+    job = config(base_model=str(model), algorithm=algorithm)
+    base = read_base(job, None)
+    adapted = add_adapter(load_base(base, job), adapter_config(job, base, skeleton(base.config), 1), base, job)
+    before = {name: parameter.clone() for name, parameter in adapted.named_parameters()}
+    assert can_pack(adapted, rows_of(20, 30), job) is packs
+    assert all(torch.equal(parameter, before[name]) for name, parameter in adapted.named_parameters())

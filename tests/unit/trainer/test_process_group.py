@@ -25,5 +25,6 @@ def test_one_alone_stops_anywhere_and_a_member_only_where_all_meet() -> None:
     stop.set("enough")
     with pytest.raises(Stopped, match="enough"):
         ProcessGroup().check(stop)
+    ProcessGroup().agree(stop)  # looks elsewhere
     assert ProcessGroup().between(stop) is stop
     assert not ProcessGroup(0, 2).between(stop).requested

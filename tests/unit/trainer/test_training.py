@@ -21,6 +21,7 @@ from peft_studio.trainer.program import run as train
 from peft_studio.trainer.render import Renderer
 from peft_studio.trainer.stop import StopSignal
 from tests.tiny import TEMPLATE, conversations, make_run, tiny_model, write_rows
+from tests.unit.trainer.padded import padded
 
 
 def trained(run: RunDir) -> RunDir:
@@ -48,17 +49,6 @@ def rows_in_order(config: TrainingConfig) -> list[Row]:
     rows = encode(examples(config.dataset_path), base, Renderer(base.tokenizer, RowFormat.MESSAGES), 128).rows
     kept, _ = split_rows(len(rows), 0.0, config.seed)
     return [rows[i] for i in kept]
-
-
-def padded(rows: list[Row]) -> dict[str, torch.Tensor]:
-    longest = max(len(row.ids) for row in rows)
-    ids, mask = torch.zeros(len(rows), longest, dtype=torch.long), torch.zeros(len(rows), longest, dtype=torch.long)
-    labels = torch.full((len(rows), longest), -100)
-    for i, row in enumerate(rows):
-        length = len(row.ids)
-        ids[i, :length], mask[i, :length] = torch.from_numpy(row.ids), 1
-        labels[i, :length] = torch.where(torch.from_numpy(row.learn), ids[i, :length], -100)
-    return {"input_ids": ids, "attention_mask": mask, "labels": labels}
 
 
 def stock_loop(config: TrainingConfig) -> tuple[list[float], dict[str, torch.Tensor]]:
