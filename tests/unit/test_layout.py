@@ -3,6 +3,7 @@
 import ast
 import re
 import subprocess
+from collections import Counter
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -24,6 +25,11 @@ def test_no_function_is_too_long() -> None:
         and (node.end_lineno or 0) - node.lineno > LONGEST_FUNCTION
     ]
     assert long == []
+
+
+def test_no_two_test_modules_share_a_name() -> None:
+    names = Counter(Path(name).name for name in TRACKED if Path(name).name.startswith("test_"))
+    assert [name for name, count in names.items() if count > 1] == []  # pytest would refuse to collect them
 
 
 def test_every_file_in_the_readmes_tree_exists() -> None:
