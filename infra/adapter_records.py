@@ -208,6 +208,7 @@ def adapter_of(job: Job) -> Adapter | None:
         name=config.project_name or f"{Path(config.base_model).name}-{config.algorithm}",
         base_model=config.base_model,
         algorithm=config.algorithm,
+        objective=config.objective,
         path=job.artifact.path,
         size_bytes=job.artifact.size_bytes,
         created_at=job.completed_at or job.created_at,

@@ -23,6 +23,7 @@ from peft_studio.algorithm_table import METHODS
 from peft_studio.base_models import inspect_model
 from peft_studio.deployments import DeploymentConfig, DeploymentMetrics
 from peft_studio.errors import Conflict, InvalidConfig, NotFound, ResourceUnavailable
+from peft_studio.objectives import AIMS
 from peft_studio.plan import ModelFacts, Plan
 from peft_studio.platforms import Feature
 
@@ -84,6 +85,8 @@ class AdapterDeployments:
         adapter = await self._adapters.get(adapter_id)
         if not METHODS[adapter.algorithm].served:
             raise _refused("adapter_id", f"the local endpoint does not serve {adapter.algorithm} adapters")
+        if not AIMS[adapter.objective].writes:
+            raise _refused("adapter_id", f"an adapter that was trained for {adapter.objective} writes no text")
         facts, chat = await asyncio.to_thread(self._base_of, adapter)
         digits = uuid5(NAMESPACE_URL, f"peft-studio:deployment:{key}").hex if key else None
         if digits is not None:

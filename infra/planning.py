@@ -142,10 +142,9 @@ def _model(config: TrainingConfig, settings: Settings) -> ModelFacts:
     """Find out about the base model; a local one goes by its folder's path, or by the id that searching shows."""
     named = config.model_source is ModelSource.LOCAL and not exists_here(config.base_model)
     folder = find_model(config.base_model, settings) if named else None
-    if folder is None:
-        return inspect_model(config.base_model, config.model_source, config.model_revision)
-    facts = inspect_model(str(folder), config.model_source, config.model_revision)
-    return facts.model_copy(update={"id": config.base_model})
+    name, encoders = str(folder or config.base_model), not config.aim.writes
+    facts = inspect_model(name, config.model_source, config.model_revision, encoders=encoders)
+    return facts.model_copy(update={"id": config.base_model}) if folder else facts
 
 
 def _dataset(config: TrainingConfig, settings: Settings) -> DatasetFacts:
@@ -205,6 +204,8 @@ def _check_deployment(config: TrainingConfig) -> None:
     # Known before anything is trained: the endpoint would refuse the finished adapter.
     if config.deploy is None:
         return
+    if not config.aim.writes:
+        raise _invalid("deploy", f"a model that was trained for {config.objective} writes no text to be served")
     if not config.method.served:
         served = ", ".join(name for name, method in METHODS.items() if method.served)
         raise _invalid("deploy", f"the local endpoint does not serve {config.algorithm} adapters; it serves {served}")

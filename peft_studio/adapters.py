@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from peft_studio.config import Algorithm, Name
+from peft_studio.config import Algorithm, Name, Objective
 
 MOST_MODULES = 1000
 
@@ -28,6 +28,7 @@ class Adapter(BaseModel):
     name: str = Field(description="The job's project or the upload's name, or else the base model and the algorithm.")
     base_model: str
     algorithm: Algorithm
+    objective: Objective = Objective.SFT
     path: str
     size_bytes: int
     created_at: datetime

@@ -24,6 +24,7 @@ from peft_studio.model_files import (
     read_object,
     refuse_model,
     require_tokenizer,
+    require_writer,
 )
 from peft_studio.plan import ModelFacts
 
@@ -60,21 +61,27 @@ class _HubDown(Exception):
 
 
 def inspect_model(
-    base_model: str, source: ModelSource = ModelSource.HUGGINGFACE, revision: str | None = None, hub: Hub | None = None
+    base_model: str,
+    source: ModelSource = ModelSource.HUGGINGFACE,
+    revision: str | None = None,
+    hub: Hub | None = None,
+    encoders: bool = False,
 ) -> ModelFacts:
     """
     Say what a base model is from its configuration and headers alone: a folder if there is one, else a hub's.
 
     A hub model's revision is resolved to its commit. Where the hub does not answer, a whole copy in its local cache
-    serves; without one ``ResourceUnavailable`` is raised. A model that cannot be trained raises ``InvalidConfig``.
+    serves; without one ``ResourceUnavailable`` is raised. A model that cannot be trained raises ``InvalidConfig``, and
+    so does one that writes no text, unless ``encoders`` are wanted too.
     """
     if source in UNTRAINABLE:
         raise refuse_model(f"{UNTRAINABLE[source]}; use model_source huggingface or local", field="model_source")
     if exists_here(base_model):
-        return _local(base_model, Path(base_model), revision)
+        facts = _local(base_model, Path(base_model), revision)
+        return facts if encoders else require_writer(facts)
     if source is ModelSource.LOCAL:
         raise refuse_model(f"there is no folder {base_model!r} on the machine that runs the studio")
-    return inspect_on_hub(base_model, revision, hub or Hub())
+    return inspect_on_hub(base_model, revision, hub or Hub(), encoders)
 
 
 def exists_here(base_model: str) -> bool:
@@ -136,8 +143,13 @@ def _local(name: str, path: Path, revision: str | None) -> ModelFacts:
     return facts
 
 
-def inspect_on_hub(name: str, revision: str | None, hub: Hub) -> ModelFacts:
+def inspect_on_hub(name: str, revision: str | None, hub: Hub, encoders: bool = False) -> ModelFacts:
     """Do as ``inspect_model`` does, whatever folder of that name there may be here."""
+    facts = _on_hub(name, revision, hub)
+    return facts if encoders else require_writer(facts)
+
+
+def _on_hub(name: str, revision: str | None, hub: Hub) -> ModelFacts:
     # The cache looks branches up as files by this name.
     if revision and (".." in revision or revision.startswith("/")):
         raise refuse_model(f"{revision!r} is no commit, tag or branch", field="model_revision")

@@ -70,3 +70,22 @@ class DeployConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     platform: Literal["local"] = "local"
+
+
+Column = Literal[
+    "messages",
+    "conversations",
+    "prompt",
+    "completion",
+    "instruction",
+    "input",
+    "output",
+    "text",
+    "tools",
+    "chosen",
+    "rejected",
+    "label",
+    "tokens",
+    "tags",
+    "ner_tags",
+]

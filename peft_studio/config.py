@@ -1,18 +1,28 @@
 """TrainingConfig: the body of ``POST /jobs``, the flow's one parameter and the trainer's input, the same object."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 from pydantic.config import JsonDict
 
 from peft_studio.algorithm_table import METHODS
 from peft_studio.algorithms import Algorithm, Method, Quantization, Targets, require_known
-from peft_studio.choices import Bias, DeployConfig, LearningRateSchedule, LongRows, ModelSource, Optimizer, Precision
+from peft_studio.choices import (
+    Bias,
+    Column,
+    DeployConfig,
+    LearningRateSchedule,
+    LongRows,
+    ModelSource,
+    Optimizer,
+    Precision,
+)
 from peft_studio.objectives import AIMS, Aim, Objective
 
 __all__ = [
     "Algorithm",
     "Bias",
+    "Column",
     "DeployConfig",
     "LearningRateSchedule",
     "LongRows",
@@ -28,20 +38,6 @@ __all__ = [
 Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f]+$")]
 # A layer's or other module's name, or its last components; PEFT would take any regular expression.
 Module = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*$")]
-Column = Literal[
-    "messages",
-    "conversations",
-    "prompt",
-    "completion",
-    "instruction",
-    "input",
-    "output",
-    "text",
-    "tools",
-    "chosen",
-    "rejected",
-    "label",
-]
 Options = dict[str, bool | int | float | str]
 Rank = Annotated[int, Field(ge=1, le=1024)]
 Alpha = Annotated[float, Field(gt=0, le=4096)]
@@ -220,6 +216,8 @@ class TrainingConfig(BaseModel):
             raise ValueError("weights in int8 cannot be divided: set quantization to int4, or leave the field out")
         if value and objective and AIMS[objective].reference:
             raise ValueError(f"{objective} asks the whole base model about the rows first; leave the field out")
+        if value and objective and not AIMS[objective].writes:
+            raise ValueError(f"{objective} puts a new head on the base model; leave the field out")
         return value
 
     @field_validator("algorithm_options")
@@ -233,6 +231,14 @@ class TrainingConfig(BaseModel):
     def _options_are_those_of_the_objective(cls, options: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
         objective = info.data.get("objective")
         return require_known(objective, AIMS[objective].options, options) if objective else options
+
+    @field_validator("algorithm")
+    @classmethod
+    def _leaves_room_for_a_head(cls, algorithm: Algorithm, info: ValidationInfo) -> Algorithm:
+        objective = info.data.get("objective", Objective.SFT)
+        if not AIMS[objective].writes and "modules_to_save" not in METHODS[algorithm].takes:
+            raise ValueError(f"{algorithm} trains nothing beside it, and {objective} needs a head of its own; use lora")
+        return algorithm
 
     @field_validator("label_smoothing", "neftune_alpha", "long_rows")
     @classmethod

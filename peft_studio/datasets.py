@@ -7,7 +7,7 @@ import os
 import random
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -19,10 +19,19 @@ from peft_studio.conversations import Message
 from peft_studio.dataset_rows import iter_rows, read_rows
 from peft_studio.dataset_sources import COLUMNS, Row, is_hub_id, open_file, refuse
 from peft_studio.hashed_file import HashedFile
-from peft_studio.objectives import Objective
+from peft_studio.objectives import AIMS, Objective
 from peft_studio.plan import DatasetFacts
 from peft_studio.row_formats import RowFormat
-from peft_studio.row_layouts import Example, detect_format, example_of, names_of
+from peft_studio.row_layouts import (
+    MOST_LABELS,
+    Example,
+    Label,
+    detect_format,
+    example_of,
+    in_order,
+    labels_of,
+    names_of,
+)
 
 __all__ = ["Example", "Message", "content_hash", "detect_format", "examples", "inspect", "iter_rows", "split_rows"]
 
@@ -173,6 +182,7 @@ class _Count:
     characters: int = 0
     layout: RowFormat = RowFormat.TEXT
     conversational: bool = False
+    labels: set[Label] = field(default_factory=set[Label])
 
     def facts(self, path: str, digest: str, size: int) -> DatasetFacts:
         return DatasetFacts(
@@ -183,6 +193,7 @@ class _Count:
             bytes=size,
             characters=self.characters,
             conversational=self.conversational,
+            labels=in_order(self.labels) if self.labels else [],
         )
 
 
@@ -192,4 +203,6 @@ def _count(rows: Iterable[tuple[int, Row]], objective: Objective | None) -> _Cou
         count.rows, count.layout = example.number, example.format
         count.characters += example.characters
         count.conversational = example.layout is RowFormat.MESSAGES
+        if objective is not None and AIMS[objective].labels and len(count.labels) <= MOST_LABELS:
+            count.labels.update(labels_of(example))
     return count

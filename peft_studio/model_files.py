@@ -57,8 +57,6 @@ def facts_of(
     architecture = architectures[0]
     if not isinstance(architecture, str):  # pyright: ignore[reportUnnecessaryIsInstance] - it comes from a file
         raise refuse_model(f"the config.json of {name!r} names no architecture")
-    if architecture.endswith(NOT_WRITERS):
-        raise refuse_model(f"{name!r} is a {architecture}, which does not write text; choose a causal language model")
     if isinstance(config.get("quantization_config"), dict):
         raise refuse_model(
             f"the weights of {name!r} are quantized already; name the original model and set 'quantization' instead"
@@ -71,6 +69,7 @@ def facts_of(
         revision=revision,
         path=path,
         architecture=architecture,
+        writes=not architecture.endswith(NOT_WRITERS),
         parameters=sum(math.prod(shape) for shape in shapes.values()),
         linear_modules=modules,
         modules=_modules(config, shapes),
@@ -81,6 +80,15 @@ def facts_of(
         context_length=_setting(config, CONTEXT_LENGTHS),
         has_chat_template=template,
         license=license,
+    )
+
+
+def require_writer(facts: ModelFacts) -> ModelFacts:
+    """Raise ``InvalidConfig`` where a model does not write text, as most objectives need it."""
+    if facts.writes:
+        return facts
+    raise refuse_model(
+        f"{facts.id!r} is a {facts.architecture}, which does not write text; choose a causal language model"
     )
 
 

@@ -16,6 +16,17 @@ class Objective(StrEnum):
     ORPO = "orpo"
     SIMPO = "simpo"
     KTO = "kto"
+    REWARD = "reward"
+    SEQUENCE_CLASSIFICATION = "sequence_classification"
+    TOKEN_CLASSIFICATION = "token_classification"
+
+
+class Head(StrEnum):
+    """What stands on the model's last hidden states; the names are PEFT's task types."""
+
+    CAUSAL_LM = "CAUSAL_LM"
+    SEQUENCE = "SEQ_CLS"
+    TOKENS = "TOKEN_CLS"
 
 
 @dataclass(frozen=True)
@@ -23,9 +34,20 @@ class Aim:
     """One row: which layouts of rows an objective is trained on, and what may be asked of it."""
 
     formats: tuple[RowFormat, ...]
+    head: Head = Head.CAUSAL_LM
     options: Mapping[str, Option] = field(default_factory=dict[str, Option])
     reference: bool = False  # whether rows are measured against what the base model makes of them
-    dropout: bool = False  # the others compare likelihoods, which dropout would only blur; so it is in TRL
+    dropout: bool = False  # off where answers are compared, which it would only blur; so it is in TRL
+
+    @property
+    def writes(self) -> bool:
+        """Whether the trained model writes text, which can be served."""
+        return self.head is Head.CAUSAL_LM
+
+    @property
+    def labels(self) -> bool:
+        """Whether the rows have labels to choose among."""
+        return any(layout in (RowFormat.LABELLED_TEXT, RowFormat.TOKEN_LABELS) for layout in self.formats)
 
 
 _BETA = Option(float, 1e-4, 100, default=0.1)
@@ -37,17 +59,17 @@ AIMS: Mapping[Objective, Aim] = {
     ),
     Objective.DPO: Aim(
         _PAIRS,
-        {
+        options={
             "beta": _BETA,
             "loss_type": Option(str, default="sigmoid", choices=("sigmoid", "hinge", "ipo", "robust")),
             "label_smoothing": Option(float, 0, 0.49, default=0.0),
         },
         reference=True,
     ),
-    Objective.ORPO: Aim(_PAIRS, {"beta": _BETA}),
+    Objective.ORPO: Aim(_PAIRS, options={"beta": _BETA}),
     Objective.SIMPO: Aim(
         _PAIRS,
-        {
+        options={
             "beta": _BETA,
             "simpo_gamma": Option(float, 0, 100, default=0.5),
             "cpo_alpha": Option(float, 0, 100, default=0.0),
@@ -56,11 +78,16 @@ AIMS: Mapping[Objective, Aim] = {
     ),
     Objective.KTO: Aim(
         (RowFormat.UNPAIRED_PREFERENCE,),
-        {
+        options={
             "beta": _BETA,
             "desirable_weight": Option(float, 0, 1000, default=1.0),
             "undesirable_weight": Option(float, 0, 1000, default=1.0),
         },
         reference=True,
     ),
+    Objective.REWARD: Aim(
+        _PAIRS, Head.SEQUENCE, options={"center_rewards_coefficient": Option(float, 0, 100, default=0.0)}
+    ),
+    Objective.SEQUENCE_CLASSIFICATION: Aim((RowFormat.LABELLED_TEXT,), Head.SEQUENCE, dropout=True),
+    Objective.TOKEN_CLASSIFICATION: Aim((RowFormat.TOKEN_LABELS,), Head.TOKENS, dropout=True),
 }

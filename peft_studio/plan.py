@@ -13,6 +13,7 @@ class ModelFacts(BaseModel):
     revision: str | None = Field(default=None, description="The commit on a hub; a hash of the files when local.")
     path: str | None = Field(default=None, description="The folder, where it is on this machine.")
     architecture: str
+    writes: bool = Field(default=True, description="Whether it is a model that writes text, rather than an encoder.")
     parameters: int
     linear_modules: list[str] = Field(description="Last components of the linear layers' names, no output head.")
     modules: list[str] = Field(default=[], description="Last components of the names of all modules with weights.")
@@ -34,6 +35,7 @@ class DatasetFacts(BaseModel):
     rows: int
     bytes: int
     characters: int = Field(description="Characters of text in all rows, from which tokens are estimated.")
+    labels: list[str | int] = Field(default=[], description="Classes in the model's order, where rows have labels.")
     conversational: bool = Field(default=False, description="Of preferences: whether they are lists of messages.")
 
 

@@ -1,7 +1,8 @@
 """From a row of a data set to an example: the layouts that are understood, and what is wrong with a row."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import cast
 
 from peft_studio.conversations import Message, Tool, read_messages, read_tools, read_turns, text_of
 from peft_studio.dataset_sources import Row, refuse
@@ -16,8 +17,15 @@ LAYOUTS: tuple[tuple[RowFormat, tuple[str, ...]], ...] = (
     (RowFormat.MESSAGES, ("conversations",)),
     (RowFormat.PROMPT_COMPLETION, ("prompt", "completion")),
     (RowFormat.INSTRUCTION, ("instruction", "output")),
+    (RowFormat.TOKEN_LABELS, ("tokens", "tags")),
+    (RowFormat.TOKEN_LABELS, ("tokens", "ner_tags")),
+    (RowFormat.LABELLED_TEXT, ("text", "label")),
     (RowFormat.TEXT, ("text",)),
 )
+
+
+Label = str | int
+MOST_LABELS = 1000
 
 
 @dataclass(frozen=True)
@@ -40,7 +48,9 @@ class Example:
     input: str = ""
     given: int = 0
     answers: tuple["Example", ...] = ()
-    label: bool | None = None
+    label: Label | None = None
+    words: tuple[str, ...] = ()
+    tags: tuple[Label, ...] = ()
 
     @property
     def texts(self) -> tuple["Example", ...]:
@@ -107,11 +117,38 @@ def example_of(number: int, layout: RowFormat, row: Row, objective: Objective | 
             )
         case RowFormat.TEXT:
             return Example(number, layout, text=text_of(number, row, "text"))
+        case RowFormat.LABELLED_TEXT:
+            return Example(number, layout, text=text_of(number, row, "text"), label=_label(number, row["label"]))
+        case RowFormat.TOKEN_LABELS:
+            return _tagged(number, row)
         case RowFormat.PREFERENCE:
             return _preference(number, row)
         case RowFormat.UNPAIRED_PREFERENCE:
             answer = _answer(number, row, "completion")
             return Example(number, layout, answers=(answer,), label=_verdict(number, row))
+
+
+def labels_of(example: Example) -> tuple[Label, ...]:
+    """Return the labels that a row has."""
+    return example.tags or (() if example.label is None else (example.label,))
+
+
+def in_order(labels: Iterable[Label]) -> list[Label]:
+    """
+    Put the labels of a data set in the order in which the model numbers them: numbers by size, names by the alphabet.
+
+    Raises ``InvalidConfig`` where there is nothing to choose, or what is no choice.
+    """
+    known = set(labels)
+    if len(known) < 2:
+        raise refuse("all rows have the same label, so there is nothing to tell apart")
+    if len(known) > MOST_LABELS:
+        raise refuse(f"there are more than {MOST_LABELS} labels; give the rows classes, not values")
+    numbers = [label for label in known if isinstance(label, int)]
+    names = [label for label in known if not isinstance(label, int)]
+    if numbers and names:
+        raise refuse("some labels are numbers and some are names; use one kind")
+    return sorted(numbers) or sorted(names)
 
 
 def names_of(row: Row) -> str:
@@ -121,7 +158,9 @@ def names_of(row: Row) -> str:
 
 
 def _looks_like(layout: RowFormat, row: Row) -> bool:
-    # A label may be anything where nobody said that it is a verdict.
+    # A label may be anything where nobody said what it is for.
+    if layout is RowFormat.LABELLED_TEXT:
+        return isinstance(row["label"], bool | int | str)
     return layout is not RowFormat.UNPAIRED_PREFERENCE or _truth(row["label"]) is not None
 
 
@@ -189,6 +228,36 @@ def _checked(number: int, answer: Example) -> Example:
     if answer.messages and answer.messages[-1].role != "assistant":
         raise refuse("has an answer that does not end with an assistant's turn", number)
     return answer
+
+
+def _label(number: int, value: object) -> Label:
+    """Read the name or the number of a class."""
+    if isinstance(value, str) and value.strip():
+        return value
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int) and value >= 0:
+        return value
+    raise refuse("has a label that is neither a name nor a number of a class (0, 1, …)", number)
+
+
+def _tagged(number: int, row: Row) -> Example:
+    words: object = row["tokens"]
+    tags: object = row["ner_tags"] if row.get("tags") is None else row["tags"]
+    if not isinstance(words, list) or not isinstance(tags, list):
+        raise refuse("has tokens or tags that are not a list", number)
+    texts, labels = cast(list[object], words), cast(list[object], tags)
+    if not texts or len(texts) != len(labels):
+        raise refuse(f"has {len(texts)} tokens and {len(labels)} tags; give each token its own", number)
+    if not all(isinstance(text, str) and text.strip() for text in texts):
+        raise refuse("has a token that is empty, or no text", number)
+    return Example(
+        number,
+        RowFormat.TOKEN_LABELS,
+        text=" ".join(cast(list[str], texts)),
+        words=tuple(cast(list[str], texts)),
+        tags=tuple(_label(number, label) for label in labels),
+    )
 
 
 def _verdict(number: int, row: Row) -> bool:

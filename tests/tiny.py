@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import BertConfig, BertForMaskedLM, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from peft_studio.config import TrainingConfig
 from peft_studio.run_dir import RunDir
@@ -114,3 +114,32 @@ def verdicts(count: int, seed: int = 0) -> list[dict[str, Any]]:
         {"prompt": row["prompt"], "completion": row["rejected" if i % 2 else "chosen"], "label": i % 2 == 0}
         for i, row in enumerate(preferences(count, seed))
     ]
+
+
+def labelled(count: int, seed: int = 0) -> list[dict[str, Any]]:
+    """Texts that are about one of three things, each with a label."""
+    words = random.Random(seed)
+    things = [["cat", "dog", "house"][i % 3] for i in range(count)]
+    return [{"text": f"{sentence(words, 4)} {thing}", "label": thing} for thing in things]
+
+
+def tagged(count: int, seed: int = 0) -> list[dict[str, Any]]:
+    """Words of which colours and animals have tags of their own."""
+    words, kinds = random.Random(seed), {"red": 1, "blue": 1, "cat": 2, "dog": 2}
+    sentences = [sentence(words).split() for _ in range(count)]
+    return [{"tokens": some, "ner_tags": [kinds.get(word, 0) for word in some]} for some in sentences]
+
+
+def tiny_encoder(folder: Path) -> Path:
+    """A model that reads in both directions and writes nothing; its tokenizer puts a token before and behind a text."""
+    tokenizer = tiny_tokenizer(None)
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 1)]
+    )
+    torch.manual_seed(1)
+    sizes: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 64, "max_position_embeddings": 128}
+    layers: dict[str, Any] = {"num_hidden_layers": 2, "num_attention_heads": 4}
+    config = BertConfig(vocab_size=len(tokenizer), initializer_range=0.1, pad_token_id=2, **sizes, **layers)
+    BertForMaskedLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder

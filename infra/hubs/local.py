@@ -9,7 +9,7 @@ from infra.settings import Settings
 from peft_studio.catalog import FoundModel, ModelDetails
 from peft_studio.config import ModelSource
 from peft_studio.errors import InvalidConfig
-from peft_studio.model_files import folder_facts
+from peft_studio.model_files import folder_facts, require_writer
 
 DEMO = Path(__file__).parents[2] / "demo"
 
@@ -37,7 +37,7 @@ class LocalModels:
             raise no_model(ModelSource.LOCAL, model_id, " in its folders; search lists what there is")
         model = _found(model_id, folder)
         try:
-            facts = folder_facts(model_id, folder)
+            facts = require_writer(folder_facts(model_id, folder))
         except InvalidConfig as error:
             return ModelDetails(**model.model_dump(), not_trainable=error.details["issue"])
         except OSError as error:

@@ -39,7 +39,7 @@ def adapter_config(config: TrainingConfig, base: Base, model: Any, total_steps: 
         **method.fixed,
         **_options(config, model),
         **_own(config, base, model, total_steps),
-        "task_type": TaskType.CAUSAL_LM,
+        "task_type": TaskType(config.aim.head),
     }
     if method.targets is not Targets.PROMPT:
         settings["target_modules"] = target_layers(model, config)

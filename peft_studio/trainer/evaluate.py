@@ -7,12 +7,9 @@ Loads the adapter the way any user of it would, with stock PEFT, and writes eval
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from peft_studio.config import TrainingConfig
 from peft_studio.errors import InvalidConfig
@@ -20,8 +17,8 @@ from peft_studio.jobs import Answer, Evaluation, HeldOut
 from peft_studio.run_dir import RunDir
 from peft_studio.trainer.adapter import load_adapter
 from peft_studio.trainer.command import command_line, start
-from peft_studio.trainer.data import Item, supervised_of
-from peft_studio.trainer.model import Base, device, load_base, read_base, require_quantization
+from peft_studio.trainer.data import Item, supervised_of, tokens_of
+from peft_studio.trainer.model import device, load_base, read_base, require_quantization
 from peft_studio.trainer.objectives import criterion_of
 from peft_studio.trainer.objectives.criterion import Criterion
 from peft_studio.trainer.outcome import attempt
@@ -29,8 +26,6 @@ from peft_studio.trainer.prepare import read_examples
 from peft_studio.trainer.program import read_job
 from peft_studio.trainer.render import Renderer
 from peft_studio.trainer.stop import StopSignal
-
-MAX_NEW_TOKENS = 96
 
 
 def run(run: RunDir, adapter_dir: str | Path, stop: StopSignal | None = None) -> int:
@@ -48,15 +43,17 @@ def evaluate(run: RunDir, adapter: Path, stop: StopSignal) -> None:
     base = read_base(config, plan)
     criterion = criterion_of(config, base)
     train, held_out = read_examples(config, plan)
+    criterion.study([*train, *held_out])
     renderer = Renderer(base.tokenizer, train[0].layout)
-    rows = criterion.encode(held_out, renderer, base.longest(config.max_length, config.virtual_tokens)).rows
-    text, question = renderer.prompt(config.test_prompt or (held_out or train)[0].texts[0])
+    limit = base.longest(config.max_length, config.virtual_tokens)
+    rows = criterion.encode(held_out, renderer, limit).rows
+    prompt = config.test_prompt or (held_out or train)[0]
     stop.check()
 
     bare = load_base(base, config, "all" if config.shard_base else "device")
     rows = criterion.with_reference(bare, rows, stop)
     base_on_rows = measure(bare, criterion, rows, config, stop)
-    answer_of_base = answer(bare, base, renderer, text)
+    question, answer_of_base = criterion.answer(bare, renderer, prompt, limit)
     stop.check()
     model = load_adapter(bare, adapter)
     run.write(
@@ -65,7 +62,9 @@ def evaluate(run: RunDir, adapter: Path, stop: StopSignal) -> None:
             held_out_rows=len(rows),
             base=base_on_rows,
             adapter=measure(model, criterion, rows, config, stop),
-            answer=Answer(prompt=question, base=answer_of_base, adapter=answer(model, base, renderer, text)),
+            answer=Answer(
+                prompt=question, base=answer_of_base, adapter=criterion.answer(model, renderer, prompt, limit)[1]
+            ),
         ),
     )
 
@@ -82,38 +81,9 @@ def measure(
         loss=found.loss,
         perplexity=found.perplexity,
         accuracy=found.accuracy,
-        tokens=sum(map(supervised_of, rows)),
+        tokens=sum(map(supervised_of, rows)) or sum(map(tokens_of, rows)),
         metrics=found.metrics,
     )
-
-
-def answer(model: Any, base: Base, renderer: Renderer, text: str) -> str:
-    """Go on greedily from a text that is laid out already, up to the end of the turn."""
-    tokens = base.tokenizer(text, add_special_tokens=renderer.literal)["input_ids"]
-    tokens = tokens[-max(1, base.longest(sys.maxsize) - MAX_NEW_TOKENS) :]
-    prompt = torch.tensor([tokens], device=model.device)
-    with torch.no_grad():
-        output = model.generate(
-            input_ids=prompt,
-            attention_mask=torch.ones_like(prompt),
-            max_new_tokens=MAX_NEW_TOKENS,
-            do_sample=False,
-            temperature=None,
-            top_p=None,
-            top_k=None,
-            eos_token_id=stop_tokens(model, base, renderer),
-            pad_token_id=base.end,
-        )
-    return base.tokenizer.decode(output[0, len(tokens) :], skip_special_tokens=True).strip()
-
-
-def stop_tokens(model: Any, base: Base, renderer: Renderer) -> list[int]:
-    """Every token that may end an answer: the model's own, and the one that ends a turn in the chat template."""
-    known = model.generation_config.eos_token_id
-    tokens = {base.end, *(known if isinstance(known, list) else [] if known is None else [known])}
-    if (special := renderer.end_of_turn()) is not None:
-        tokens.add(base.tokenizer.convert_tokens_to_ids(special))
-    return sorted(tokens)
 
 
 def _work(run_dir: RunDir, arguments: argparse.Namespace, stop: StopSignal) -> int:

@@ -6,22 +6,24 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM
 from transformers.pytorch_utils import Conv1D
 
 from peft_studio.algorithms import Targets
 from peft_studio.config import TrainingConfig
 from peft_studio.errors import InvalidConfig
+from peft_studio.objectives import Head
+from peft_studio.trainer.heads import CLASSES, head_layers
 
 
-def skeleton(settings: Any) -> Any:
+def skeleton(settings: Any, head: Head = Head.CAUSAL_LM) -> Any:
     """Build a model from its configuration without memory for its weights."""
     try:
         with torch.device("meta"):
-            return AutoModelForCausalLM.from_config(settings)
+            return CLASSES[head].from_config(settings)
     except ValueError as error:
+        what = "that writes text" if head is Head.CAUSAL_LM else f"that takes the head {head}"
         raise InvalidConfig(
-            f"The base model is none that writes text: {str(error).splitlines()[0]}",
+            f"The base model is none {what}: {str(error).splitlines()[0]}",
             field="base_model",
             issue="Choose a causal language model.",
         ) from error
@@ -29,10 +31,10 @@ def skeleton(settings: Any) -> Any:
 
 def linear_layers(model: Any) -> list[str]:
     """Last components of the names of all linear layers but the output head; whole names where these would hit it."""
-    head = model.get_output_embeddings()
+    head = set(map(id, head_layers(model)))
     linear = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D)}
-    own = {name.rsplit(".", 1)[-1] for name, module in linear.items() if module is head}
-    whole = [name for name, module in linear.items() if module is not head]
+    own = {name.rsplit(".", 1)[-1] for name, module in linear.items() if id(module) in head}
+    whole = [name for name, module in linear.items() if id(module) not in head]
     short = {name.rsplit(".", 1)[-1] for name in whole}
     return whole if short & own else sorted(short)
 

@@ -34,7 +34,7 @@ def summed_loss(model: Any, batch: Batch, smoothing: float = 0.0, chunk: int = 0
     if not chunk:
         return _cross_entropy(*_predictions(model, batch), smoothing)
     hidden, targets = _before_the_head(model, batch)
-    with _autocast(model, batch):
+    with autocast(model, batch):
         return chunked_loss(hidden, model.get_output_embeddings(), targets, chunk, smoothing)
 
 
@@ -43,7 +43,7 @@ def token_log_probs(model: Any, batch: Batch, chunk: int = 0) -> torch.Tensor:
     if not chunk:
         return log_probs(*_predictions(model, batch))
     hidden, targets = _before_the_head(model, batch)
-    with _autocast(model, batch):
+    with autocast(model, batch):
         return chunked_log_probs(hidden, model.get_output_embeddings(), targets, chunk)
 
 
@@ -97,7 +97,8 @@ def _before_the_head(model: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tens
     return hidden[0], targets
 
 
-def _autocast(model: Any, batch: Batch) -> torch.autocast:
+def autocast(model: Any, batch: Batch) -> torch.autocast:
+    """Compute in bfloat16 where the base model is held in it."""
     return torch.autocast(batch.ids.device.type, dtype=torch.bfloat16, enabled=model.dtype is torch.bfloat16)
 
 
@@ -126,7 +127,7 @@ def _predictions(model: Any, batch: Batch, behind: Any = None) -> tuple[torch.Te
     head = model.get_output_embeddings()
     hooks = [head.register_forward_pre_hook(hook) for hook in (narrow, behind) if hook and head is not None]
     try:
-        with _autocast(model, batch):
+        with autocast(model, batch):
             placed = {} if batch.positions is None else {"position_ids": batch.positions}
             logits = model(input_ids=batch.ids, use_cache=False, **placed).logits
     finally:

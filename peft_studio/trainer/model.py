@@ -9,12 +9,13 @@ from typing import Any, Literal
 import torch
 from peft import LoraConfig, inject_adapter_in_model
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+from transformers import AutoConfig, AutoTokenizer, BitsAndBytesConfig
 from transformers.utils import logging as transformers_logging
 
 from peft_studio.config import Precision, Quantization, TrainingConfig
 from peft_studio.errors import InvalidConfig
 from peft_studio.plan import Plan
+from peft_studio.trainer.heads import CLASSES, NEW
 
 MISSING = {"RepositoryNotFoundError", "RevisionNotFoundError", "EntryNotFoundError", "GatedRepoError"}
 
@@ -93,9 +94,12 @@ def load_base(base: Base, config: TrainingConfig, place: Literal["device", "host
     where = {"device": {"": str(on)}, "host": {"": "cpu"}, "all": "auto"}[place]
     extra: dict[str, Any] = {} if on.type == "cpu" else {"device_map": where}
     if quantization is not Quantization.NONE:
-        extra["quantization_config"] = _bitsandbytes(quantization, dtype)
+        extra["quantization_config"] = _bitsandbytes(quantization, dtype, not config.aim.writes)
+    if not config.aim.writes:
+        extra["num_labels"] = base.config.num_labels
+    torch.manual_seed(config.seed)  # a new head starts at random
     try:
-        model: Any = AutoModelForCausalLM.from_pretrained(base.source, revision=base.revision, dtype=dtype, **extra)
+        model: Any = CLASSES[config.aim.head].from_pretrained(base.source, revision=base.revision, dtype=dtype, **extra)
     except (OSError, ValueError) as error:
         raise _refusal(config, error) from error
     _keep_trainable(model)
@@ -149,11 +153,13 @@ def _keep_trainable(model: nn.Module) -> None:
             module.support_avx512bf16_for_cpu = False  # pyright: ignore[reportArgumentType]
 
 
-def _bitsandbytes(quantization: Quantization, dtype: torch.dtype) -> BitsAndBytesConfig:
+def _bitsandbytes(quantization: Quantization, dtype: torch.dtype, new_head: bool) -> BitsAndBytesConfig:
+    kept = list(NEW) if new_head else None  # a new head is trained; the output head bitsandbytes leaves by itself
     if quantization is Quantization.INT8:
-        return BitsAndBytesConfig(load_in_8bit=True)
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=kept)
     return BitsAndBytesConfig(
         load_in_4bit=True,
+        llm_int8_skip_modules=kept,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=dtype,

@@ -24,13 +24,16 @@ def prepare(
     limit = base.longest(config.max_length, config.virtual_tokens)
     content = content_of(config, plan)
     require_unchanged(content, plan)
-    cache, key = TokenCache.from_environment(), cache_key(content, config, base, limit)
+    # What a new head learns is short, and has labels that are known only from the rows themselves.
+    cache = TokenCache.from_environment() if config.aim.writes else None
+    key = cache_key(content, config, base, limit) if cache else ""
     encoded = cache.load(key) if cache else None
     if encoded is not None:
         report.log("The rows were tokenized by an earlier job.")
     else:
         train, held_out = read_examples(config, plan)
         renderer = Renderer(base.tokenizer, train[0].layout)
+        criterion.study([*train, *held_out])
         encoded = criterion.encode(train, renderer, limit), criterion.encode(held_out, renderer, limit)
         if cache and encoded[0].rows:
             cache.save(key, encoded)

@@ -13,6 +13,7 @@ import torch.distributed as dist
 from peft_studio.trainer.stop import StopSignal
 
 T = TypeVar("T")
+Key = TypeVar("Key")
 PATIENCE = timedelta(hours=2)  # how long one may tokenize while the others wait
 
 
@@ -98,11 +99,11 @@ class ProcessGroup:
         for parameter, gradient, part in zip(parameters, gradients, parts, strict=True):
             parameter.grad = part.view_as(gradient).to(gradient.dtype)
 
-    def sum_pairs(self, pairs: dict[str, tuple[float, int]]) -> dict[str, tuple[float, int]]:
+    def sum_pairs(self, pairs: dict[Key, tuple[float, int]]) -> dict[Key, tuple[float, int]]:
         """Add up named pairs of numbers; names that only some processes have are kept."""
         if self.is_alone:
             return pairs
-        everyone: list[dict[str, tuple[float, int]]] = [{}] * self.size
+        everyone: list[dict[Key, tuple[float, int]]] = [{}] * self.size
         dist.all_gather_object(everyone, pairs)
         names = dict.fromkeys(name for each in everyone for name in each)
         found = {name: [each[name] for each in everyone if name in each] for name in names}

@@ -72,7 +72,7 @@ def train(run: RunDir, group: ProcessGroup, stop: StopSignal) -> None:
     require_optimizer(config, device())
 
     base = read_base(config, plan)
-    shape = skeleton(base.config)
+    shape = skeleton(base.config, config.aim.head)
     require_names(shape, config)
     require_checkpointing(shape, config)
     if unused := unused_fields(config):
@@ -108,7 +108,7 @@ def train(run: RunDir, group: ProcessGroup, stop: StopSignal) -> None:
 
     if not group.leads:
         return
-    save_adapter(run, model, base.tokenizer, start)
+    save_adapter(run, model, base.tokenizer, start, criterion.labels)
     run.write("summary.json", summarize(progress, model, rows, held_out, training.epochs))
     report.log(f"Training finished: {progress.step} steps, loss {progress.loss:.3f}")
 

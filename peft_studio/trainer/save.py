@@ -1,8 +1,10 @@
 """What a finished run leaves: the adapter, moved into place whole, and the summary."""
 
+import json
 import os
 import platform
 import shutil
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,12 +17,17 @@ from peft_studio.trainer.checkpoint import WEIGHTS, Progress
 from peft_studio.trainer.data import Encoded
 from peft_studio.trainer.plain_lora import Weights, plain_config, plain_weights
 
+LABELS = "labels.json"
 REPORTED = ("torch", "transformers", "peft", "bitsandbytes", "tokenizers")
 
 
-def save_adapter(run: RunDir, model: Any, tokenizer: Any, start: Weights | None = None) -> None:
+def save_adapter(
+    run: RunDir, model: Any, tokenizer: Any, start: Weights | None = None, labels: Sequence[str] = ()
+) -> None:
     """
     Write the adapter with tokenizer and chat template beside its place, make it durable, and move it there.
+
+    PEFT stores no labels: they stand in labels.json, in the model's order.
 
     With the factors that it started from, the adapter is stored as one for the base model as it was before.
     """
@@ -31,6 +38,8 @@ def save_adapter(run: RunDir, model: Any, tokenizer: Any, start: Weights | None 
     if start is not None:
         _store_plainly(temporary, model, start)
     tokenizer.save_pretrained(str(temporary))
+    if labels:
+        (temporary / LABELS).write_text(json.dumps(list(labels), indent=2, ensure_ascii=False))
     for path in temporary.rglob("*"):
         if path.is_file():
             with path.open("rb") as file:

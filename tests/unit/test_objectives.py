@@ -27,6 +27,7 @@ def wrong(**config: Any) -> tuple[str, str]:
         ({"objective": "kto", "long_rows": "split"}, "long_rows", "kto does not take split"),
         ({"objective": "orpo", "label_smoothing": 0.1}, "label_smoothing", "orpo does not take 0.1"),
         ({"objective": "simpo", "neftune_alpha": 5}, "neftune_alpha", "simpo does not take 5.0"),
+        ({"objective": "reward", "algorithm": "prompt_tuning"}, "algorithm", "reward needs a head of its own"),
     ],
 )
 def test_what_does_not_belong_to_an_objective_is_refused(config: dict[str, Any], field: str, said: str) -> None:

@@ -419,3 +419,21 @@ def test_the_id_of_an_uploaded_data_set_stands_for_its_file(
     error = refusal(measured, **basics | {"dataset_path": dataset.dataset_id})
     assert error.details["field"] == "dataset_path"
     assert "upload it first" in error.message
+
+
+def test_what_writes_no_text_is_not_deployed_and_may_be_an_encoder(
+    studio_settings: Settings, basics: dict[str, Any], tmp_path: Path
+) -> None:
+    labels = ["".join(json.dumps({"text": "Hello", "label": label}) + "\n" for label in range(2))]
+    (tmp_path / "labels.jsonl").write_text("".join(labels))
+    job = basics | {"dataset_path": str(tmp_path / "labels.jsonl"), "objective": "sequence_classification"}
+    assert make_plan(TrainingConfig(**job), studio_settings).dataset.labels == [0, 1]
+    error = refusal(studio_settings, **job, deploy={"platform": "local"})
+    assert error.details["field"] == "deploy"
+    assert "writes no text" in error.message
+    (tmp_path / "labels.jsonl").write_text(labels[0][: len(labels[0]) // 2])
+    assert "all rows have the same label" in refusal(studio_settings, **job).message
+    (tmp_path / "labels.jsonl").write_text(labels[0])
+    encoder = str(write_model(tmp_path / "encoder", architectures=["BertForMaskedLM"]))
+    assert not make_plan(TrainingConfig(**job | {"base_model": encoder}), studio_settings).model.writes
+    assert "does not write text" in refusal(studio_settings, **basics | {"base_model": encoder}).message

@@ -47,6 +47,11 @@ def refusal(folder: Path, *rows: dict[str, Any], objective: str | None = None) -
         (JUDGED | {"label": "False"}, RowFormat.UNPAIRED_PREFERENCE),
         (JUDGED | {"label": "greeting"}, RowFormat.PROMPT_COMPLETION),
         (JUDGED | {"label": None}, RowFormat.PROMPT_COMPLETION),
+        ({"text": "Hi", "label": "greeting"}, RowFormat.LABELLED_TEXT),
+        ({"text": "Hi", "label": 0}, RowFormat.LABELLED_TEXT),
+        ({"text": "Hi", "label": 0.5}, RowFormat.TEXT),
+        ({"tokens": ["Hi"], "tags": ["O"]}, RowFormat.TOKEN_LABELS),
+        ({"tokens": ["Hi"], "ner_tags": [0]}, RowFormat.TOKEN_LABELS),
     ],
 )
 def test_the_layout_follows_from_the_columns(row: dict[str, Any], layout: RowFormat) -> None:
@@ -116,6 +121,12 @@ def test_columns_of_other_names_can_be_mapped(tmp_path: Path) -> None:
         (JUDGED | {"label": "maybe"}, "kto", "'label' that is neither true nor false"),
         (PAIR, "kto", "preference; the objective kto takes prompt and completion and label"),
         (PAIR, "sft", "preference; the objective sft takes messages"),
+        ({"text": "Hi", "label": 0.5}, "sequence_classification", "neither a name nor a number of a class"),
+        ({"text": "Hi", "label": -1}, "sequence_classification", "neither a name nor a number of a class"),
+        ({"text": "Hi"}, "sequence_classification", "text; the objective sequence_classification takes text and label"),
+        ({"tokens": ["Hi"], "tags": []}, "token_classification", "1 tokens and 0 tags"),
+        ({"tokens": "Hi", "tags": ["O"]}, "token_classification", "not a list"),
+        ({"tokens": ["Hi", ""], "tags": ["O", "O"]}, "token_classification", "a token that is empty"),
         ({"question": "Hi"}, "simpo", "the objective simpo takes chosen and rejected"),
     ],
 )

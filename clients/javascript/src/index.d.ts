@@ -7,6 +7,8 @@ export interface TrainingConfig {
   dataset_path: string;
   model_source?: "huggingface" | "civitai" | "ollama" | "local";
   model_revision?: string | null;
+  objective?: string;
+  objective_options?: Record<string, boolean | number | string>;
   algorithm?: string;
   rank?: number;
   alpha?: number;
@@ -158,6 +160,7 @@ export interface Adapter {
   name: string;
   base_model: string;
   algorithm: string;
+  objective: string;
   path: string;
   size_bytes: number;
   created_at: string;

@@ -6,10 +6,12 @@ from typing import Any
 from peft_studio.config import TrainingConfig
 from peft_studio.objectives import Objective
 from peft_studio.trainer.model import Base
+from peft_studio.trainer.objectives.classification import SequenceClassification, TokenClassification
 from peft_studio.trainer.objectives.criterion import Criterion
 from peft_studio.trainer.objectives.dpo import Dpo
 from peft_studio.trainer.objectives.kto import Kto
 from peft_studio.trainer.objectives.orpo import Orpo
+from peft_studio.trainer.objectives.reward import Reward
 from peft_studio.trainer.objectives.sft import Sft
 from peft_studio.trainer.objectives.simpo import Simpo
 
@@ -19,6 +21,9 @@ CRITERIA: Mapping[Objective, type[Criterion[Any]]] = {
     Objective.ORPO: Orpo,
     Objective.SIMPO: Simpo,
     Objective.KTO: Kto,
+    Objective.REWARD: Reward,
+    Objective.SEQUENCE_CLASSIFICATION: SequenceClassification,
+    Objective.TOKEN_CLASSIFICATION: TokenClassification,
 }
 
 

@@ -2,6 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from torch import nn
 
 from peft_studio.config import TrainingConfig
 from peft_studio.datasets import Example
+from peft_studio.trainer.answers import written
 from peft_studio.trainer.chunked_loss import can_chunk
 from peft_studio.trainer.data import Batch, Encoded, Row, T, batches, collate
 from peft_studio.trainer.model import Base
@@ -26,6 +28,7 @@ class Tally:
 
     def __init__(self) -> None:
         self._sums: dict[str, tuple[float, int]] = {}
+        self._judged: dict[tuple[int, int], tuple[float, int]] = {}  # label, prediction -> nothing, how often
 
     def add(self, name: str, values: torch.Tensor) -> None:
         """Count values in; none is no value."""
@@ -36,12 +39,29 @@ class Tally:
     def over(self, group: ProcessGroup) -> "Tally":
         """Return the same over the batches of all processes."""
         everyone = Tally()
-        everyone._sums = group.sum_pairs(self._sums)
+        everyone._sums, everyone._judged = group.sum_pairs(self._sums), group.sum_pairs(self._judged)
         return everyone
 
+    def judge(self, labels: torch.Tensor, predicted: torch.Tensor) -> None:
+        """Count in what was predicted for what has a label."""
+        self.add("accuracy", labels == predicted)
+        for pair, count in Counter(zip(labels.tolist(), predicted.tolist(), strict=True)).items():
+            _, before = self._judged.get(pair, (0.0, 0))
+            self._judged[pair] = 0.0, before + count
+
     def means(self) -> dict[str, float]:
-        """Return the mean of each number."""
-        return {name: total / count for name, (total, count) in self._sums.items()}
+        """Return the mean of each number, and of labels the mean of their F1."""
+        means = {name: total / count for name, (total, count) in self._sums.items()}
+        return means | {"f1": self._f1()} if self._judged else means
+
+    def _f1(self) -> float:
+        """Return the mean, over all labels that are there or predicted, of 2 right / (2 right + missed + mistaken)."""
+        right, both = Counter[int](), Counter[int]()
+        for (label, predicted), (_, count) in self._judged.items():
+            right[label] += count * (label == predicted)
+            both[label] += count
+            both[predicted] += count
+        return sum(2 * right[label] / both[label] for label in both) / len(both)
 
 
 @dataclass(frozen=True)
@@ -75,6 +95,14 @@ class Criterion(ABC, Generic[T]):
         self._config, self._base = config, base
         self._packs, self._chunk = False, 0
 
+    @property
+    def labels(self) -> list[str]:
+        """What the labels are called that the model chooses among, in its order."""
+        return []
+
+    def study(self, examples: Sequence[Example]) -> None:
+        """Look at all rows, once, before any of them is encoded."""
+
     @abstractmethod
     def encode(self, examples: Sequence[Example], renderer: Renderer, limit: int) -> Encoded[T]:
         """Make items of rows, none of whose texts is longer than ``limit`` tokens."""
@@ -88,6 +116,10 @@ class Criterion(ABC, Generic[T]):
         texts = [text for item in items for text in item.texts]
         self._packs = can_pack(model, texts, self._config)
         self._chunk = self._config.loss_chunk_tokens if can_chunk(model, texts[0], frozen=self._frozen_head) else 0
+        self.still(model)
+
+    def still(self, model: Any) -> None:
+        """Turn dropout off, where the objective is one without."""
         if not self._config.aim.dropout:
             for module in model.modules():
                 if isinstance(module, nn.Dropout):
@@ -132,6 +164,11 @@ class Criterion(ABC, Generic[T]):
                     loss += self.loss(model, batch, some, step, tally).item()
         metrics = self.report(tally)
         return Measured(loss, accuracy=metrics.pop("accuracy", None), metrics=metrics)
+
+    def answer(self, model: Any, renderer: Renderer, prompt: str | Example, limit: int) -> tuple[str, str]:
+        """Answer a question, or a row's own, greedily; return it as people read it, and the answer."""
+        text, question = renderer.prompt(prompt if isinstance(prompt, str) else prompt.texts[0])
+        return question, written(model, self._base, renderer, text)
 
     def report(self, tally: Tally) -> dict[str, float]:
         """Say what the batches of a step, or of held-out rows, came to."""

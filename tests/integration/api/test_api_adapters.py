@@ -25,6 +25,7 @@ def test_an_adapter_is_found_by_its_id(client: Client, jobs: JobsInMemory, tmp_p
         "name": "model-dora",
         "base_model": "org/model",
         "algorithm": "dora",
+        "objective": "sft",
         "path": job.artifact.path if job.artifact else None,
         "size_bytes": 7,
         "created_at": "2024-01-15T10:30:00Z",

@@ -255,10 +255,11 @@ def test_a_key_that_may_only_read_deploys_nothing(connect: Connect, adapter_id: 
     assert connect("reads").get("/api/v1/deployments").json() == {"deployments": [], "next_cursor": None}
 
 
+@pytest.mark.parametrize("unserved", [{"algorithm": "vera"}, {"objective": "reward"}])
 async def test_an_adapter_that_the_endpoint_does_not_serve_is_refused_at_once(
-    connect: Connect, jobs: JobsInMemory, deployments: DeploymentsInMemory, tmp_path: Path
+    unserved: dict[str, str], connect: Connect, jobs: JobsInMemory, deployments: DeploymentsInMemory, tmp_path: Path
 ) -> None:
-    job = made(jobs, tmp_path, algorithm="vera")
+    job = made(jobs, tmp_path, **unserved)
     assert refused(deploy(connect(data_dir=tmp_path), job.job_id.replace("job_", "adapter_"))) == "adapter_id"
     assert await deployments.all() == []
 

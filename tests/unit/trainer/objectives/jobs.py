@@ -13,23 +13,29 @@ from peft_studio.trainer import evaluate
 from peft_studio.trainer.outcome import DONE
 from peft_studio.trainer.program import run as train
 from peft_studio.trainer.stop import StopSignal
-from tests.tiny import make_run, preferences, verdicts, write_rows
+from tests.tiny import labelled, make_run, preferences, tagged, verdicts, write_rows
 
 ROWS: dict[str, list[dict[str, Any]]] = {
     "dpo": preferences(30),
     "orpo": preferences(30),
     "simpo": preferences(30),
     "kto": verdicts(30),
+    "reward": preferences(30),
+    "sequence_classification": labelled(30),
+    "token_classification": tagged(60),
 }
-OPTIONS: dict[str, dict[str, Any]] = {"orpo": {"beta": 2.0}}
+SETTINGS: dict[str, dict[str, Any]] = {
+    "orpo": {"objective_options": {"beta": 2.0}},
+    "token_classification": {"gradient_accumulation_steps": 1, "learning_rate": 1e-2},
+}
 CLOCK = ("tokens_per_second",)
 
 
 def job(folder: Path, model: Path, objective: str, **config: Any) -> RunDir:
+    folder.mkdir(exist_ok=True)
     rows = write_rows(folder / "rows.jsonl", ROWS[objective])
     settings: dict[str, Any] = {"validation_split": 0.2, "num_epochs": 2, "batch_size": 4}
-    settings["objective_options"] = OPTIONS.get(objective, {})
-    return make_run(folder / "run", model, rows, objective=objective, **settings | config)
+    return make_run(folder / "run", model, rows, objective=objective, **settings | SETTINGS.get(objective, {}) | config)
 
 
 def trained(run: RunDir) -> RunDir:
