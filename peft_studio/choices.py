@@ -88,4 +88,7 @@ Column = Literal[
     "tokens",
     "tags",
     "ner_tags",
+    "anchor",
+    "positive",
+    "negative",
 ]

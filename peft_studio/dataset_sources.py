@@ -18,7 +18,7 @@ Row = dict[str, Any]
 # All that any layout looks at: other columns of a columnar file are not even read.
 COLUMNS = (
     *("messages", "conversations", "prompt", "completion", "instruction", "input", "output", "text", "tools"),
-    *("chosen", "rejected", "label", "tokens", "tags", "ner_tags"),
+    *("chosen", "rejected", "label", "tokens", "tags", "ner_tags", "anchor", "positive", "negative"),
 )
 HUB_SECONDS = 10
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?", re.ASCII)

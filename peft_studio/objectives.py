@@ -19,6 +19,7 @@ class Objective(StrEnum):
     REWARD = "reward"
     SEQUENCE_CLASSIFICATION = "sequence_classification"
     TOKEN_CLASSIFICATION = "token_classification"
+    EMBEDDING = "embedding"
 
 
 class Head(StrEnum):
@@ -27,6 +28,7 @@ class Head(StrEnum):
     CAUSAL_LM = "CAUSAL_LM"
     SEQUENCE = "SEQ_CLS"
     TOKENS = "TOKEN_CLS"
+    NONE = "FEATURE_EXTRACTION"
 
 
 @dataclass(frozen=True)
@@ -90,4 +92,12 @@ AIMS: Mapping[Objective, Aim] = {
     ),
     Objective.SEQUENCE_CLASSIFICATION: Aim((RowFormat.LABELLED_TEXT,), Head.SEQUENCE, dropout=True),
     Objective.TOKEN_CLASSIFICATION: Aim((RowFormat.TOKEN_LABELS,), Head.TOKENS, dropout=True),
+    Objective.EMBEDDING: Aim(
+        (RowFormat.PAIRS,),
+        Head.NONE,
+        options={
+            "scale": Option(float, 0.01, 1000, default=20.0),
+            "pooling": Option(str, default="mean", choices=("mean", "last", "first")),
+        },
+    ),
 }

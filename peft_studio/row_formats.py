@@ -13,4 +13,5 @@ class RowFormat(StrEnum):
     PREFERENCE = "preference"  # {"prompt"?, "chosen", "rejected"}, as texts or as messages
     UNPAIRED_PREFERENCE = "unpaired_preference"  # {"prompt", "completion", "label": true or false}
     LABELLED_TEXT = "labelled_text"  # {"text", "label"}
+    PAIRS = "pairs"  # {"anchor", "positive", "negative"?}
     TOKEN_LABELS = "token_labels"  # {"tokens": […], "tags" or "ner_tags": […]}

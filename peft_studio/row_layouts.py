@@ -20,6 +20,7 @@ LAYOUTS: tuple[tuple[RowFormat, tuple[str, ...]], ...] = (
     (RowFormat.TOKEN_LABELS, ("tokens", "tags")),
     (RowFormat.TOKEN_LABELS, ("tokens", "ner_tags")),
     (RowFormat.LABELLED_TEXT, ("text", "label")),
+    (RowFormat.PAIRS, ("anchor", "positive")),
     (RowFormat.TEXT, ("text",)),
 )
 
@@ -121,6 +122,10 @@ def example_of(number: int, layout: RowFormat, row: Row, objective: Objective | 
             return Example(number, layout, text=text_of(number, row, "text"), label=_label(number, row["label"]))
         case RowFormat.TOKEN_LABELS:
             return _tagged(number, row)
+        case RowFormat.PAIRS:
+            names = ("anchor", "positive", *(["negative"] if row.get("negative") is not None else []))
+            texts = tuple(Example(number, layout, text=text_of(number, row, name)) for name in names)
+            return Example(number, layout, answers=texts)
         case RowFormat.PREFERENCE:
             return _preference(number, row)
         case RowFormat.UNPAIRED_PREFERENCE:

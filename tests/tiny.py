@@ -143,3 +143,14 @@ def tiny_encoder(folder: Path) -> Path:
     BertForMaskedLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+def pairs(count: int, seed: int = 0) -> list[dict[str, Any]]:
+    """Two texts about the same two things, in other words; every third row has one about others, too."""
+    words = random.Random(seed)
+    rows: list[dict[str, Any]] = []
+    for i in range(count):
+        things = words.sample(WORDS, 2)
+        row = {"anchor": " ".join(things), "positive": " ".join([*reversed(things), words.choice(WORDS)])}
+        rows.append(row | {"negative": " ".join(words.sample(WORDS, 2)) if i % 3 == 0 else None})
+    return rows

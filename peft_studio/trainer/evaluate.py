@@ -53,7 +53,7 @@ def evaluate(run: RunDir, adapter: Path, stop: StopSignal) -> None:
     bare = load_base(base, config, "all" if config.shard_base else "device")
     rows = criterion.with_reference(bare, rows, stop)
     base_on_rows = measure(bare, criterion, rows, config, stop)
-    question, answer_of_base = criterion.answer(bare, renderer, prompt, limit)
+    said_before = criterion.answer(bare, renderer, prompt, limit)
     stop.check()
     model = load_adapter(bare, adapter)
     run.write(
@@ -62,11 +62,13 @@ def evaluate(run: RunDir, adapter: Path, stop: StopSignal) -> None:
             held_out_rows=len(rows),
             base=base_on_rows,
             adapter=measure(model, criterion, rows, config, stop),
-            answer=Answer(
-                prompt=question, base=answer_of_base, adapter=criterion.answer(model, renderer, prompt, limit)[1]
-            ),
+            answer=_answer(said_before, criterion.answer(model, renderer, prompt, limit)),
         ),
     )
+
+
+def _answer(base: tuple[str, str] | None, adapter: tuple[str, str] | None) -> Answer | None:
+    return Answer(prompt=base[0], base=base[1], adapter=adapter[1]) if base and adapter else None
 
 
 def measure(

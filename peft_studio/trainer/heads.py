@@ -3,7 +3,12 @@
 from typing import Any
 
 from torch import nn
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoModelForTokenClassification
+from transformers import (
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+)
 
 from peft_studio.objectives import Head
 
@@ -11,6 +16,7 @@ CLASSES: dict[Head, Any] = {
     Head.CAUSAL_LM: AutoModelForCausalLM,
     Head.SEQUENCE: AutoModelForSequenceClassification,
     Head.TOKENS: AutoModelForTokenClassification,
+    Head.NONE: AutoModel,
 }
 NEW = ("score", "classifier")  # what new heads are called; PEFT trains and stores them whole
 
@@ -20,5 +26,7 @@ def head_layers(model: Any) -> list[nn.Module]:
     output = model.get_output_embeddings()
     if output is not None:
         return [output]
+    if model.base_model is model:
+        return []
     inside = f"{model.base_model_prefix}."
     return [module for name, module in model.named_modules() if name and not f"{name}.".startswith(inside)]

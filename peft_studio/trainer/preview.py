@@ -20,7 +20,7 @@ from peft_studio.errors import StudioError
 from peft_studio.previews import DatasetPreview, PreviewAnswer, PreviewRequest, Sample, Token
 from peft_studio.trainer.data import Row, Tokenized, tokenize
 from peft_studio.trainer.model import Base, read_base
-from peft_studio.trainer.render import LABELLED, Renderer
+from peft_studio.trainer.render import READ, Renderer
 
 EXAMINED_ROWS = 5000
 EXAMINED_CHARACTERS = 10_000_000
@@ -50,7 +50,7 @@ class _Survey:
         self.dropped += becomes is LongRows.DROP
         self.split += becomes is LongRows.SPLIT
         empty = not all(any(row.supervised for row in rows) for rows in trained)
-        if empty and example.format not in LABELLED:
+        if empty and example.format not in READ:
             self.empty.append(example.number)
         digest = hashlib.sha256("\0".join(whole.rendered.text for whole in texts).encode()).digest()
         if digest in self._seen:

@@ -108,7 +108,7 @@ def train(run: RunDir, group: ProcessGroup, stop: StopSignal) -> None:
 
     if not group.leads:
         return
-    save_adapter(run, model, base.tokenizer, start, criterion.labels)
+    save_adapter(run, model, base.tokenizer, start, criterion.notes)
     run.write("summary.json", summarize(progress, model, rows, held_out, training.epochs))
     report.log(f"Training finished: {progress.step} steps, loss {progress.loss:.3f}")
 

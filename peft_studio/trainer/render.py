@@ -10,7 +10,7 @@ from peft_studio.datasets import Example
 from peft_studio.errors import InvalidConfig
 from peft_studio.row_formats import RowFormat
 
-LABELLED = (RowFormat.LABELLED_TEXT, RowFormat.TOKEN_LABELS)  # read as they stand; what is learnt is no text
+READ = (RowFormat.LABELLED_TEXT, RowFormat.TOKEN_LABELS, RowFormat.PAIRS)  # as they stand; none of it is to be written
 Span = tuple[int, int]
 Turn = dict[str, Any]
 Tools = tuple[Tool, ...]
@@ -57,7 +57,7 @@ class Renderer:
         try:
             if not self.literal:
                 return self._conversation(_turns(example), example.tools, example.given)
-            if example.format in LABELLED:
+            if example.format in READ:
                 return Rendered(example.text, [], closed=True)
             before = self._literal_prompt(example)
             text = before + (example.text or example.completion)
@@ -182,7 +182,7 @@ def _question(example: Example) -> str:
             return example.prompt
         case RowFormat.PREFERENCE | RowFormat.UNPAIRED_PREFERENCE:
             return _question(example.texts[0])
-        case RowFormat.LABELLED_TEXT | RowFormat.TOKEN_LABELS:
+        case RowFormat.LABELLED_TEXT | RowFormat.TOKEN_LABELS | RowFormat.PAIRS:
             return example.text
         case RowFormat.TEXT:
             return example.text[: min(200, len(example.text) // 2)] or example.prompt

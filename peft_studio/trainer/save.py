@@ -4,7 +4,7 @@ import json
 import os
 import platform
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,17 +17,16 @@ from peft_studio.trainer.checkpoint import WEIGHTS, Progress
 from peft_studio.trainer.data import Encoded
 from peft_studio.trainer.plain_lora import Weights, plain_config, plain_weights
 
-LABELS = "labels.json"
 REPORTED = ("torch", "transformers", "peft", "bitsandbytes", "tokenizers")
 
 
 def save_adapter(
-    run: RunDir, model: Any, tokenizer: Any, start: Weights | None = None, labels: Sequence[str] = ()
+    run: RunDir, model: Any, tokenizer: Any, start: Weights | None = None, notes: Mapping[str, Any] | None = None
 ) -> None:
     """
     Write the adapter with tokenizer and chat template beside its place, make it durable, and move it there.
 
-    PEFT stores no labels: they stand in labels.json, in the model's order.
+    Beside it are ``notes``, which PEFT does not store: files by name, and what is in them.
 
     With the factors that it started from, the adapter is stored as one for the base model as it was before.
     """
@@ -38,8 +37,8 @@ def save_adapter(
     if start is not None:
         _store_plainly(temporary, model, start)
     tokenizer.save_pretrained(str(temporary))
-    if labels:
-        (temporary / LABELS).write_text(json.dumps(list(labels), indent=2, ensure_ascii=False))
+    for name, content in (notes or {}).items():
+        (temporary / name).write_text(json.dumps(content, indent=2, ensure_ascii=False))
     for path in temporary.rglob("*"):
         if path.is_file():
             with path.open("rb") as file:

@@ -51,6 +51,7 @@ def refusal(folder: Path, *rows: dict[str, Any], objective: str | None = None) -
         ({"text": "Hi", "label": 0}, RowFormat.LABELLED_TEXT),
         ({"text": "Hi", "label": 0.5}, RowFormat.TEXT),
         ({"tokens": ["Hi"], "tags": ["O"]}, RowFormat.TOKEN_LABELS),
+        ({"anchor": "Hi", "positive": "Hello", "negative": None}, RowFormat.PAIRS),
         ({"tokens": ["Hi"], "ner_tags": [0]}, RowFormat.TOKEN_LABELS),
     ],
 )
@@ -127,6 +128,8 @@ def test_columns_of_other_names_can_be_mapped(tmp_path: Path) -> None:
         ({"tokens": ["Hi"], "tags": []}, "token_classification", "1 tokens and 0 tags"),
         ({"tokens": "Hi", "tags": ["O"]}, "token_classification", "not a list"),
         ({"tokens": ["Hi", ""], "tags": ["O", "O"]}, "token_classification", "a token that is empty"),
+        ({"anchor": "Hi", "positive": ""}, "embedding", "an empty 'positive'"),
+        ({"anchor": "Hi", "negative": "No"}, "embedding", "has 'anchor' but no 'positive'"),
         ({"question": "Hi"}, "simpo", "the objective simpo takes chosen and rejected"),
     ],
 )

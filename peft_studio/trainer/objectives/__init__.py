@@ -9,6 +9,7 @@ from peft_studio.trainer.model import Base
 from peft_studio.trainer.objectives.classification import SequenceClassification, TokenClassification
 from peft_studio.trainer.objectives.criterion import Criterion
 from peft_studio.trainer.objectives.dpo import Dpo
+from peft_studio.trainer.objectives.embedding import Embedding
 from peft_studio.trainer.objectives.kto import Kto
 from peft_studio.trainer.objectives.orpo import Orpo
 from peft_studio.trainer.objectives.reward import Reward
@@ -24,6 +25,7 @@ CRITERIA: Mapping[Objective, type[Criterion[Any]]] = {
     Objective.REWARD: Reward,
     Objective.SEQUENCE_CLASSIFICATION: SequenceClassification,
     Objective.TOKEN_CLASSIFICATION: TokenClassification,
+    Objective.EMBEDDING: Embedding,
 }
 
 

@@ -27,6 +27,11 @@ class Classification(Headed):
         self._base.config.num_labels = len(self._labels)
 
     @property
+    def notes(self) -> dict[str, Any]:
+        """Say what the labels are called, in the model's order."""
+        return {"labels.json": self.labels}
+
+    @property
     def labels(self) -> list[str]:
         """What the labels are called, in the model's order."""
         return [str(label) for label in self._labels]

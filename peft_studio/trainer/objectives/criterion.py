@@ -96,9 +96,9 @@ class Criterion(ABC, Generic[T]):
         self._packs, self._chunk = False, 0
 
     @property
-    def labels(self) -> list[str]:
-        """What the labels are called that the model chooses among, in its order."""
-        return []
+    def notes(self) -> dict[str, Any]:
+        """What users of the adapter have to know and PEFT does not store: files by name, and what is in them."""
+        return {}
 
     def study(self, examples: Sequence[Example]) -> None:
         """Look at all rows, once, before any of them is encoded."""
@@ -165,7 +165,7 @@ class Criterion(ABC, Generic[T]):
         metrics = self.report(tally)
         return Measured(loss, accuracy=metrics.pop("accuracy", None), metrics=metrics)
 
-    def answer(self, model: Any, renderer: Renderer, prompt: str | Example, limit: int) -> tuple[str, str]:
+    def answer(self, model: Any, renderer: Renderer, prompt: str | Example, limit: int) -> tuple[str, str] | None:
         """Answer a question, or a row's own, greedily; return it as people read it, and the answer."""
         text, question = renderer.prompt(prompt if isinstance(prompt, str) else prompt.texts[0])
         return question, written(model, self._base, renderer, text)

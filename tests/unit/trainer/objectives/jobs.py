@@ -13,7 +13,7 @@ from peft_studio.trainer import evaluate
 from peft_studio.trainer.outcome import DONE
 from peft_studio.trainer.program import run as train
 from peft_studio.trainer.stop import StopSignal
-from tests.tiny import labelled, make_run, preferences, tagged, verdicts, write_rows
+from tests.tiny import labelled, make_run, pairs, preferences, tagged, verdicts, write_rows
 
 ROWS: dict[str, list[dict[str, Any]]] = {
     "dpo": preferences(30),
@@ -23,9 +23,17 @@ ROWS: dict[str, list[dict[str, Any]]] = {
     "reward": preferences(30),
     "sequence_classification": labelled(30),
     "token_classification": tagged(60),
+    "embedding": pairs(150),
 }
 SETTINGS: dict[str, dict[str, Any]] = {
     "orpo": {"objective_options": {"beta": 2.0}},
+    "embedding": {
+        "num_epochs": 4,
+        "gradient_accumulation_steps": 2,
+        "batch_size": 5,
+        "learning_rate": 1e-2,
+        "rank": 16,
+    },
     "token_classification": {"gradient_accumulation_steps": 1, "learning_rate": 1e-2},
 }
 CLOCK = ("tokens_per_second",)

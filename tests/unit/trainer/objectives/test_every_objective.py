@@ -6,7 +6,12 @@ from typing import Any
 
 import pytest
 import torch
-from peft import AutoPeftModelForCausalLM, AutoPeftModelForSequenceClassification, AutoPeftModelForTokenClassification
+from peft import (
+    AutoPeftModelForCausalLM,
+    AutoPeftModelForFeatureExtraction,
+    AutoPeftModelForSequenceClassification,
+    AutoPeftModelForTokenClassification,
+)
 
 from peft_studio.objectives import AIMS, Head, Objective
 from peft_studio.run_dir import RunDir
@@ -21,6 +26,7 @@ STOCK: dict[Head, Any] = {
     Head.CAUSAL_LM: AutoPeftModelForCausalLM,
     Head.SEQUENCE: AutoPeftModelForSequenceClassification,
     Head.TOKENS: AutoPeftModelForTokenClassification,
+    Head.NONE: AutoPeftModelForFeatureExtraction,
 }
 OTHERS = [objective for objective in Objective if objective is not Objective.SFT]
 
@@ -38,9 +44,10 @@ def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 def test_it_learns(whole: RunDir) -> None:
     looks = [each for each in reported(whole) if "eval_loss" in each]
-    assert len(looks) == 2
+    assert len(looks) == whole.read_config().num_epochs
     assert looks[-1]["eval_loss"] < looks[0]["eval_loss"]
-    assert looks[-1]["eval_accuracy"] > 0.8
+    # Of thirty texts the right one is found by chance in three of a hundred.
+    assert looks[-1]["eval_accuracy"] > (0.1 if whole.read_config().objective is Objective.EMBEDDING else 0.8)
 
 
 @pytest.mark.parametrize("looks", [6, 12])
@@ -80,7 +87,7 @@ def test_stock_peft_loads_its_adapter(whole: RunDir, model: Path) -> None:
     weights = {name.replace(".default", ""): weight for name, weight in loaded.named_parameters()}
     ours = stored(whole)
     assert any(name.endswith("lora_B.weight") for name in ours)
-    assert any("score" in name for name in ours) == (head is not Head.CAUSAL_LM)
+    assert any("score" in name for name in ours) == (head in (Head.SEQUENCE, Head.TOKENS))
     for name, weight in ours.items():
         there = weights.get(name, weights.get(name.replace(".score.", ".score.modules_to_save.")))
         assert there is not None and torch.equal(there, weight)
@@ -88,7 +95,8 @@ def test_stock_peft_loads_its_adapter(whole: RunDir, model: Path) -> None:
 
 def test_it_is_measured_before_and_after(whole: RunDir) -> None:
     evaluation, summary = evaluated(whole), whole.read_summary()
-    assert evaluation.base and evaluation.adapter and evaluation.answer and summary
+    assert evaluation.base and evaluation.adapter and summary
+    assert bool(evaluation.answer) == (whole.read_config().objective != "embedding")
     before, after = evaluation.base, evaluation.adapter
     assert evaluation.held_out_rows == len(ROWS[whole.read_config().objective]) / 5
     assert after.loss == pytest.approx(summary.eval_loss, rel=1e-4)
@@ -97,7 +105,7 @@ def test_it_is_measured_before_and_after(whole: RunDir) -> None:
     assert before.perplexity is after.perplexity is None
     assert before.accuracy is not None and after.accuracy is not None and after.accuracy >= before.accuracy
     margin = next((name for name in ("rewards/margins", "margin", "f1") if name in after.metrics), "")
-    assert after.metrics[margin] > before.metrics[margin]
+    assert not margin or after.metrics[margin] > before.metrics[margin]
     if whole.read_config().objective in ("dpo", "kto"):  # the base model differs by nothing from itself
         assert before.metrics["rewards/margins"] == 0
         assert before.accuracy == 0.5
