@@ -50,12 +50,10 @@ def test_it_learns(whole: RunDir) -> None:
     assert looks[-1]["eval_accuracy"] > (0.1 if whole.read_config().objective is Objective.EMBEDDING else 0.8)
 
 
-@pytest.mark.parametrize("looks", [6, 12])
-def test_it_goes_on_after_a_stop_as_if_nothing_had_happened(
-    looks: int, whole: RunDir, tmp_path: Path, model: Path
-) -> None:
+def test_it_goes_on_after_a_stop_as_if_nothing_had_happened(whole: RunDir, tmp_path: Path, model: Path) -> None:
     run = job(tmp_path, model, whole.read_config().objective)
-    assert train(run, StopAtLook(looks)) == STOPPED
+    assert train(run, StopAtLook(16)) == STOPPED
+    assert reported(run)
     trained(run)
     assert reported(run) == reported(whole)
     ours, theirs = stored(run), stored(whole)
