@@ -39,7 +39,16 @@ if TYPE_CHECKING:
     from peft_studio.catalog import ModelDetails
     from peft_studio.checkpoints import Checkpoint
     from peft_studio.client import AsyncClient, Client
-    from peft_studio.config import Algorithm, DeployConfig, ModelSource, Precision, Quantization, TrainingConfig
+    from peft_studio.config import (
+        Algorithm,
+        DeployConfig,
+        LongRows,
+        ModelSource,
+        Objective,
+        Precision,
+        Quantization,
+        TrainingConfig,
+    )
     from peft_studio.deployments import DeploymentConfig
     from peft_studio.errors import (
         AuthenticationFailed,
@@ -114,12 +123,14 @@ __all__ = [
     "KeyCreated",
     "KeyList",
     "Log",
+    "LongRows",
     "Metrics",
     "MetricsHistory",
     "ModelDetails",
     "ModelSearch",
     "ModelSource",
     "NotFound",
+    "Objective",
     "OutOfMemory",
     "PayloadTooLarge",
     "PermissionDenied",

@@ -17,7 +17,7 @@ PREFIX = "exp_"
 LOCAL = "local"  # the studio's own tracker, which records every job
 DEFAULT_PROJECT = "default"  # of jobs that name none
 SHOWN = ("final_loss", "best_loss", "accuracy")  # metrics that an experiment always has, None until they are known
-HIGHER_IS_BETTER = frozenset(("accuracy", "tokens_per_second"))
+HIGHER_IS_BETTER = frozenset(("accuracy", "f1", "margin", "rewards/accuracies", "rewards/margins", "tokens_per_second"))
 Direction = Literal["maximize", "minimize"]
 Numbers = dict[str, float | None]
 

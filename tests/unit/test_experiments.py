@@ -102,6 +102,13 @@ def test_the_best_has_the_highest_accuracy_where_all_have_one() -> None:
     assert (compared.best_performer, compared.metric, compared.direction) == (some[1].id, "accuracy", "maximize")
 
 
+@pytest.mark.parametrize("metric", ["f1", "rewards/margins"])
+def test_what_objectives_measure_of_what_is_right_is_the_better_the_higher(metric: str) -> None:
+    some = experiments({"final_loss": 0.1, metric: 0.8}, {"final_loss": 0.2, metric: 0.9})
+    compared = compare(some, {}, metric)
+    assert (compared.best_performer, compared.direction) == (some[1].id, "maximize")
+
+
 def test_the_best_has_the_lowest_loss_where_one_has_no_accuracy() -> None:
     some = experiments({"final_loss": 0.1}, {"final_loss": 0.2, "accuracy": 0.9})
     compared = compare(some, {})

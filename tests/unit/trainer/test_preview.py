@@ -16,7 +16,7 @@ from peft_studio.trainer.model import read_base
 from peft_studio.trainer.preview import preview
 from peft_studio.trainer.render import Renderer
 from tests.model_folders import CONFIG
-from tests.tiny import conversations, tiny_tokenizer, write_rows
+from tests.tiny import conversations, labelled, preferences, tiny_tokenizer, write_rows
 
 
 @pytest.fixture
@@ -129,3 +129,19 @@ def test_what_training_would_refuse_is_refused(model: Path, tmp_path: Path) -> N
     (model / "chat_template.jinja").unlink(missing_ok=True)
     with pytest.raises(InvalidConfig, match="no chat template"):
         of(model, rows)
+
+
+def test_a_row_of_preferences_is_shown_with_both_answers(model: Path, tmp_path: Path) -> None:
+    rows = write_rows(tmp_path / "rows.jsonl", preferences(5))
+    shown = of(model, rows, limit=2)
+    assert [sample.row for sample in shown.samples] == [1, 1, 2, 2]
+    assert shown.examined_rows == 5
+    assert all(sample.text.startswith("<s>") and sample.supervised_tokens for sample in shown.samples)
+
+
+def test_labelled_texts_are_shown_as_they_are_read_and_none_of_them_is_empty(model: Path, tmp_path: Path) -> None:
+    rows = labelled(4)
+    shown = of(model, write_rows(tmp_path / "rows.jsonl", rows), limit=4)
+    assert [sample.text for sample in shown.samples] == [row["text"] for row in rows]
+    assert shown.empty_rows == []
+    assert shown.supervised_share == 0
