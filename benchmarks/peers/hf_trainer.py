@@ -18,7 +18,7 @@ model = get_peft_model(model, lora)
 
 def tokenize(row: dict[str, str]) -> dict[str, list[int]]:
     """Take loss on the answer and on what ends it."""
-    prompt = tokenizer(row["prompt"], add_special_tokens=False)["input_ids"]
+    prompt = tokenizer(row["prompt"])["input_ids"]
     answer = [*tokenizer(row["completion"], add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
     ids, labels = [*prompt, *answer], [*[-100] * len(prompt), *answer]
     return {"input_ids": ids[: job["max_length"]], "labels": labels[: job["max_length"]]}
