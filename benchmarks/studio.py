@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -17,6 +16,7 @@ import psutil
 import yaml
 
 from peft_studio.client import Client
+from peft_studio.ports import free_port
 
 ROOT = Path(__file__).parent.parent
 
@@ -83,13 +83,6 @@ def demo_job(**changes: Any) -> dict[str, Any]:
     for field in ("base_model", "dataset_path"):
         config[field] = str(ROOT / config[field])
     return config | changes
-
-
-def free_port() -> int:
-    """Return a port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def _command(data_dir: Path, *words: str) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 import uvicorn
 
-from benchmarks.studio import free_port
+from peft_studio.ports import free_port
 
 
 @contextmanager

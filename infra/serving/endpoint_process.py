@@ -85,13 +85,6 @@ class EndpointProcess:
                 await self._process.wait()
 
 
-def free_port() -> int:
-    """Return a port that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 def is_free(port: int) -> bool:
     """Whether an endpoint could listen on a port."""
     with socket.socket() as probe:

@@ -16,11 +16,12 @@ from urllib.parse import urlsplit
 import httpx
 from prefect.client.orchestration import get_client
 
-from infra.serving.endpoint_process import UNSERVABLE, Base, EndpointProcess, free_port, is_free
+from infra.serving.endpoint_process import UNSERVABLE, Base, EndpointProcess, is_free
 from infra.serving.load_times import LoadTimes
 from infra.serving.records import CHECK_SECONDS, Deployment, Deployments, DeploymentsInPrefect, DeploymentStatus
 from infra.settings import Settings
 from peft_studio.errors import NotFound, ResourceUnavailable, StudioError
+from peft_studio.ports import free_port
 
 log = logging.getLogger(__name__)
 _MOST_DEATHS = 5  # of an endpoint, one soon after the other, before its deployments are given up

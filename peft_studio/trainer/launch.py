@@ -1,7 +1,6 @@
 """Starts the processes that train one adapter together, and ends them together."""
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -10,6 +9,7 @@ import torch
 
 from peft_studio.config import TrainingConfig
 from peft_studio.errors import InvalidConfig
+from peft_studio.ports import free_port
 from peft_studio.run_dir import RunDir
 from peft_studio.trainer.outcome import BUSY, FAILED, FULL, STOPPED, Ended
 from peft_studio.trainer.report import Reporter
@@ -35,7 +35,7 @@ def processes_for(config: TrainingConfig) -> int:
 
 def launch(run: RunDir, count: int, stop: StopSignal) -> None:
     """Have ``count`` processes train; raises ``Ended`` with what they came to, where that is not a finished adapter."""
-    port = _free_port()
+    port = free_port()
     members = [_start(run, rank, count, port) for rank in range(count)]
     try:
         codes = _wait(members, stop)
@@ -91,9 +91,3 @@ def _verdict(codes: list[int]) -> int:
         return STOPPED
     first = next(code for code in codes if code)
     return first if first > 0 else 128 - first
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]

@@ -1,12 +1,12 @@
 """Reporter: appends a run's events, and each step's numbers once however often the step is repeated."""
 
 import errno
-import os
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 
 from peft_studio.events import Event, Failure, Log, LogLevel, Metrics
-from peft_studio.run_dir import RunDir
+from peft_studio.run_dir import RunDir, make_durable
 
 
 class Reporter:
@@ -60,14 +60,8 @@ class Reporter:
 
     def sync(self) -> None:
         """Make everything said so far durable, so that no checkpoint outlives the steps it stands on."""
-        try:
-            file = os.open(self._run.events_path, os.O_RDONLY)
-        except FileNotFoundError:
-            return
-        try:
-            os.fsync(file)
-        finally:
-            os.close(file)
+        with suppress(FileNotFoundError):  # nothing was said
+            make_durable(self._run.events_path)
 
     def _append(self, event: Event) -> None:
         if not self._speaks:

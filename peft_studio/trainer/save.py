@@ -1,7 +1,6 @@
 """What a finished run leaves: the adapter, moved into place whole, and the summary."""
 
 import json
-import os
 import platform
 import shutil
 from collections.abc import Mapping
@@ -41,8 +40,7 @@ def save_adapter(
         (temporary / name).write_text(json.dumps(content, indent=2, ensure_ascii=False))
     for path in temporary.rglob("*"):
         if path.is_file():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
+            make_durable(path)
     make_durable(temporary)
     shutil.rmtree(run.adapter, ignore_errors=True)  # of an attempt that died before its summary
     temporary.rename(run.adapter)

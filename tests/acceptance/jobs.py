@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import httpx
 import psutil
 
 from benchmarks.studio import Studio, demo_job
@@ -75,3 +76,11 @@ def processes(words: str, without: str = "\0") -> list[psutil.Process]:
         if process.info["status"] != psutil.STATUS_ZOMBIE and words in line and without not in line:
             found.append(process)
     return found
+
+
+def is_ready(studio: Studio) -> bool:
+    """Whether the whole studio says that it can take requests and jobs."""
+    try:
+        return httpx.get(f"{studio.url}/readyz").status_code == 200
+    except httpx.HTTPError:
+        return False

@@ -14,8 +14,8 @@ from websockets.sync.client import connect
 
 from benchmarks.studio import Studio
 from tests.acceptance.conftest import eventually
-from tests.acceptance.jobs import part, short_job
-from tests.acceptance.test_up import is_ready, peft_studio
+from tests.acceptance.jobs import is_ready, part, short_job
+from tests.acceptance.test_up import peft_studio
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(240)]
 HELD = {"max_steps": 5000, "num_epochs": 100}

@@ -10,7 +10,7 @@ from benchmarks.studio import Studio
 from infra.simulators.accounts import GOOD, create_accounts
 from infra.simulators.loopback import served
 from tests.acceptance.conftest import eventually
-from tests.acceptance.jobs import part, short_job
+from tests.acceptance.jobs import is_ready, part, short_job
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(240)]
 
@@ -36,7 +36,7 @@ def test_credentials_are_kept_encrypted_and_forgotten_on_request(studio: Studio)
         assert connect(api_key=GOOD, base_url=f"{address}/wandb").json()["status"] == "connected"
         assert connect(api_key="wrong").status_code >= 400
         part(studio, "api.app").kill()
-        assert eventually(lambda: _is_ready(studio), 60)
+        assert eventually(lambda: is_ready(studio), 60)
         assert status() == "connected"
         assert submitted() == (503, "RESOURCE_UNAVAILABLE")
         # The key that is stored is the one of the good connection, and it is used to check again.
@@ -47,13 +47,6 @@ def test_credentials_are_kept_encrypted_and_forgotten_on_request(studio: Studio)
         assert api.delete("/platforms/wandb").status_code == 200
         assert status() == "disconnected"
         assert submitted() == (409, "PLATFORM_NOT_CONNECTED")
-
-
-def _is_ready(studio: Studio) -> bool:
-    try:
-        return httpx.get(f"{studio.url}/readyz").status_code == 200
-    except httpx.HTTPError:
-        return False
 
 
 def _files_with(folder: Path, words: bytes) -> list[Path]:

@@ -9,7 +9,7 @@ import pytest
 from benchmarks.studio import Studio
 from peft_studio.jobs import JobStatus
 from tests.acceptance.conftest import eventually, logs
-from tests.acceptance.jobs import follow, job, part, short_job, submit
+from tests.acceptance.jobs import follow, is_ready, job, part, short_job, submit
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(240)]
 READY_SECONDS = 60
@@ -60,10 +60,3 @@ def test_no_answer_changes(studio: Studio, client: httpx.Client, paths: list[str
     assert eventually(lambda: is_ready(studio), READY_SECONDS), logs(studio.data_dir)
     assert answers(client, paths) == before
     assert client.post("/jobs", json=body, headers=once).json() == created
-
-
-def is_ready(studio: Studio) -> bool:
-    try:
-        return httpx.get(f"{studio.url}/readyz").status_code == 200
-    except httpx.HTTPError:
-        return False

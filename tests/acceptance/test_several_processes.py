@@ -1,8 +1,5 @@
 import os
 import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,6 +13,7 @@ from peft_studio.run_dir import RunDir
 from peft_studio.trainer.outcome import DONE, FAILED, STOPPED
 from peft_studio.trainer.program import run as train
 from peft_studio.trainer.stop import StopSignal
+from tests.acceptance.trainers import Start, trainers, wait_for_step
 from tests.tiny import conversations, make_run, tiny_model, write_rows
 
 pytestmark = [
@@ -24,7 +22,6 @@ pytestmark = [
     pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="takes two cores"),
 ]
 Make = Callable[..., RunDir]
-Start = Callable[[RunDir], "subprocess.Popen[bytes]"]
 
 
 @pytest.fixture
@@ -41,20 +38,8 @@ def make(tmp_path: Path) -> Make:
 
 @pytest.fixture
 def start() -> Iterator[Start]:
-    started: list[subprocess.Popen[bytes]] = []
-
-    def start(run: RunDir) -> "subprocess.Popen[bytes]":
-        command = [sys.executable, "-m", "peft_studio.trainer", str(run.path), "--tied-to-stdin"]
-        with run.log.open("ab") as log:
-            started.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log))
-        return started[-1]
-
-    yield start
-    for process in started:
-        process.kill()
-        process.wait()
-        assert process.stdin is not None
-        process.stdin.close()
+    with trainers() as start:
+        yield start
 
 
 def trained(run: RunDir) -> RunDir:
@@ -94,19 +79,11 @@ def test_two_processes_train_as_one_would(make: Make, settings: dict[str, object
     assert "in 2 processes" in "".join(event.model_dump_json() for _, event in together.events())
 
 
-def wait_for_step(run: RunDir, step: int, process: "subprocess.Popen[bytes]") -> None:
-    deadline = time.monotonic() + 120
-    while not any(reached >= step for reached, _ in curve(run)):
-        assert process.poll() is None, run.log.read_text()
-        assert time.monotonic() < deadline, "the trainers do not get anywhere"
-        time.sleep(0.02)
-
-
 def test_two_processes_that_are_stopped_leave_a_checkpoint_from_which_one_goes_on(make: Make, start: Start) -> None:
     job = {"num_epochs": 100, "max_steps": 20, "checkpoint_steps": 1000}
     run = make("run", **job)
-    process = start(run)
-    wait_for_step(run, 3, process)
+    process = start(run, "--tied-to-stdin")
+    wait_for_step(run, 3, process, 120)
     process.send_signal(signal.SIGTERM)
     assert process.wait(60) == STOPPED, run.log.read_text()
     assert run.read_failure() is None
@@ -122,8 +99,8 @@ def test_when_one_of_two_is_killed_the_other_ends_and_the_job_goes_on_from_its_c
 ) -> None:
     job = {"num_epochs": 100, "max_steps": 20, "checkpoint_steps": 2}
     run = make("run", **job)
-    process = start(run)
-    wait_for_step(run, 3, process)
+    process = start(run, "--tied-to-stdin")
+    wait_for_step(run, 3, process, 120)
     members = psutil.Process(process.pid).children()
     assert len(members) == 2
     members[1].kill()
@@ -134,8 +111,8 @@ def test_when_one_of_two_is_killed_the_other_ends_and_the_job_goes_on_from_its_c
 
 def test_when_who_started_them_is_killed_they_end(make: Make, start: Start) -> None:
     run = make("run", num_epochs=1000, checkpoint_steps=1000)
-    process = start(run)
-    wait_for_step(run, 1, process)
+    process = start(run, "--tied-to-stdin")
+    wait_for_step(run, 1, process, 120)
     members = psutil.Process(process.pid).children()
     process.kill()
     assert psutil.wait_procs(members, timeout=60)[1] == []

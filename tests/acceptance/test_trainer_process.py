@@ -1,9 +1,6 @@
-import os
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,12 +12,12 @@ from peft_studio.run_dir import RunDir
 from peft_studio.trainer.outcome import DONE, STOPPED
 from peft_studio.trainer.program import run as train
 from peft_studio.trainer.stop import StopSignal
+from tests.acceptance.trainers import Start, trainers, wait_for_step
 from tests.tiny import conversations, make_run, tiny_model, write_rows
 
 pytestmark = pytest.mark.acceptance
 torch.set_num_threads(1)  # as in the processes started here: sums depend on how many threads share them
 STEPS = 120
-Start = Callable[..., subprocess.Popen[bytes]]
 
 
 @pytest.fixture(scope="module")
@@ -43,34 +40,13 @@ def run(tmp_path: Path, uninterrupted: RunDir) -> RunDir:
 
 @pytest.fixture
 def start() -> Iterator[Start]:
-    processes: list[subprocess.Popen[bytes]] = []
-
-    def start(run: RunDir, *options: str) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "peft_studio.trainer", str(run.path), *options]
-        environment = {**os.environ, "PEFT_STUDIO_THREADS": "1", "OMP_NUM_THREADS": "1"}
-        with run.log.open("ab") as log:
-            processes.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log, env=environment))
-        return processes[-1]
-
-    yield start
-    for process in processes:
-        process.kill()
-        process.wait()
-        assert process.stdin is not None
-        process.stdin.close()
+    with trainers(PEFT_STUDIO_THREADS="1", OMP_NUM_THREADS="1") as start:
+        yield start
 
 
 def curve(run: RunDir) -> list[tuple[float | None, ...]]:
     found = [event.metrics for _, event in run.events() if isinstance(event, Metrics)]
     return [tuple(each.get(name) for name in ("step", "epoch", "loss", "learning_rate", "eval_loss")) for each in found]
-
-
-def wait_for_step(run: RunDir, step: int, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 90
-    while not any((reached or 0) >= step for reached, *_ in curve(run)):
-        assert process.poll() is None, run.log.read_text()
-        assert time.monotonic() < deadline, "the trainer does not get anywhere"
-        time.sleep(0.02)
 
 
 def assert_as_if_never_interrupted(run: RunDir, uninterrupted: RunDir) -> None:

@@ -12,10 +12,11 @@ import httpx
 import psutil
 import pytest
 
-from benchmarks.studio import Studio, free_port, running_studio
+from benchmarks.studio import Studio, running_studio
+from peft_studio.ports import free_port
 from tests.acceptance.command_line import on_this_machine, peft_studio
 from tests.acceptance.conftest import eventually, logs
-from tests.acceptance.jobs import part
+from tests.acceptance.jobs import is_ready, part
 
 # Generous: the machine may be busy with something else.
 READY_SECONDS = 60
@@ -29,13 +30,6 @@ def process_of(studio: Studio, name: str) -> psutil.Process | None:
         return part(studio, PROGRAMS[name])
     except StopIteration:
         return None
-
-
-def is_ready(studio: Studio) -> bool:
-    try:
-        return httpx.get(f"{studio.url}/readyz").status_code == 200
-    except httpx.HTTPError:
-        return False
 
 
 def status_with(studio: Studio, key: str) -> int:

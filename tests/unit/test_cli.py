@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.studio import free_port
 from peft_studio.cli import OF_THE_SERVER, SECTIONS
+from peft_studio.ports import free_port
 
 
 def peft_studio(*words: str, **environment: str) -> "subprocess.CompletedProcess[str]":

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from benchmarks.studio import free_port
 from peft_studio.events import Failure, Metrics, Status
 from peft_studio.jobs import JobStatus, Phase
+from peft_studio.ports import free_port
 from tests.integration.api.studio_in_memory import CONFIG
 from tests.integration.clients.served import Served, eventful
 
