@@ -44,12 +44,12 @@ class Answer:
         return min(int(said), 86_400) if said.isascii() and said.isdigit() else None
 
 
-async def ask(call: Call, seconds: float = TIMEOUT_SECONDS) -> Answer:
+async def ask(call: Call, seconds: float = TIMEOUT_SECONDS, *, again: bool = True) -> Answer:
     """
-    Send a request that may be repeated without harm; raises ``ResourceUnavailable`` where no answer comes in time.
+    Send a request; raises ``ResourceUnavailable`` where no answer comes in time.
 
-    Tried twice where the connection broke or a gateway failed. Redirects are not followed: a key must not travel
-    to another host. What the service wrote is never put into an error, since some repeat the key they refuse.
+    Tried twice where the connection broke or a gateway failed, unless that would do harm (``again`` false).
+    Redirects are not followed: a key must not travel to another host. What the service wrote is never put into an error, since some repeat the key they refuse.
     """
     host = urlsplit(call.url).netloc
     try:
@@ -60,8 +60,10 @@ async def ask(call: Call, seconds: float = TIMEOUT_SECONDS) -> Answer:
             try:
                 answer = await _send(client, call)
             except httpx.TransportError:
+                if not again:
+                    raise
                 answer = None
-            if answer is None or (answer.status in _PASSING and answer.retry_after is None):
+            if answer is None or (again and answer.status in _PASSING and answer.retry_after is None):
                 await asyncio.sleep(_AGAIN_SECONDS)
                 answer = await _send(client, call)
             return answer

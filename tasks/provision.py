@@ -3,9 +3,9 @@
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from infra import machines
 from infra.job_record import JobRecord
-from infra.providers import provider
-from infra.providers.base import Machine
+from infra.machines import Machine
 from peft_studio.errors import ResourceUnavailable
 from peft_studio.jobs import Phase
 from peft_studio.plan import Plan
@@ -24,6 +24,6 @@ def provision(plan: Plan) -> Machine:
     """Rent the machine; a job that already has one keeps it."""
     record = JobRecord.current()
     record.enter(Phase.PROVISIONING)
-    machine = provider(plan.config.provider).rent(plan, record.job_id)
+    machine = machines.rent(plan, record.job_id)
     record.run.write("machine.json", machine)
     return machine

@@ -3,9 +3,9 @@
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from infra import machines
 from infra.job_record import JobRecord
-from infra.providers import provider
-from infra.providers.base import Machine
+from infra.machines import Machine
 from peft_studio.jobs import Phase
 
 
@@ -13,10 +13,10 @@ from peft_studio.jobs import Phase
 def release(machine: Machine) -> float:
     """Release the machine and return what it cost, in its currency."""
     JobRecord.current().enter(Phase.RELEASING)
-    return provider(machine.provider).release(machine)
+    return machines.release(machine)
 
 
 def release_whatever_is_left(record: JobRecord) -> None:
     """Release the machine of a job whose process is gone; for the flow's hooks."""
     if machine := record.run.read("machine.json", Machine):
-        provider(machine.provider).release(machine)
+        machines.release(machine)

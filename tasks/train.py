@@ -7,10 +7,10 @@ from prefect.cache_policies import CacheKeyFnPolicy
 from prefect.context import TaskRunContext
 from pydantic import BaseModel
 
+from infra import machines
 from infra.job_record import JobRecord
+from infra.machines import Machine
 from infra.pausing import is_pause_asked, pause_if_asked
-from infra.providers import provider
-from infra.providers.base import Machine
 from infra.settings import settings
 from peft_studio.errors import DiskFull, ResourceUnavailable, TrainerDied, TrainingFailed
 from peft_studio.jobs import Phase, TrainingSummary
@@ -69,7 +69,7 @@ def train_once(plan: Plan, machine: Machine) -> Trained:
     reader = EventReader(record.run)
     for _ in reader.read():
         pass  # shown by an earlier attempt
-    attempt = provider(machine.provider).start(machine, record.run)
+    attempt = machines.start(machine, record.run)
     try:
         code = None
         while code is None:

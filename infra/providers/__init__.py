@@ -1,15 +1,8 @@
-"""Machines to train on, one module per vendor."""
+"""Vendors of machines to train on, one module each."""
 
-from infra.providers.base import Provider
-from infra.providers.local import LocalProvider
-from peft_studio.errors import PlatformNotConnected
+from collections.abc import Callable
 
-PROVIDERS: dict[str, Provider] = {"local": LocalProvider()}
+from infra.providers.base import Account, Provider
 
-
-def provider(name: str) -> Provider:
-    """Return the provider of that name; raises ``PlatformNotConnected`` where there is none."""
-    try:
-        return PROVIDERS[name]
-    except KeyError:
-        raise PlatformNotConnected(f"The platform {name!r} is not connected.", field="provider") from None
+# By the platform's name in infra/platforms/vendors.py. This machine is not among them: it is not rented.
+PROVIDERS: dict[str, Callable[[Account], Provider]] = {}

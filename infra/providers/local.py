@@ -1,11 +1,11 @@
-"""This machine: costs nothing, is always there."""
+"""This machine: it costs nothing, is always there, and runs trainers as child processes."""
 
 import subprocess
 import sys
 
-from infra.providers.base import STOP_SECONDS, Machine
-from peft_studio.plan import Plan
 from peft_studio.run_dir import RunDir
+
+STOP_SECONDS = 8.0
 
 
 class LocalAttempt:
@@ -37,19 +37,3 @@ class LocalAttempt:
                 self._process.wait()
         if self._process.stdin:
             self._process.stdin.close()
-
-
-class LocalProvider:
-    """Runs trainers as child processes."""
-
-    def rent(self, plan: Plan, job_id: str) -> Machine:
-        """Return this machine."""
-        return Machine(provider="local", resource_id="local", hourly_rate=0.0)
-
-    def start(self, machine: Machine, run: RunDir) -> LocalAttempt:
-        """Start a trainer here."""
-        return LocalAttempt("peft_studio.trainer", run, "--tied-to-stdin")
-
-    def release(self, machine: Machine) -> float:
-        """Nothing to give back, nothing to pay."""
-        return 0.0

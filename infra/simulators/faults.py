@@ -1,0 +1,61 @@
+"""What can go wrong at a simulated vendor, and when it is to: a list that a test or a rehearsal fills."""
+
+from enum import StrEnum
+from threading import Lock
+
+from pydantic import BaseModel, Field
+
+
+class FaultKind(StrEnum):
+    """The troubles that every simulated vendor knows, each in that vendor's own way."""
+
+    ERROR_AFTER_CREATE = "error_after_create"  # the machine exists, the answer is a 5xx
+    TIMEOUT_AFTER_CREATE = "timeout_after_create"  # the machine exists, the answer comes ``value`` seconds late
+    NO_CAPACITY = "no_capacity"  # of what was asked for
+    STALE_OFFER = "stale_offer"  # it was listed, and is gone
+    PREEMPTED = "preempted"  # once the trainer on the machine has reported step ``value``
+    REVOKED_KEY = "revoked_key"  # from now on
+    OUT_OF_CREDIT = "out_of_credit"  # when the next machine is created
+    RATE_LIMIT = "rate_limit"  # the next request is one too many
+    SLOW_BOOT = "slow_boot"  # the next machine takes ``value`` seconds
+    ENDLESS_BOOT = "endless_boot"  # the next machine never starts
+    LIST_LAG = "list_lag"  # the next machine is left out of lists for ``value`` seconds
+    PRICE_DRIFT = "price_drift"  # the next machine costs ``value`` times what was listed
+    RESTARTED = "restarted"  # the next machine's container is started anew once its command has ended
+
+
+class Fault(BaseModel):
+    """One trouble, and how many times it comes."""
+
+    kind: FaultKind
+    value: float = 0.0
+    times: int = Field(default=1, ge=1)
+
+
+class Faults:
+    """The troubles still to come; threads may add to them while a simulator runs."""
+
+    def __init__(self, *faults: Fault):
+        self._waiting = list(faults)
+        self._lock = Lock()
+
+    def add(self, *faults: Fault) -> None:
+        """Have more go wrong, after what was added before."""
+        with self._lock:
+            self._waiting += faults
+
+    def take(self, kind: FaultKind) -> Fault | None:
+        """Return the next trouble of a kind and count it as come; a key stays revoked."""
+        with self._lock:
+            for fault in self._waiting:
+                if fault.kind is kind:
+                    if kind is not FaultKind.REVOKED_KEY:
+                        fault.times -= 1
+                    self._waiting = [left for left in self._waiting if left.times]
+                    return fault
+        return None
+
+    def clear(self) -> None:
+        """Have nothing more go wrong."""
+        with self._lock:
+            self._waiting = []
