@@ -49,7 +49,8 @@ async def ask(call: Call, seconds: float = TIMEOUT_SECONDS, *, again: bool = Tru
     Send a request; raises ``ResourceUnavailable`` where no answer comes in time.
 
     Tried twice where the connection broke or a gateway failed, unless that would do harm (``again`` false).
-    Redirects are not followed: a key must not travel to another host. What the service wrote is never put into an error, since some repeat the key they refuse.
+    Redirects are not followed: a key must not travel to another host. What the service wrote is never put into an
+    error, since some repeat the key they refuse.
     """
     host = urlsplit(call.url).netloc
     try:
