@@ -4,6 +4,7 @@ import asyncio
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -56,7 +57,9 @@ async def ask(call: Call, seconds: float = TIMEOUT_SECONDS, *, again: bool = Tru
     try:
         async with (
             asyncio.timeout(seconds),
-            httpx.AsyncClient(verify=call.tls, timeout=seconds, follow_redirects=False) as client,
+            httpx.AsyncClient(
+                verify=_usual_trust() if call.tls is True else call.tls, timeout=seconds, follow_redirects=False
+            ) as client,
         ):
             try:
                 answer = await _send(client, call)
@@ -72,6 +75,11 @@ async def ask(call: Call, seconds: float = TIMEOUT_SECONDS, *, again: bool = Tru
         raise ResourceUnavailable(f"{host} did not answer within {seconds:g} seconds; try again later.") from None
     except (httpx.TransportError, httpx.InvalidURL, OSError) as error:
         raise ResourceUnavailable(f"{host} cannot be reached ({type(error).__name__}); try again later.") from None
+
+
+@cache
+def _usual_trust() -> ssl.SSLContext:
+    return httpx.create_ssl_context()  # reading the authorities takes longer than most answers
 
 
 async def _send(client: httpx.AsyncClient, call: Call) -> Answer:

@@ -3,6 +3,9 @@
 from collections.abc import Callable
 
 from infra.providers.base import Account, Provider
+from infra.providers.runpod import RunPod
 
 # By the platform's name in infra/platforms/vendors.py. This machine is not among them: it is not rented.
-PROVIDERS: dict[str, Callable[[Account], Provider]] = {}
+PROVIDERS: dict[str, Callable[[Account], Provider]] = {
+    "runpod": RunPod,
+}

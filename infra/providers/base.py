@@ -16,6 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from peft_studio.errors import ResourceUnavailable
 
+SHORTEST_SECRET = 6  # characters; nothing shorter is a key, and hiding it would garble what is said
+
 
 class NoCapacity(ResourceUnavailable):
     """The vendor has no machine of this kind at the moment; another offer may do."""
@@ -98,6 +100,12 @@ class Account:
     def get(self, field: str, default: str = "") -> str:
         """Return one credential."""
         return self._values.get(field) or default
+
+    def without_secrets(self, text: str) -> str:
+        """Return a text with every credential that it repeats hidden."""
+        for value in sorted(self._values.values(), key=len, reverse=True):
+            text = text.replace(value, "***") if len(value) >= SHORTEST_SECRET else text
+        return text
 
 
 class Provider(Protocol):

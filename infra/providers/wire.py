@@ -9,15 +9,21 @@ import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import TypeVar
 
-from infra.providers.base import Unclear
+from pydantic import BaseModel, ValidationError
+
+from infra.providers.base import Account, Unclear
 from infra.vendor_http import Answer, Call, ask
-from peft_studio.errors import CredentialRefused, RateLimitExceeded, ResourceUnavailable
+from peft_studio.errors import CredentialRefused, InsufficientCredits, RateLimitExceeded, ResourceUnavailable
 
 PATIENCE_SECONDS = 30.0
 CREATE_SECONDS = 45.0  # vendors look for a host before they answer
 _FIRST_PAUSE_SECONDS = 0.5
 _LONGEST_PAUSE_SECONDS = 10.0
+_MOST_WORDS = 300  # characters
+
+Shape = TypeVar("Shape", bound=BaseModel)
 
 
 async def read(call: Call, patience: float = PATIENCE_SECONDS) -> Answer:
@@ -42,16 +48,17 @@ async def read(call: Call, patience: float = PATIENCE_SECONDS) -> Answer:
         pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
 
 
-async def create(call: Call, patience: float = PATIENCE_SECONDS) -> Answer:
+async def create(call: Call, patience: float = PATIENCE_SECONDS, seconds: float = CREATE_SECONDS) -> Answer:
     """
     Send what must not be done twice, once; what was asked too often was not done, so it is asked again.
 
-    Raises ``Unclear`` where no answer came or the vendor failed, ``RateLimitExceeded`` once patience has run out.
+    An answer may take so many seconds. Raises ``Unclear`` where none came or the vendor failed, ``RateLimitExceeded``
+    once patience has run out.
     """
     deadline, pause = time.monotonic() + patience, _FIRST_PAUSE_SECONDS
     while True:
         try:
-            answer = await ask(call, CREATE_SECONDS, again=False)
+            answer = await ask(call, seconds, again=False)
         except ResourceUnavailable as error:
             raise Unclear(error.message) from None
         if answer.status >= 500:
@@ -80,6 +87,28 @@ def refused(display_name: str, platform: str, status: int) -> CredentialRefused:
         f"(POST /platforms/{platform}/connect).",
         platform=platform,
     )
+
+
+def out_of_credit(display_name: str, platform: str) -> InsufficientCredits:
+    """Return the error of a vendor that does not rent to an account that cannot pay."""
+    return InsufficientCredits(
+        f"The account at {display_name} cannot pay for a machine: top it up, then retry the job.", platform=platform
+    )
+
+
+def understood(shape: type[Shape], answer: Answer) -> Shape:
+    """Read a successful answer's body; raises ``ResourceUnavailable`` where something else answered."""
+    try:
+        return shape.model_validate(answer.body)
+    except ValidationError:
+        raise ResourceUnavailable(
+            f"What answered ({answer.status}) is not the vendor's API; check the address of the platform."
+        ) from None
+
+
+def words(said: object, account: Account) -> str:
+    """Return what a vendor said on one line, short, and without the account's credentials should it repeat them."""
+    return account.without_secrets(" ".join(str(said or "").split()))[:_MOST_WORDS]
 
 
 @asynccontextmanager

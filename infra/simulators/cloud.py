@@ -57,7 +57,12 @@ class SimulatedMachine:
     @property
     def is_running(self) -> bool:
         """Whether the command runs, or is about to be started anew."""
-        return self.started is not None and not self.ended and not self.lost and not self.gone
+        return self.started is not None and self.is_at_work
+
+    @property
+    def is_at_work(self) -> bool:
+        """Whether it boots or runs: nobody has ended it, nor has its command."""
+        return not self.ended and not self.lost and not self.gone
 
 
 @dataclass(frozen=True)
@@ -153,6 +158,16 @@ class Cloud:
         machine.lost = machine.lost or time.time()
         _kill(machine)
 
+    def stop(self, machine: SimulatedMachine) -> None:
+        """Stop what runs on a machine, or was to; the machine stays."""
+        machine.ended = machine.ended or time.time()
+        _kill(machine)
+
+    def restart(self, machine: SimulatedMachine) -> None:
+        """Start a machine's command anew."""
+        _kill(machine)
+        machine.process = None
+
     def terminate(self, machine: SimulatedMachine) -> None:
         """End a machine for good."""
         machine.gone = machine.gone or time.time()
@@ -196,9 +211,9 @@ class Cloud:
 
     async def _live(self, machine: SimulatedMachine) -> None:
         """Boot, run the command, start it anew where the vendor does; until the machine is gone."""
-        while machine.gone is None and time.time() < machine.created + machine.boot_seconds:
+        while machine.is_at_work and time.time() < machine.created + machine.boot_seconds:
             await asyncio.sleep(_LOOK_SECONDS)
-        while machine.gone is None and machine.lost is None:
+        while machine.is_at_work:
             if machine.process is None:
                 self._start(machine)
             elif (code := machine.process.poll()) is not None:

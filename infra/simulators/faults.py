@@ -24,12 +24,35 @@ class FaultKind(StrEnum):
     RESTARTED = "restarted"  # the next machine's container is started anew once its command has ended
 
 
+_WITH_VALUE = frozenset(
+    (
+        FaultKind.TIMEOUT_AFTER_CREATE,
+        FaultKind.PREEMPTED,
+        FaultKind.SLOW_BOOT,
+        FaultKind.LIST_LAG,
+        FaultKind.PRICE_DRIFT,
+    )
+)
+
+
 class Fault(BaseModel):
     """One trouble, and how many times it comes."""
 
     kind: FaultKind
     value: float = 0.0
     times: int = Field(default=1, ge=1)
+
+    @classmethod
+    def parse(cls, text: str) -> "Fault":
+        """Read ``KIND[:TIMES]``, or ``KIND:VALUE[:TIMES]`` of those that have one; raises ``ValueError``."""
+        kind, *numbers = text.split(":")
+        if kind not in list(FaultKind):
+            raise ValueError(f"There is no fault {kind!r}; use one of {', '.join(FaultKind)}.")
+        names = ["value", "times"] if kind in _WITH_VALUE else ["times"]
+        if len(numbers) > len(names):
+            raise ValueError(f"{text!r} has too many parts; it is {':'.join([kind, *names]).upper()}.")
+        given = dict(zip(names, map(float, numbers), strict=False))
+        return cls.model_validate({"kind": kind, **given})
 
 
 class Faults:

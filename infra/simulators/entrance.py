@@ -1,0 +1,28 @@
+"""What every simulated vendor does before it looks at a request: whose it is, and whether it is one too many."""
+
+from dataclasses import dataclass
+
+from infra.simulators.accounts import DOORS, GOOD
+from infra.simulators.cloud import Cloud
+from infra.simulators.exchange import Asked, Reply
+from infra.simulators.faults import FaultKind
+
+
+@dataclass(frozen=True)
+class Entrance:
+    """The way into a vendor's simulator; keys are refused in the words of the platform's door in ``DOORS``."""
+
+    platform: str
+    cloud: Cloud
+    too_many: Reply
+
+    def reply(self, asked: Asked) -> Reply | None:
+        """Answer whoever looks at the simulator itself, or is not let in; None for those who are."""
+        if (told := self.cloud.admin(asked)) is not None:
+            return told
+        revoked = self.cloud.faults.take(FaultKind.REVOKED_KEY) is not None
+        door = DOORS[self.platform]
+        key = door.key_of(asked.headers)
+        if revoked or key != GOOD:
+            return door.refused if revoked else door.reply(asked.headers)
+        return self.too_many if self.cloud.faults.take(FaultKind.RATE_LIMIT) else None

@@ -1,0 +1,28 @@
+"""The vendors of machines that are simulated: how to make each, and how the real one behaves."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from infra.simulators.cloud import Cloud
+from infra.simulators.exchange import App
+from infra.simulators.faults import Faults
+from infra.simulators.runpod import create_runpod
+
+
+@dataclass(frozen=True)
+class SimulatedVendor:
+    """One vendor; ``habits`` are those of ``Cloud``'s settings in which it differs."""
+
+    application: Callable[[Cloud], App]
+    habits: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+    def cloud(self, faults: Faults | None = None, **settings: Any) -> Cloud:
+        """Make a cloud that bills and ends its machines as this vendor does, unless settings say otherwise."""
+        return Cloud(faults=faults, **{**self.habits, **settings})
+
+
+# By the platform's name; each answers where that platform's address is /NAME on a loopback port, or its root.
+SIMULATED: dict[str, SimulatedVendor] = {
+    "runpod": SimulatedVendor(create_runpod, {"restarts_ended": True, "bills_when_ended": False}),
+}

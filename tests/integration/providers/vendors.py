@@ -1,0 +1,60 @@
+"""
+The vendors that the provider contract is tested with, each with its simulator and what is peculiar to it.
+
+Add yours to ``VENDORS``; every test of ``test_provider_contract.py`` then holds for it. What a vendor cannot do is said
+in its entry, and nowhere else.
+"""
+
+from collections.abc import Callable, Generator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from infra.providers.base import Account, Provider
+from infra.providers.runpod import RunPod
+from infra.simulators.accounts import GOOD
+from infra.simulators.cloud import Cloud
+from infra.simulators.faults import FaultKind, Faults
+from infra.simulators.loopback import served
+from infra.simulators.vendors import SIMULATED
+from tests.integration.providers.exchanges import Exchange, recorded
+
+
+@dataclass(frozen=True)
+class Vendor:
+    """
+    One vendor under test.
+
+    ``provider`` makes the provider with paces fit for tests; the number is how long it waits for a create call.
+    ``simulator`` serves a cloud, notes what is sent and answered, and yields the address for the account.
+    """
+
+    name: str
+    provider: Callable[[Account, float], Provider]
+    settings: Mapping[str, Any] = field(default_factory=dict[str, Any])  # of its cloud, where tests need others
+    simulator: Callable[["Vendor", Cloud, list[Exchange]], AbstractContextManager[str]] = field(
+        default=lambda vendor, cloud, exchanges: usual_simulator(vendor, cloud, exchanges)
+    )
+    credentials: Callable[[str, str], Mapping[str, str]] = lambda address, key: {"api_key": key}
+    impossible: frozenset[FaultKind] = frozenset()  # troubles that this vendor cannot have
+    tells_rate: bool = True  # of a machine that runs
+    tells_bill: bool = True
+    tells_exit_code: bool = False
+
+    def cloud(self, faults: Faults) -> Cloud:
+        """Make a cloud with this vendor's habits and machines that boot at once."""
+        return SIMULATED[self.name].cloud(faults, **{"boot_seconds": 0.1, **self.settings})
+
+    def account(self, address: str, key: str = GOOD) -> Account:
+        """Return the account that the good key, or another, opens."""
+        return Account(address, self.credentials(address, key))
+
+
+@contextmanager
+def usual_simulator(vendor: Vendor, cloud: Cloud, exchanges: list[Exchange]) -> Generator[str]:
+    """Serve what ``SIMULATED`` has of a vendor's name."""
+    with served(recorded(SIMULATED[vendor.name].application(cloud), exchanges)) as address:
+        yield f"{address}/{vendor.name}"
+
+
+VENDORS = (Vendor("runpod", RunPod),)
