@@ -17,6 +17,7 @@ from peft_studio.base_models import check_names, exists_here, inspect_model
 from peft_studio.config import Bias, ModelSource, Objective, Precision, Quantization, TrainingConfig
 from peft_studio.errors import InvalidConfig, NotFound
 from peft_studio.machine import Capabilities
+from peft_studio.placement import Placement
 from peft_studio.plan import DatasetFacts, ModelFacts, Plan
 from peft_studio.platforms import Feature
 from peft_studio.stored_datasets import is_dataset_id
@@ -31,8 +32,7 @@ NOT_IN_KEY = {
     "model_source",
     "model_revision",
     "dataset_path",
-    "provider",
-    "resource_id",
+    *Placement.model_fields,
     "experiment_tracker",
     "project_name",
     "output_dir",

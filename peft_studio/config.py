@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 from pydantic.config import JsonDict
 
 from peft_studio.algorithm_table import METHODS
@@ -14,10 +14,12 @@ from peft_studio.choices import (
     LearningRateSchedule,
     LongRows,
     ModelSource,
+    Name,
     Optimizer,
     Precision,
 )
 from peft_studio.objectives import AIMS, Aim, Objective
+from peft_studio.placement import Placement
 
 __all__ = [
     "Algorithm",
@@ -27,6 +29,7 @@ __all__ = [
     "LearningRateSchedule",
     "LongRows",
     "ModelSource",
+    "Name",
     "Objective",
     "Optimizer",
     "Precision",
@@ -35,7 +38,6 @@ __all__ = [
 ]
 
 
-Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f]+$")]
 # A layer's or other module's name, or its last components; PEFT would take any regular expression.
 Module = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*$")]
 Options = dict[str, bool | int | float | str]
@@ -45,14 +47,12 @@ MAX_SEED = 2**32 - 1
 _NOT_EMPTY: JsonDict = {"minItems": 1}  # in the API's document; what is said to users is below
 
 
-class TrainingConfig(BaseModel):
+class TrainingConfig(Placement):
     """
     What one fine-tuning job is asked to do.
 
     Old jobs are parsed again whenever they are listed: this class only ever gains fields that have defaults.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
     base_model: Name = Field(description="A Hugging Face model id, or the path of a folder in its layout.")
     model_source: ModelSource = ModelSource.HUGGINGFACE
@@ -152,8 +152,6 @@ class TrainingConfig(BaseModel):
     group_by_length: bool = Field(default=True, description="Rows of like length side by side, within a step.")
     seed: int = Field(default=0, ge=0, le=MAX_SEED)
 
-    provider: Name = "local"
-    resource_id: Name | None = None
     experiment_tracker: Name | None = None
     project_name: Name | None = None
     output_dir: Annotated[str, Field(min_length=1, max_length=1024)] | None = Field(

@@ -27,6 +27,9 @@ export interface TrainingConfig {
   seed?: number;
   provider?: string;
   resource_id?: string | null;
+  spot?: boolean;
+  max_cost?: number | null;
+  max_duration?: number | null;
   experiment_tracker?: string | null;
   project_name?: string | null;
   output_dir?: string | null;

@@ -1,0 +1,35 @@
+"""Where a job trains and what it may cost: the part of a configuration that does not change the adapter."""
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from peft_studio.choices import Name
+
+_Limit = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class Placement(BaseModel):
+    """Which machine a job gets, and for how much money and time."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+    provider: Name = "local"
+    resource_id: Name | None = Field(
+        default=None, description="One of the provider's machines; by default, or as 'auto', the one that costs least."
+    )
+    spot: bool = Field(
+        default=False,
+        description="Rent at the lower price of a machine that may be taken away; training then goes on elsewhere.",
+    )
+    max_cost: _Limit | None = Field(
+        default=None, description="US dollars; a job that reaches them saves a checkpoint, and its machine ends."
+    )
+    max_duration: _Limit | None = Field(
+        default=None, description="Minutes on a rented machine, all attempts together; what then happens is the same."
+    )
+
+    @property
+    def wanted_resource(self) -> str | None:
+        """The machine that is asked for by name; None where the studio is to choose."""
+        return None if self.resource_id == "auto" else self.resource_id
