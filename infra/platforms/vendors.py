@@ -100,6 +100,7 @@ _ALL = (
         _RENT,
         Check("/users/current/", expects="id", verdict=vast_verdict),
         "https://console.vast.ai/api/v0",
+        supported=_RENT,
         aliases=("vast_ai",),
         docs="https://docs.vast.ai/api-reference/authentication",
     ),
@@ -109,7 +110,7 @@ _ALL = (
         (Feature.MODELS, Feature.REGISTRY, Feature.TRAINING, Feature.INFERENCE),
         Check("/api/whoami-v2", expects="name"),
         "https://huggingface.co",
-        supported=_MODELS,
+        supported=_MODELS + _RENT,
         docs="https://huggingface.co/docs/hub/security-tokens",
     ),
     Vendor(

@@ -89,6 +89,7 @@ class Cloud:
         bills_while_booting: bool = True,
         bills_when_ended: bool = True,
         restarts_ended: bool = False,
+        gone_when_ended: bool = False,
         faults: Faults | None = None,
     ):
         self.boot_seconds = boot_seconds
@@ -98,6 +99,7 @@ class Cloud:
         self._bills_while_booting = bills_while_booting
         self._bills_when_ended = bills_when_ended
         self._restarts_ended = restarts_ended
+        self._gone_when_ended = gone_when_ended
         self._folder = Path(tempfile.mkdtemp(prefix="peft-studio-cloud-"))
         self._watching: set[asyncio.Task[None]] = set()
 
@@ -156,6 +158,7 @@ class Cloud:
     def preempt(self, machine: SimulatedMachine) -> None:
         """Take a machine from whoever rented it, without a warning."""
         machine.lost = machine.lost or time.time()
+        machine.gone = machine.lost if self._gone_when_ended else machine.gone
         _kill(machine)
 
     def stop(self, machine: SimulatedMachine) -> None:
@@ -220,6 +223,7 @@ class Cloud:
                 machine.exit_code = code
                 if not machine.is_restarted:
                     machine.ended = time.time()
+                    machine.gone = machine.ended if self._gone_when_ended else machine.gone
                     return
                 machine.process = None
             elif machine.preempted_at_step is not None and _step_of(machine) >= machine.preempted_at_step:

@@ -18,6 +18,11 @@ class Asked:
     query: Mapping[str, str]
     headers: Mapping[str, str]
     content: bytes
+    raw_query: str = ""
+
+    def values(self, name: str) -> list[str]:
+        """Return every value of a parameter that may be given more than once."""
+        return parse_qs(self.raw_query).get(name, [])
 
     @property
     def token(self) -> str:
@@ -47,13 +52,14 @@ def application(answer: Callable[[Asked], Awaitable[Reply]]) -> App:
         while more:
             message = await receive()
             content, more = content + message.get("body", b""), message.get("more_body", False)
-        query = {name: values[0] for name, values in parse_qs(scope["query_string"].decode()).items()}
+        raw = scope["query_string"].decode()
+        query = {name: values[0] for name, values in parse_qs(raw).items()}
         headers = {name.decode(): value.decode("latin-1") for name, value in scope["headers"]}
-        reply = await answer(Asked(scope["method"], scope["path"], query, headers, content))
+        reply = await answer(Asked(scope["method"], scope["path"], query, headers, content, raw))
         body = reply.body if isinstance(reply.body, bytes) else json.dumps(reply.body).encode()
         told = {"content-type": "application/json", "content-length": str(len(body)), **reply.headers}
-        raw = [(name.lower().encode(), value.encode("latin-1")) for name, value in told.items()]
-        await send({"type": "http.response.start", "status": reply.status, "headers": raw})
+        encoded = [(name.lower().encode(), value.encode("latin-1")) for name, value in told.items()]
+        await send({"type": "http.response.start", "status": reply.status, "headers": encoded})
         await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
 
     return app

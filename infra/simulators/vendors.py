@@ -7,7 +7,9 @@ from typing import Any
 from infra.simulators.cloud import Cloud
 from infra.simulators.exchange import App
 from infra.simulators.faults import Faults
+from infra.simulators.huggingface_jobs import create_huggingface_jobs
 from infra.simulators.runpod import create_runpod
+from infra.simulators.vast import create_vast
 
 
 @dataclass(frozen=True)
@@ -25,4 +27,8 @@ class SimulatedVendor:
 # By the platform's name; each answers where that platform's address is /NAME on a loopback port, or its root.
 SIMULATED: dict[str, SimulatedVendor] = {
     "runpod": SimulatedVendor(create_runpod, {"restarts_ended": True, "bills_when_ended": False}),
+    "vast": SimulatedVendor(create_vast, {"bills_while_booting": False}),
+    "huggingface": SimulatedVendor(
+        create_huggingface_jobs, {"billing_increment": 60, "bills_while_booting": False, "gone_when_ended": True}
+    ),
 }

@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from infra.providers.base import Account, Provider
+from infra.providers.huggingface_jobs import HuggingFaceJobs
 from infra.providers.runpod import RunPod
+from infra.providers.vast import Vast
 from infra.simulators.accounts import GOOD
 from infra.simulators.cloud import Cloud
 from infra.simulators.faults import FaultKind, Faults
@@ -57,4 +59,8 @@ def usual_simulator(vendor: Vendor, cloud: Cloud, exchanges: list[Exchange]) -> 
         yield f"{address}/{vendor.name}"
 
 
-VENDORS = (Vendor("runpod", RunPod),)
+VENDORS = (
+    Vendor("runpod", RunPod),
+    Vendor("vast", Vast),
+    Vendor("huggingface", HuggingFaceJobs, tells_exit_code=True),
+)

@@ -1,0 +1,79 @@
+"""What is peculiar to Hugging Face Jobs: jobs that end by themselves, flavours, and whose a token is."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from infra.providers.base import MachineState
+from infra.simulators.faults import Fault, FaultKind
+from peft_studio.errors import InvalidConfig
+from tests.integration.providers.renting import Renting, order, renting_from
+from tests.integration.providers.vendors import VENDORS
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def renting() -> Iterator[Renting]:
+    [jobs] = [vendor for vendor in VENDORS if vendor.name == "huggingface"]
+    with renting_from(jobs) as renting:
+        yield renting
+
+
+async def test_flavours_are_offered_with_their_hourly_price_and_the_memory_of_one_gpu(renting: Renting) -> None:
+    offers = {offer.ref["flavor"]: offer for offer in await renting.provider.offers()}
+    pair = offers["a10g-largex2"]
+    assert (pair.resource_id, pair.gpu_count, pair.vram_gb) == ("gpu-a10g-x2", 2, 24)
+    assert pair.hourly_rate == pytest.approx(3.0)
+    assert (pair.cpu_cores, pair.ram_gb, pair.storage_gb) == (24, 92, 1000)
+    none = offers["cpu-basic"]
+    assert (none.resource_id, none.gpu_count, none.gpu_type, none.vram_gb) == ("cpu-basic", 0, None, None)
+
+
+async def test_a_job_that_takes_too_long_is_ended_by_the_vendor(renting: Renting) -> None:
+    wanted = order().model_copy(update={"max_seconds": 1})
+    rented = await renting.provider.rent(await renting.cheapest(), wanted)
+    ended = await renting.becomes(rented.id, MachineState.LOST)
+    assert "timeout" in ended.reason
+    assert await renting.provider.machines() == []
+    assert renting.cloud.existing() == []
+
+
+async def test_a_job_that_is_over_is_billed_no_more_and_may_still_be_released(renting: Renting) -> None:
+    rented = await renting.rent("true")
+    ended = await renting.becomes(rented.id, MachineState.ENDED)
+    assert ended.exit_code == 0
+    assert await renting.listed(rented.name) is None
+    await renting.provider.release(rented.id)
+    [receipt] = renting.cloud.ledger()
+    assert receipt.gone is not None
+    assert await renting.provider.billed(rented.id, rented.name) == pytest.approx(receipt.cost)
+
+
+async def test_a_job_that_never_ran_costs_nothing(renting: Renting) -> None:
+    renting.fail(FaultKind.ENDLESS_BOOT)
+    rented = await renting.rent()
+    await renting.provider.release(rented.id)
+    assert await renting.provider.billed(rented.id, rented.name) == 0
+
+
+async def test_more_jobs_than_a_page_shows_are_all_listed(renting: Renting) -> None:
+    renting.cloud.faults.add(Fault(kind=FaultKind.ENDLESS_BOOT, times=23))
+    offer = await renting.cheapest()
+    names = {(await renting.provider.rent(offer, order())).name for _ in range(23)}
+    renting.exchanges.clear()
+    assert {machine.name for machine in await renting.provider.machines()} == names
+    assert [one.path.rpartition("/")[2] for one in renting.exchanges].count("alice") == 2
+
+
+async def test_an_order_that_no_flavour_could_run_is_at_fault_itself(renting: Renting) -> None:
+    wanted = order().model_copy(update={"image": ""})
+    with pytest.raises(InvalidConfig):
+        await renting.provider.rent(await renting.cheapest(), wanted)
+
+
+async def test_whose_a_token_is_is_asked_once(renting: Renting) -> None:
+    for _ in range(2):
+        assert await renting.provider.machines() == []
+    await renting.provider.offers()
+    assert len([one for one in renting.exchanges if one.path.endswith("/whoami-v2")]) == 1

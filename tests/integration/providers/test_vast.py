@@ -1,0 +1,185 @@
+"""What is peculiar to Vast.ai: a market that is bid in, a slash at the end of every path, and a pace to be kept."""
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import anyio
+import jsonschema
+import pytest
+import yaml
+
+from infra.providers.base import MachineState, NoCapacity, Offer
+from infra.providers.vast import Vast
+from infra.simulators.accounts import GOOD
+from infra.simulators.cloud import RUN_EVENTS
+from infra.simulators.faults import Fault, FaultKind
+from infra.simulators.vast import ELSEWHERE
+from infra.vendor_http import Call, ask
+from tests.integration.providers.exchanges import Exchange
+from tests.integration.providers.renting import Renting, order, renting_from
+from tests.integration.providers.vendors import VENDORS
+
+SPEC = Path(__file__).parents[3].parent / "shared" / "vendors" / "specs" / "vast-ai.openapi.yaml"
+TRAINED = f"""mkdir -p {RUN_EVENTS.parent}; echo '{{"type": "metrics", "metrics": {{"step": 3}}}}' > {RUN_EVENTS}; """
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def renting() -> Iterator[Renting]:
+    [vast] = [vendor for vendor in VENDORS if vendor.name == "vast"]
+    with renting_from(vast) as renting:
+        yield renting
+
+
+async def cheapest_bid(renting: Renting) -> Offer:
+    bids = [offer for offer in await renting.provider.offers() if offer.spot]
+    return min(bids, key=lambda offer: offer.hourly_rate)
+
+
+async def test_a_path_without_its_last_slash_leads_to_another_host_and_is_never_asked_for(renting: Renting) -> None:
+    headers = {"Authorization": f"Bearer {GOOD}"}
+    answer = await ask(Call(f"{renting.address}/users/current", headers=headers))
+    assert (answer.status, answer.headers["Location"][: len(ELSEWHERE)]) == (301, ELSEWHERE)
+    renting.exchanges.clear()
+    provider, rented = renting.provider, await renting.rent()
+    await provider.machines()
+    await provider.machine(rented.id)
+    await provider.billed(rented.id, rented.name)
+    await provider.release(rented.id)
+    assert len(renting.exchanges) == 10
+    assert all(exchange.path.endswith("/") for exchange in renting.exchanges)
+
+
+async def test_of_each_kind_the_cheapest_few_are_offered_to_rent_and_to_bid_for(renting: Renting) -> None:
+    offers = await renting.provider.offers()
+    kinds = {(offer.resource_id, offer.spot) for offer in offers}
+    assert {("gpu-rtx4090", False), ("gpu-rtx4090", True), ("gpu-rtx4090-x2", True)} <= kinds
+    for kind in kinds:
+        rates = sorted(offer.hourly_rate for offer in offers if (offer.resource_id, offer.spot) == kind)
+        assert len(rates) == 3
+        assert rates[0] < rates[-1]
+    assert len({(offer.ref["ask"], offer.spot) for offer in offers}) == len(offers)
+    bid = await cheapest_bid(renting)
+    assert bid.hourly_rate < (await renting.cheapest()).hourly_rate
+
+
+async def test_a_machine_that_was_bid_for_costs_its_bid_and_its_disk(renting: Renting) -> None:
+    offer = await cheapest_bid(renting)
+    rented = await renting.provider.rent(offer, order())
+    sent = json.loads(renting.exchanges[-1].sent)
+    assert sent["price"] == float(offer.ref["bid"])
+    running = await renting.becomes(rented.id, MachineState.RUNNING)
+    assert running.hourly_rate == pytest.approx(offer.hourly_rate, abs=0.005)
+
+
+async def test_a_bid_that_was_outbid_is_lost_and_a_command_that_ended_is_not(renting: Renting) -> None:
+    renting.fail(FaultKind.PREEMPTED, 3)
+    outbid = await renting.provider.rent(await cheapest_bid(renting), order("sh", "-c", f"{TRAINED} sleep 60"))
+    await renting.becomes(outbid.id, MachineState.LOST)
+    ended = await renting.provider.rent(await cheapest_bid(renting), order("true"))
+    await renting.becomes(ended.id, MachineState.ENDED)
+    shown = [json.loads(one.answered)["instances"] for one in renting.exchanges if "/instances/" in one.path]
+    assert {one["actual_status"] for one in shown} >= {"exited"}  # both of them: the hardware tells them apart
+
+
+async def test_a_machine_that_was_made_but_did_not_start_is_ended_before_anyone_is_told(renting: Renting) -> None:
+    offer = await cheapest_bid(renting)
+    renting.fail(FaultKind.NO_CAPACITY)
+    with pytest.raises(NoCapacity):
+        await renting.provider.rent(offer, order())
+    [made] = renting.cloud.machines.values()
+    assert made.gone is not None
+    assert made.starts == 0
+
+
+async def test_a_bid_below_what_others_pay_by_now_rents_nothing(renting: Renting) -> None:
+    offer = await cheapest_bid(renting)
+    late = offer.model_copy(update={"ref": {**offer.ref, "bid": "0.001"}})
+    with pytest.raises(NoCapacity):
+        await renting.provider.rent(late, order())
+    assert renting.cloud.machines == {}
+
+
+async def test_more_machines_than_a_page_shows_are_all_listed(renting: Renting) -> None:
+    renting.cloud.faults.add(Fault(kind=FaultKind.ENDLESS_BOOT, times=27))
+    names, offers = set[str](), list[Offer]()
+    for _ in range(27):
+        offers = offers or [offer for offer in await renting.provider.offers() if not offer.spot]
+        names.add((await renting.provider.rent(offers.pop(), order())).name)
+    renting.exchanges.clear()
+    assert {machine.name for machine in await renting.provider.machines()} == names
+    assert len(renting.exchanges) == 2
+
+
+async def test_machines_are_asked_for_no_faster_than_the_vendor_allows(renting: Renting) -> None:
+    account, apart = renting.vendor.account(renting.address), 0.4
+    offers = {offer.ref["ask"]: offer for offer in await renting.provider.offers()}
+    began = time.monotonic()
+    async with anyio.create_task_group() as together:
+        for offer in list(offers.values())[:3]:
+            together.start_soon(Vast(account, ask_seconds=apart).rent, offer, order())
+    assert time.monotonic() - began >= 2 * apart
+    assert len(renting.cloud.machines) == 3
+
+
+@pytest.mark.skipif(not SPEC.is_file(), reason="the vendor's document does not lie beside the repository")
+async def test_requests_and_answers_are_as_the_vendors_document_says(renting: Renting) -> None:
+    provider, rented = renting.provider, await renting.rent("sh", "-c", "sleep 60", A="b")
+    await renting.becomes(rented.id, MachineState.RUNNING)
+    await provider.machines()
+    await provider.billed(rented.id, rented.name)
+    await provider.release(rented.id)
+    await provider.release(rented.id)
+    with pytest.raises(NoCapacity):
+        await provider.rent((await renting.cheapest()).model_copy(update={"ref": {"ask": "1"}}), order())
+    await ask(Call(f"{renting.address}/users/current/", headers={"Authorization": f"Bearer {GOOD}"}))
+    document = _document()
+    checked = {_check(document, exchange) for exchange in renting.exchanges}
+    assert checked == {
+        ("post", "/api/v0/bundles", 200),
+        ("put", "/api/v0/asks/{id}", 200),
+        ("put", "/api/v0/asks/{id}", 404),
+        ("get", "/api/v0/instances/{id}", 200),
+        ("delete", "/api/v0/instances/{id}", 200),
+        ("delete", "/api/v0/instances/{id}", 404),
+        ("get", "/api/v1/instances", 200),
+        ("get", "/api/v0/charges", 200),
+        ("get", "/api/v0/users/current", 200),
+    }
+
+
+def _document() -> dict[str, Any]:
+    """Read the document, without what the vendor's own guide and answers contradict."""
+    document = yaml.safe_load(SPEC.read_text())
+    create = document["paths"]["/api/v0/asks/{id}"]["put"]["requestBody"]["content"]["application/json"]["schema"]
+    create["properties"]["env"] = {"type": "object", "additionalProperties": {"type": "string"}}
+    instance = document["components"]["schemas"]["Instance"]["properties"]
+    instance["extra_env"]["items"] = {"type": "array", "items": {"type": "string"}}
+    return document
+
+
+def _check(document: dict[str, Any], exchange: Exchange) -> tuple[str, str, int]:
+    """Hold one request and its answer to the document; return which operation and answer it was."""
+    method, path = exchange.method.lower(), exchange.path.removeprefix("/vast").rstrip("/")
+    path = f"/api{path}" if path.startswith("/v1") else f"/api/v0{path}"
+    parts = [part if not part.isdigit() else "{id}" for part in path.split("/")]
+    path = "/".join(parts)
+    operation = document["paths"][path][method]
+    if exchange.sent:
+        sent = json.loads(exchange.sent)
+        schema = operation["requestBody"]["content"]["application/json"]["schema"]
+        assert sent.keys() <= schema["properties"].keys()
+        _validate(document, schema, sent)
+    known = {parameter["name"] for parameter in operation.get("parameters", [])}
+    assert {pair.partition("=")[0] for pair in exchange.query.split("&") if pair} <= known
+    answer = operation["responses"][str(exchange.status)]["content"]["application/json"]["schema"]
+    _validate(document, answer, json.loads(exchange.answered))
+    return method, path, exchange.status
+
+
+def _validate(document: dict[str, Any], schema: dict[str, Any], value: Any) -> None:
+    jsonschema.Draft202012Validator({**schema, "components": document["components"]}).validate(value)
