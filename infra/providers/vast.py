@@ -2,7 +2,7 @@
 Vast.ai: containers on other people's machines, from a market whose offers come and go by the minute.
 
 The wire contract is at https://docs.vast.ai/api-reference. Every path ends with a slash: without it the vendor sends
-the request on to another host. The image's entry point, if it has one, must run the arguments it is given as a command.
+the request on to another host.
 """
 
 import json
@@ -67,7 +67,8 @@ class Vast:
             "label": order.name,
             "disk": max(order.disk_gb, _LEAST_DISK_GB),
             "runtype": "args",
-            "args": list(order.command),
+            "onstart": order.command[0],  # with this type it takes the place of the image's entry point
+            "args": list(order.command[1:]),
             "env": dict(order.environment),
             "target_state": "running",
             "cancel_unavail": True,

@@ -13,6 +13,7 @@ from peft_studio.errors import InvalidConfig, ResourceUnavailable, StudioError
 
 PLATFORM, NAME = "vast", "Vast.ai"
 _BOOT_SECONDS = 60.0
+_BROKEN_HOST = "OCI runtime create failed"  # seen on hosts that never start a container
 
 
 class _Ask(BaseModel):
@@ -39,6 +40,8 @@ class _Instance(BaseModel):
     actual_status: str | None = None
     intended_status: str | None = None
     cur_state: str | None = None
+    next_state: str | None = None
+    is_bid: bool | None = None
     status_msg: str | None = None
     dph_total: float | None = None
     start_date: float | None = None
@@ -109,16 +112,21 @@ def _state(instance: _Instance) -> MachineState:
     """
     Read the container's status, and tell a command that has ended from a machine that was taken away.
 
-    Both show as exited. A machine that was outbid, or whose host's contract is over, no longer has its hardware
-    (``cur_state``) although it is meant to run. It may get it back in hours or never, so it counts as lost.
+    Both show as exited. Where the command ended, the hardware (``cur_state``) still runs and is paid for. A machine
+    that was outbid is stopped altogether, and may go on in hours or never, so it counts as lost.
     """
+    hardware = {instance.cur_state, instance.next_state}
+    if hardware == {"stopped"} and instance.actual_status != "running":
+        was_stopped = instance.intended_status == "stopped" and not instance.is_bid
+        return MachineState.ENDED if was_stopped else MachineState.LOST
     match instance.actual_status:
         case "running":
             return MachineState.RUNNING
         case "exited" | "stopped":
-            taken = instance.intended_status == "running" and instance.cur_state not in (None, "running")
-            return MachineState.LOST if taken else MachineState.ENDED
+            return MachineState.ENDED
         case "offline" | "unknown" | "frozen":
+            return MachineState.LOST
+        case "created" if _BROKEN_HOST in (instance.status_msg or ""):
             return MachineState.LOST
         case _:
             return MachineState.BOOTING

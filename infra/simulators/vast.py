@@ -133,7 +133,7 @@ class _Market:
         environment = {name: value for name, value in body.get("env", {}).items() if name not in ports}
         price = ask["dph_base"] if body.get("price") is None else body["price"]
         rate = prices(price, body.get("disk", 8))["dph_total"]
-        command = body.get("args") or ["/bin/true"]
+        command = [part for part in (body.get("onstart"), *body.get("args", [])) if part] or ["/bin/true"]
         return self._cloud.create(
             machine_id, body.get("label", ""), command, environment | given, rate, ask=ask, asked=body
         )
@@ -143,7 +143,7 @@ def _status(machine: SimulatedMachine) -> tuple[str | None, str]:
     """
     Return a container's status, and whether it still has its hardware.
 
-    One that was bid for is stopped when others pay more, and keeps its disk; the host of any other goes off line.
+    One that was bid for is stopped when others pay more, and is meant to be; the host of any other goes off line.
     """
     bid = machine.details["asked"].get("price") is not None
     if machine.lost:
@@ -159,6 +159,7 @@ def _shown(machine: SimulatedMachine) -> Json:
     """Return a machine as the API shows it; everything that it was given is there for everyone to read."""
     ask, asked = machine.details["ask"], machine.details["asked"]
     status, hardware = _status(machine)
+    intended = "running" if hardware == "running" else "stopped"
     about_ask = {name: ask[name] for name in ("machine_id", "host_id", "gpu_name", "gpu_arch", "num_gpus", "gpu_ram")}
     about_ask |= {name: ask[name] for name in ("cpu_cores_effective", "cpu_ram", "geolocation", "min_bid", "dph_base")}
     messages = {"loading": "Pulling from the registry", "running": f"success, running {asked['image']}"}
@@ -166,12 +167,13 @@ def _shown(machine: SimulatedMachine) -> Json:
         "id": int(machine.id),
         "label": machine.name or None,
         "actual_status": status,
-        "intended_status": "running",
+        "intended_status": intended,
         "cur_state": hardware,
         "next_state": hardware,
         "status_msg": messages.get(status or ""),
         "image_uuid": asked["image"],
-        "image_args": list(machine.command),
+        "image_args": asked.get("args", []),
+        "onstart": asked.get("onstart"),
         "image_runtype": asked.get("runtype", "args"),
         "extra_env": [[name, value] for name, value in asked.get("env", {}).items()],
         "public_ipaddr": "192.0.2.45\n",

@@ -2,9 +2,13 @@
 
 from collections.abc import Iterator
 
+import anyio
+import anyio.to_thread
 import pytest
+from huggingface_hub import HfApi, JobStage
 
 from infra.providers.base import MachineState
+from infra.simulators.accounts import GOOD
 from infra.simulators.faults import Fault, FaultKind
 from peft_studio.errors import InvalidConfig
 from tests.integration.providers.renting import Renting, order, renting_from
@@ -77,3 +81,23 @@ async def test_whose_a_token_is_is_asked_once(renting: Renting) -> None:
         assert await renting.provider.machines() == []
     await renting.provider.offers()
     assert len([one for one in renting.exchanges if one.path.endswith("/whoami-v2")]) == 1
+
+
+async def test_the_vendors_own_client_runs_lists_and_cancels_jobs_at_the_simulator(renting: Renting) -> None:
+    def use_client() -> None:
+        client = HfApi(renting.address, GOOD)
+        flavors = {hardware.name: hardware for hardware in client.list_jobs_hardware()}
+        assert flavors["a100-large"].accelerator is not None
+        job = client.run_job(
+            image="python:3.12", command=["sleep", "60"], env={"A": "b"}, flavor="t4-small", timeout=60
+        )
+        assert (job.status.stage, job.flavor, job.owner.name) == ("SCHEDULING", "t4-small", "alice")
+        for _ in range(22):
+            client.run_job(image="python:3.12", command=["true"])
+        assert len(list(client.list_jobs(namespace="alice"))) == 23
+        running = client.wait_for_job(job.id, poll_interval=0.05, timeout=5, stages=[JobStage.RUNNING])
+        assert running.durations is not None
+        client.cancel_job(job_id=job.id)
+        assert client.inspect_job(job_id=job.id).status.stage == "CANCELED"
+
+    await anyio.to_thread.run_sync(use_client)

@@ -11,8 +11,9 @@ import jsonschema
 import pytest
 import yaml
 
-from infra.providers.base import MachineState, NoCapacity, Offer
+from infra.providers.base import Account, MachineState, NoCapacity, Offer
 from infra.providers.vast import Vast
+from infra.providers.vast_answers import machine_of
 from infra.simulators.accounts import GOOD
 from infra.simulators.cloud import RUN_EVENTS
 from infra.simulators.faults import Fault, FaultKind
@@ -86,6 +87,42 @@ async def test_a_bid_that_was_outbid_is_lost_and_a_command_that_ended_is_not(ren
     assert {one["actual_status"] for one in shown} >= {"exited"}  # both of them: the hardware tells them apart
 
 
+RUNS = {"intended_status": "running", "cur_state": "running", "next_state": "running"}
+STOPPED = {"intended_status": "stopped", "cur_state": "stopped", "next_state": "stopped"}
+
+
+@pytest.mark.parametrize(
+    ("shown", "state"),
+    [
+        ({**RUNS, "actual_status": None}, MachineState.BOOTING),
+        ({**RUNS, "actual_status": "loading"}, MachineState.BOOTING),
+        ({**RUNS, "actual_status": "rebooting"}, MachineState.BOOTING),
+        ({**RUNS, "actual_status": "created", "status_msg": "x: OCI runtime create failed: y"}, MachineState.LOST),
+        ({**RUNS, "actual_status": "running"}, MachineState.RUNNING),
+        ({**RUNS, "actual_status": "exited"}, MachineState.ENDED),
+        ({**RUNS, "actual_status": "offline"}, MachineState.LOST),
+        ({**RUNS, "actual_status": "unknown"}, MachineState.LOST),
+        ({**RUNS, "actual_status": "frozen"}, MachineState.LOST),
+        ({**STOPPED, "actual_status": "exited"}, MachineState.ENDED),  # somebody stopped it, or the account is empty
+        ({**STOPPED, "actual_status": "exited", "is_bid": True}, MachineState.LOST),  # others pay more
+        ({**STOPPED, "actual_status": "loading", "is_bid": True}, MachineState.LOST),
+        ({**STOPPED, "actual_status": "stopped", "intended_status": "running"}, MachineState.LOST),  # its host's time
+    ],
+)
+async def test_what_a_machine_is_doing_is_told_from_container_and_contract(
+    shown: dict[str, Any], state: MachineState
+) -> None:
+    assert machine_of({"id": 1, **shown}, Account("https://console.vast.ai/api/v0", {})).state is state
+
+
+async def test_a_machine_may_end_itself_with_the_key_it_finds(renting: Renting) -> None:
+    rented, other = await renting.rent(), await renting.rent()
+    own = {"Authorization": f"Bearer {renting.behind(rented).environment['CONTAINER_API_KEY']}"}
+    for machine, gone in (other, False), (rented, True):
+        await ask(Call(f"{renting.address}/instances/{machine.id}/", "DELETE", headers=own))
+        assert (renting.behind(machine).gone is not None) == gone
+
+
 async def test_a_machine_that_was_made_but_did_not_start_is_ended_before_anyone_is_told(renting: Renting) -> None:
     offer = await cheapest_bid(renting)
     renting.fail(FaultKind.NO_CAPACITY)
@@ -116,7 +153,7 @@ async def test_more_machines_than_a_page_shows_are_all_listed(renting: Renting) 
 
 
 async def test_machines_are_asked_for_no_faster_than_the_vendor_allows(renting: Renting) -> None:
-    account, apart = renting.vendor.account(renting.address), 0.4
+    account, apart = renting.vendor.account(renting.address), 0.3
     offers = {offer.ref["ask"]: offer for offer in await renting.provider.offers()}
     began = time.monotonic()
     async with anyio.create_task_group() as together:
