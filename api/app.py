@@ -7,6 +7,7 @@ addresses of WebSockets, which may hold tickets, as information: have it log war
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import Any
 
 from litestar import Litestar, Router
 from litestar.di import Provide
@@ -35,6 +36,7 @@ from infra.job_control import JobControl
 from infra.job_history import JobHistory
 from infra.job_plans import JobPlans
 from infra.kept_answers import KeptAnswers
+from infra.machines.offers import OfferBook, offer_book
 from infra.platforms.connections import Platforms
 from infra.prefect_database import PrefectDatabase
 from infra.previews import Previews
@@ -66,6 +68,7 @@ def create_app(
     uploaded = UploadedAdapters(settings)
     credentials = credentials or CredentialsInPrefect()
     platforms = Platforms(credentials, settings)
+    offers = offer_book(settings, credentials)
     authenticator = Authenticator(keys, Tickets(settings.data_dir / "tickets"), settings.wrong_keys_per_minute)
     app = Litestar(
         [
@@ -73,13 +76,9 @@ def create_app(
             Router("/api/v1", route_handlers=[openapi_document, *_sections(routes.BELOW_API)]),
         ],
         dependencies={
-            "jobs": provide(jobs),
-            "control": provide(control or JobControl(settings, jobs)),
-            "settings": provide(settings),
-            "uploads": provide(uploads),
-            "uploaded_adapters": provide(uploaded),
-            "platforms": provide(platforms),
-            **_readers(jobs, settings, platforms, credentials),
+            **_given(jobs=jobs, control=control or JobControl(settings, jobs), settings=settings),
+            **_given(uploads=uploads, uploaded_adapters=uploaded, platforms=platforms),
+            **_readers(jobs, settings, platforms, credentials, offers),
             **_adapters(jobs, uploaded, local, settings, platforms),
             **_callers(keys, authenticator, settings),
         },
@@ -93,8 +92,8 @@ def create_app(
         cors_config=cross_origin(settings.origins),
         logging_config=None,
         lifespan=[lambda _: uploads.swept()],
-        on_startup=[uploaded.sweep, partial(sweep_deleted, settings)],
-        on_shutdown=[keys.close, jobs.close, database.close],
+        on_startup=[uploaded.sweep, partial(sweep_deleted, settings), offers.keep_fresh],
+        on_shutdown=[offers.close, keys.close, jobs.close, database.close],
     )
     app.asgi_handler = Entrance(app)
     describe_idempotency(app)
@@ -107,30 +106,34 @@ def _layers(authenticator: Authenticator, settings: Settings) -> list[ASGIMiddle
     return [Authentication(authenticator), RateLimit(settings.requests_per_minute), Idempotency(answers)]
 
 
+def _given(**objects: Any) -> dict[str, Provide]:
+    return {name: provide(given) for name, given in objects.items()}
+
+
 def _callers(keys: Keys, authenticator: Authenticator, settings: Settings) -> dict[str, Provide]:
     """What knows callers, and what they have asked for before."""
     waits = settings.socket_send_seconds, settings.socket_ping_seconds
     return {
-        "keys": provide(keys),
-        "tickets": provide(authenticator.tickets),
-        "authenticator": provide(authenticator),
+        **_given(keys=keys, tickets=authenticator.tickets, authenticator=authenticator),
         "sockets": provide(OpenSockets(settings.connections_per_key, *waits)),
         "idempotency_key": provide_idempotency_key(),
     }
 
 
-def _readers(jobs: Jobs, settings: Settings, platforms: Platforms, credentials: CredentialStore) -> dict[str, Provide]:
+def _readers(
+    jobs: Jobs, settings: Settings, platforms: Platforms, credentials: CredentialStore, offers: OfferBook
+) -> dict[str, Provide]:
     """What looks at jobs, data sets, models and machines, and changes nothing of a job."""
-    return {
-        "readiness": provide(Shared(jobs.ready)),
-        "history": provide(JobHistory(jobs, settings)),
-        "plans": provide(JobPlans(settings, platforms)),
-        "resources": provide(Resources(jobs, settings, platforms)),
-        "experiments": provide(Experiments(jobs, settings, platforms)),
-        "models": provide(Models(all_hubs(credentials, settings), settings.model_search_seconds)),
-        "datasets": provide(Datasets(jobs, settings)),
-        "previews": provide(Previews(settings)),
-    }
+    return _given(
+        readiness=Shared(jobs.ready),
+        history=JobHistory(jobs, settings),
+        plans=JobPlans(settings, platforms),
+        resources=Resources(jobs, settings, platforms, offers),
+        experiments=Experiments(jobs, settings, platforms),
+        models=Models(all_hubs(credentials, settings), settings.model_search_seconds),
+        datasets=Datasets(jobs, settings),
+        previews=Previews(settings),
+    )
 
 
 def _adapters(
@@ -139,7 +142,7 @@ def _adapters(
     """What keeps adapters, and what serves them."""
     adapters = AdapterRecords(jobs, uploaded, local, settings)
     deployments = AdapterDeployments(adapters, uploaded, local, settings, platforms)
-    return {"adapters": provide(adapters), "deployments": provide(deployments)}
+    return _given(adapters=adapters, deployments=deployments)
 
 
 def _sections(sections: Mapping[str, Sequence[ControllerRouterHandler]]) -> list[Router]:

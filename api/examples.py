@@ -76,31 +76,6 @@ LOGS: dict[str, Any] = {
 }
 
 
-RESOURCES: dict[str, Any] = {
-    "resources": [
-        {
-            "id": "local",
-            "provider": "local",
-            "name": "RTX 4090",
-            "gpu_type": "RTX 4090",
-            "gpu_count": 1,
-            "vram_gb": 24,
-            "cpu_cores": 16,
-            "ram_gb": 64,
-            "storage_gb": 500,
-            "available": True,
-            "pricing": {"hourly_rate": 0, "currency": "USD", "billing_increment": 1, "minimum_charge": 0},
-        }
-    ]
-}
-
-PRICING: dict[str, Any] = {
-    "resource_id": "local",
-    "provider": "local",
-    "pricing": {"hourly_rate": 0, "currency": "USD", "billing_increment": 1, "minimum_charge": 0},
-    "availability": {"available": True, "queue_length": 0, "estimated_wait_minutes": 0},
-}
-
 ADAPTER: dict[str, Any] = {
     "id": "adapter_0d3c6a6e8f3b4c0e9a51c2f3b4d5e6f7",
     "job_id": CREATED["job_id"],

@@ -17,7 +17,7 @@ from peft_studio.events import Log
 from peft_studio.experiments import Comparison, Direction, Experiment
 from peft_studio.jobs import Job, JobStatus
 from peft_studio.platforms import Platform, PlatformStatus
-from peft_studio.resources import Availability, Pricing, Resource
+from peft_studio.resources import Availability, Pricing, Resource, UnavailableProvider
 from peft_studio.stored_datasets import Dataset
 
 # The contract shows these fields of a job: they are there, as null, even before they have a value.
@@ -94,6 +94,9 @@ class ResourceList(Whole):
     """The machines that jobs can train on."""
 
     resources: Sequence[Resource]
+    unavailable_providers: Sequence[UnavailableProvider] = Field(
+        default=(), description="Connected providers that have not said which machines they have."
+    )
 
 
 class ResourcePricing(Whole):

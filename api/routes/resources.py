@@ -6,7 +6,7 @@ from litestar import get
 from litestar.di import NamedDependency
 from litestar.params import FromPath, QueryParameter, SkipValidation
 
-from api import examples
+from api import resource_examples as examples
 from api.openapi import documented
 from api.wire import ResourceList, ResourcePricing
 from infra.resources import Resources
@@ -20,8 +20,13 @@ async def list_resources(
     provider: Annotated[str | None, QueryParameter(description="Only this provider's machines.")] = None,
     available: Annotated[bool | None, QueryParameter(description="Only machines that take jobs, or do not.")] = None,
 ) -> ResourceList:
-    """Return the machines that jobs can train on."""
-    return ResourceList(resources=await resources.list(provider, available))
+    """
+    Return the machines that jobs can train on: this one, and what all connected providers offer.
+
+    Prices are at most a minute old. A provider that is slow or fails holds up nobody: it is named with the reason.
+    """
+    found = await resources.list(provider, available)
+    return ResourceList(resources=found.resources, unavailable_providers=found.unavailable)
 
 
 @get(

@@ -82,6 +82,7 @@ _ALL = (
         _RENT + _SERVE,
         Check("/v2/pods", expects="pods"),
         "https://api.runpod.io",
+        supported=_RENT,
         docs="https://docs.runpod.io/get-started/api-keys",
     ),
     Vendor(

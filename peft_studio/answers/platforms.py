@@ -1,15 +1,18 @@
 """Answers about platforms, base models and machines."""
 
+from pydantic import Field
+
 from peft_studio.answers.answer import Answer
 from peft_studio.catalog import FoundModel, UnavailableSource
 from peft_studio.platforms import Platform
-from peft_studio.resources import Availability, Pricing, Resource
+from peft_studio.resources import Availability, Pricing, Resource, UnavailableProvider
 
 
 class ResourceList(Answer):
     """The machines that jobs can train on."""
 
     resources: list[Resource]
+    unavailable_providers: list[UnavailableProvider] = Field(default_factory=list[UnavailableProvider])
     next_cursor: str | None = None
 
 

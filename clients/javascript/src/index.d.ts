@@ -278,6 +278,8 @@ export interface ModelDetails extends FoundModel {
 
 export interface Pricing {
   hourly_rate: number;
+  /** Null where machines that may be taken away cost no less. */
+  spot_hourly_rate: number | null;
   currency: string;
   billing_increment: number;
   minimum_charge: number;
@@ -290,9 +292,9 @@ export interface Resource {
   gpu_type: string | null;
   gpu_count: number;
   vram_gb: number | null;
-  cpu_cores: number;
-  ram_gb: number;
-  storage_gb: number;
+  cpu_cores: number | null;
+  ram_gb: number | null;
+  storage_gb: number | null;
   available: boolean;
   pricing: Pricing;
 }
@@ -454,7 +456,11 @@ export class Client {
     unavailable_sources: { source: string; reason: string }[];
   }>;
   getModel(source: string, modelId: string, options?: { revision?: string }): Promise<ModelDetails>;
-  listResources(options?: { provider?: string; available?: boolean }): Promise<{ resources: Resource[] }>;
+  listResources(options?: { provider?: string; available?: boolean }): Promise<{
+    resources: Resource[];
+    /** Connected providers that have not said which machines they have. */
+    unavailable_providers: { provider: string; reason: string }[];
+  }>;
   getPricing(
     provider: string,
     resourceId: string,

@@ -83,6 +83,7 @@ def test_the_wait_is_told_where_it_is_known(
     assert answer["availability"] == {"available": True, "queue_length": queue, "estimated_wait_minutes": wait}
     assert answer["pricing"] == {
         "hourly_rate": 0.0,
+        "spot_hourly_rate": None,
         "currency": "USD",
         "billing_increment": 1,
         "minimum_charge": 0.0,

@@ -1,0 +1,42 @@
+"""Examples of machines and their prices, for the API's document."""
+
+from typing import Any
+
+RESOURCES: dict[str, Any] = {
+    "resources": [
+        {
+            "id": "local",
+            "provider": "local",
+            "name": "RTX 4090",
+            "gpu_type": "RTX 4090",
+            "gpu_count": 1,
+            "vram_gb": 24,
+            "cpu_cores": 16,
+            "ram_gb": 64,
+            "storage_gb": 500,
+            "available": True,
+            "pricing": {"hourly_rate": 0, "currency": "USD", "billing_increment": 1, "minimum_charge": 0},
+        },
+        {
+            "id": "gpu-rtx4090",
+            "provider": "runpod",
+            "name": "RTX 4090 (secure cloud)",
+            "gpu_type": "RTX 4090",
+            "gpu_count": 1,
+            "vram_gb": 24,
+            "cpu_cores": None,
+            "ram_gb": None,
+            "storage_gb": None,
+            "available": True,
+            "pricing": {"hourly_rate": 0.69, "currency": "USD", "billing_increment": 1, "minimum_charge": 0.0002},
+        },
+    ],
+    "unavailable_providers": [{"provider": "vast", "reason": "It has not answered yet; look again in a moment."}],
+}
+
+PRICING: dict[str, Any] = {
+    "resource_id": "local",
+    "provider": "local",
+    "pricing": {"hourly_rate": 0, "currency": "USD", "billing_increment": 1, "minimum_charge": 0},
+    "availability": {"available": True, "queue_length": 0, "estimated_wait_minutes": 0},
+}
