@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from peft_studio.errors import ResourceUnavailable
+from peft_studio.errors import InvalidConfig, ResourceUnavailable
 
 TIMEOUT_SECONDS = 10.0
 _AGAIN_SECONDS = 0.3
@@ -80,6 +80,17 @@ async def ask(call: Call, seconds: float = TIMEOUT_SECONDS, *, again: bool = Tru
 @cache
 def _usual_trust() -> ssl.SSLContext:
     return httpx.create_ssl_context()  # reading the authorities takes longer than most answers
+
+
+def trusting(certificates: str) -> ssl.SSLContext | bool:
+    """Trust the authorities in a ``ca_certificate`` (PEM), or the usual ones where it is empty."""
+    if not certificates:
+        return True
+    try:
+        return ssl.create_default_context(cadata=certificates)
+    except ssl.SSLError:
+        field = "credentials.ca_certificate"
+        raise InvalidConfig(f"{field}: must be certificates in PEM", field=field, issue="Must be PEM") from None
 
 
 async def _send(client: httpx.AsyncClient, call: Call) -> Answer:

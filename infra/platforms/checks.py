@@ -1,14 +1,13 @@
 """How a credential is tried at its platform: one cheap request that only a valid one can make."""
 
 import base64
-import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
-from infra.vendor_http import Answer, Call, ask
-from peft_studio.errors import CredentialRefused, InsufficientCredits, InvalidConfig, ResourceUnavailable
+from infra.vendor_http import Answer, Call, ask, trusting
+from peft_studio.errors import CredentialRefused, InsufficientCredits, ResourceUnavailable
 
 Values = Mapping[str, str]
 
@@ -60,6 +59,14 @@ class Asked:
     blamed: str
 
 
+class Trial(Protocol):
+    """How credentials are tried."""
+
+    async def run(self, platform: Asked, values: Values) -> None:
+        """Try the credentials; raise ``CredentialRefused`` or ``InsufficientCredits``, or that it cannot be told."""
+        ...
+
+
 @dataclass(frozen=True)
 class Check:
     """A request, and how to read its answer; ``expects`` is a name the JSON object of a real one has."""
@@ -81,7 +88,7 @@ class Check:
                 method=self.method,
                 headers=self.headers(values) | {"Accept": "application/json"},
                 body=self.body,
-                tls=_trusting(values.get(self.certificates)) if self.certificates else True,
+                tls=trusting(values.get(self.certificates, "")) if self.certificates else True,
             )
         )
         match self.verdict(answer):
@@ -123,16 +130,6 @@ def _unavailable(platform: Asked, answer: Answer) -> ResourceUnavailable:
         case status:
             issue = f"it answered {status}; try again later, or check the address"
     return ResourceUnavailable(f"{platform.display_name} could not check the credentials: {issue}.", **details)
-
-
-def _trusting(certificates: str | None) -> ssl.SSLContext | bool:
-    if certificates is None:
-        return True
-    try:
-        return ssl.create_default_context(cadata=certificates)
-    except ssl.SSLError:
-        field = "credentials.ca_certificate"
-        raise InvalidConfig(f"{field}: must be certificates in PEM", field=field, issue="Must be PEM") from None
 
 
 def lambda_verdict(answer: Answer) -> Verdict:

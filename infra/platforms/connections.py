@@ -21,6 +21,7 @@ from peft_studio.events import now
 from peft_studio.platforms import Platform, PlatformStatus
 
 LONGEST_VALUE = 16_384
+_SEVERAL_LINES = frozenset(("ca_certificate", "private_key", "known_hosts"))
 
 
 class Platforms:
@@ -145,12 +146,19 @@ def _checked(vendor: Vendor, given: Mapping[str, SecretStr]) -> dict[str, str]:
     for name, value in values.items():
         if len(value) > LONGEST_VALUE:
             raise _invalid(name, f"Must have at most {LONGEST_VALUE} characters")
-        lines = value.splitlines() if name == "ca_certificate" else [value]
+        lines = value.splitlines() if name in _SEVERAL_LINES else [value]
         if not all(line.isascii() and line.isprintable() for line in lines):
             raise _invalid(name, "Must be printable ASCII characters")
         if name == vendor.url_field and (issue := _not_an_address(value)):
             raise _invalid(name, issue)
+        if name == "hourly_rate" and not _is_money(value):
+            raise _invalid(name, "Must be US dollars, such as 1.20")
     return values
+
+
+def _is_money(value: str) -> bool:
+    whole, _, cents = value.partition(".")
+    return (whole + (cents or "0")).isdigit() and len(value) < 12
 
 
 def _not_an_address(value: str) -> str | None:

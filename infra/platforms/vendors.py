@@ -6,6 +6,7 @@ from difflib import get_close_matches
 
 from infra.platforms.checks import (
     Check,
+    Trial,
     Values,
     basic,
     fireworks_verdict,
@@ -14,6 +15,7 @@ from infra.platforms.checks import (
     vast_verdict,
     wandb_verdict,
 )
+from infra.platforms.ssh_check import SshCheck
 from peft_studio.platforms import CredentialField, Feature
 
 LOCAL = "local"
@@ -27,7 +29,7 @@ class Vendor:
     name: str
     display_name: str
     features: Sequence[Feature]
-    check: Check | None = None
+    check: Trial | None = None
     url: str | None = None
     fields: Sequence[CredentialField] = (API_KEY,)
     url_field: str | None = None
@@ -123,10 +125,28 @@ _ALL = (
             _where("url", "Address of the API server.", required=True),
             CredentialField(name="token", description="Bearer token of a service account that may manage jobs."),
             _optional("namespace", "Where jobs run; 'default' by default.", secret=False),
-            _optional("ca_certificate", "PEM of the authority that signed the API server's certificate.", secret=False),
+            _where("ca_certificate", "PEM of the authority that signed the API server's certificate."),
+            _where("hourly_rate", "What an hour of a GPU costs you, in US dollars; 0 by default."),
         ),
         url_field="url",
+        supported=_RENT,
         docs="https://kubernetes.io/docs/reference/access-authn-authz/service-accounts-admin/",
+    ),
+    Vendor(
+        "ssh",
+        "SSH",
+        _RENT,
+        SshCheck(),
+        fields=(
+            _where("hosts", "Your machines, with :PORT where it is not 22, and commas between them.", required=True),
+            _where("user", "Who logs in.", required=True),
+            CredentialField(name="private_key", description="That user's private key, without a passphrase."),
+            _where("known_hosts", "The machines' own keys: lines of a known_hosts file.", required=True),
+            _where("python", "The Python that has peft-studio[train]; python3 by default."),
+            _where("hourly_rate", "What an hour of a machine costs you, in US dollars; 0 by default."),
+        ),
+        supported=_RENT,
+        docs="https://man.openbsd.org/ssh-keyscan",
     ),
     Vendor(
         "together",

@@ -4,7 +4,9 @@ from collections.abc import Callable
 
 from infra.providers.base import Account, Provider
 from infra.providers.huggingface_jobs import HuggingFaceJobs
+from infra.providers.kubernetes import Kubernetes
 from infra.providers.runpod import RunPod
+from infra.providers.ssh import Ssh
 from infra.providers.vast import Vast
 
 # By the platform's name in infra/platforms/vendors.py. This machine is not among them: it is not rented.
@@ -12,4 +14,6 @@ PROVIDERS: dict[str, Callable[[Account], Provider]] = {
     "runpod": RunPod,
     "vast": Vast,
     "huggingface": HuggingFaceJobs,
+    "kubernetes": Kubernetes,
+    "ssh": Ssh,
 }

@@ -226,18 +226,16 @@ class Cloud:
                     machine.gone = machine.ended if self._gone_when_ended else machine.gone
                     return
                 machine.process = None
-            elif machine.preempted_at_step is not None and _step_of(machine) >= machine.preempted_at_step:
+            elif machine.preempted_at_step is not None and step_of(machine) >= machine.preempted_at_step:
                 self.preempt(machine)
             await asyncio.sleep(_LOOK_SECONDS)
 
     def _start(self, machine: SimulatedMachine) -> None:
-        path = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", "")))
-        passed_on = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
         with (machine.home / "console.log").open("ab") as console:
             machine.process = subprocess.Popen(
                 machine.command,
                 cwd=machine.home,
-                env={"PATH": path, "HOME": str(machine.home)} | passed_on | dict(machine.environment),
+                env=environment_of(machine.home) | dict(machine.environment),
                 stdin=subprocess.DEVNULL,
                 stdout=console,
                 stderr=subprocess.STDOUT,
@@ -247,6 +245,13 @@ class Cloud:
         machine.started = machine.started or time.time()
 
 
+def environment_of(home: Path) -> dict[str, str]:
+    """Return what a machine with this home has in its environment before anyone adds to it."""
+    path = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", "")))
+    passed_on = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+    return {"PATH": path, "HOME": str(home)} | passed_on
+
+
 def _kill(machine: SimulatedMachine) -> None:
     if machine.process is not None:
         with suppress(ProcessLookupError):
@@ -254,7 +259,7 @@ def _kill(machine: SimulatedMachine) -> None:
         machine.process.wait()
 
 
-def _step_of(machine: SimulatedMachine) -> int:
+def step_of(machine: SimulatedMachine) -> int:
     """Return the last step that the trainer on the machine has reported, or -1."""
     with suppress(OSError, ValueError):
         for line in reversed((machine.home / RUN_EVENTS).read_bytes().splitlines()):

@@ -8,7 +8,9 @@ from infra.simulators.cloud import Cloud
 from infra.simulators.exchange import App
 from infra.simulators.faults import Faults
 from infra.simulators.huggingface_jobs import create_huggingface_jobs
+from infra.simulators.kubernetes import create_kubernetes
 from infra.simulators.runpod import create_runpod
+from infra.simulators.ssh import create_ssh
 from infra.simulators.vast import create_vast
 
 
@@ -31,4 +33,6 @@ SIMULATED: dict[str, SimulatedVendor] = {
     "huggingface": SimulatedVendor(
         create_huggingface_jobs, {"billing_increment": 60, "bills_while_booting": False, "gone_when_ended": True}
     ),
+    "kubernetes": SimulatedVendor(create_kubernetes),
+    "ssh": SimulatedVendor(create_ssh),
 }

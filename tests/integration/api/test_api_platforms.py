@@ -13,7 +13,8 @@ from infra.simulators.loopback import served
 from tests.integration.api.fixtures import Client, Connect
 
 CANARY = "canary-7f3a9c51e2"
-WITH_KEY = sorted(name for name in VENDORS if name not in ("local", "ollama"))
+WITH_KEY = sorted(name for name in VENDORS if name not in ("local", "ollama", "ssh"))
+SSH_LOGIN = {"hosts": "127.0.0.1:9", "user": "me", "private_key": GOOD, "known_hosts": "127.0.0.1 ssh-ed25519 AAAA"}
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +60,7 @@ def test_this_machine_is_all_that_is_connected_at_first(client: Client) -> None:
     platforms = client.get("/api/v1/platforms").json()["platforms"]
     assert {platform["name"]: platform["status"] for platform in platforms} == {
         "local": "connected",
-        **dict.fromkeys([*WITH_KEY, "ollama"], "disconnected"),
+        **dict.fromkeys([*WITH_KEY, "ollama", "ssh"], "disconnected"),
     }
     assert {platform["last_verified"] for platform in platforms} == {None}
 
@@ -224,6 +225,18 @@ def test_a_misspelt_platform_is_guessed(client: Client) -> None:
             {"credentials": {"token": GOOD, "url": "https://host", "ca_certificate": "no\nPEM"}},
             "credentials.ca_certificate",
         ),
+        (
+            "kubernetes",
+            {"credentials": {"token": GOOD, "url": "https://host", "hourly_rate": "two dollars"}},
+            "credentials.hourly_rate",
+        ),
+        ("ssh", {"credentials": SSH_LOGIN | {"hosts": "user@host"}}, "credentials.hosts"),
+        ("ssh", {"credentials": SSH_LOGIN | {"hosts": "host:99999"}}, "credentials.hosts"),
+        ("ssh", {"credentials": SSH_LOGIN | {"hosts": "host:22/path"}}, "credentials.hosts"),
+        ("ssh", {"credentials": SSH_LOGIN | {"hosts": ","}}, "credentials.hosts"),
+        ("ssh", {"credentials": SSH_LOGIN}, "credentials.private_key"),
+        ("ssh", {"credentials": SSH_LOGIN | {"user": ""}}, "credentials.user"),
+        ("ssh", {"credentials": SSH_LOGIN | {"known_hosts": ""}}, "credentials.known_hosts"),
         ("ollama", {"credentials": {"base_url": "localhost:11434"}}, "credentials.base_url"),
         ("mlflow", {"credentials": {"tracking_uri": "http://host/?key=1"}}, "credentials.tracking_uri"),
     ],

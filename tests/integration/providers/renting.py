@@ -68,6 +68,15 @@ class Renting:
 
         return await eventually(seen)
 
+    async def goes(self, name: str) -> None:
+        """Wait until a machine that was released is not listed, nor anywhere else."""
+
+        async def gone() -> bool | None:
+            return await self.listed(name) is None or None
+
+        await eventually(gone)
+        assert all(machine.name != name for machine in self.cloud.existing())
+
     def behind(self, machine: Rented) -> SimulatedMachine:
         """Return what the simulator knows of a machine."""
         return next(one for one in self.cloud.machines.values() if one.name == machine.name)

@@ -10,13 +10,19 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import asyncssh
+import httpx
+
 from infra.providers.base import Account, Provider
 from infra.providers.huggingface_jobs import HuggingFaceJobs
+from infra.providers.kubernetes import Kubernetes
 from infra.providers.runpod import RunPod
+from infra.providers.ssh import Ssh
 from infra.providers.vast import Vast
 from infra.simulators.accounts import GOOD
 from infra.simulators.cloud import Cloud
 from infra.simulators.faults import FaultKind, Faults
+from infra.simulators.kubernetes import HOURLY_RATE as KUBERNETES_RATE
 from infra.simulators.loopback import served
 from infra.simulators.vendors import SIMULATED
 from tests.integration.providers.exchanges import Exchange, recorded
@@ -59,8 +65,49 @@ def usual_simulator(vendor: Vendor, cloud: Cloud, exchanges: list[Exchange]) -> 
         yield f"{address}/{vendor.name}"
 
 
+def _of_kubernetes(address: str, key: str) -> Mapping[str, str]:
+    return {"url": address, "token": key, "hourly_rate": str(KUBERNETES_RATE)}
+
+
+def _of_ssh(address: str, key: str) -> Mapping[str, str]:
+    try:
+        given = httpx.get(f"{address}/credentials").json()
+    except httpx.ConnectError:  # nobody is there: so are no machines
+        return {"hosts": address.removeprefix("http://"), "user": "u", "private_key": key, "known_hosts": ""}
+    return given if key == GOOD else {**given, "private_key": _other_key()}
+
+
+def _other_key() -> str:
+    return asyncssh.generate_private_key("ssh-ed25519").export_private_key().decode()
+
+
+# A cluster has one price, no account that runs empty, and lists that are up to date; its Jobs run once.
+_NOT_OF_CLUSTERS = frozenset(
+    (FaultKind.OUT_OF_CREDIT, FaultKind.PRICE_DRIFT, FaultKind.LIST_LAG, FaultKind.RESTARTED, FaultKind.STALE_OFFER)
+)
+# Neither have one's own machines, which do not boot for a job, besides.
+_NOT_OF_HOSTS = (_NOT_OF_CLUSTERS - {FaultKind.STALE_OFFER}) | {FaultKind.SLOW_BOOT, FaultKind.ENDLESS_BOOT}
+
 VENDORS = (
     Vendor("runpod", RunPod),
     Vendor("vast", Vast),
     Vendor("huggingface", HuggingFaceJobs, tells_exit_code=True),
+    Vendor(
+        "kubernetes",
+        Kubernetes,
+        credentials=_of_kubernetes,
+        impossible=_NOT_OF_CLUSTERS,
+        tells_rate=False,
+        tells_bill=False,
+        tells_exit_code=True,
+    ),
+    Vendor(
+        "ssh",
+        Ssh,
+        credentials=_of_ssh,
+        impossible=_NOT_OF_HOSTS,
+        tells_rate=False,
+        tells_bill=False,
+        tells_exit_code=True,
+    ),
 )
