@@ -113,6 +113,10 @@ _ALL = (
         (Feature.MODELS, Feature.REGISTRY, Feature.TRAINING, Feature.INFERENCE),
         Check("/api/whoami-v2", expects="name"),
         "https://huggingface.co",
+        fields=(
+            API_KEY,
+            _optional("namespace", "Organization that pays for jobs; the token's owner by default.", secret=False),
+        ),
         supported=_MODELS + _RENT,
         docs="https://huggingface.co/docs/hub/security-tokens",
     ),

@@ -79,7 +79,7 @@ class _Job(BaseModel):
 
 
 class HuggingFaceJobs:
-    """Jobs of the user that a token belongs to."""
+    """Jobs of the user that a token belongs to, or of the organization that is to pay."""
 
     def __init__(self, account: Account, create_seconds: float = CREATE_SECONDS):
         self._account = account
@@ -195,6 +195,8 @@ class HuggingFaceJobs:
         return f"/api/jobs/{await self._namespace()}/{quote(machine_id, safe='')}"
 
     async def _namespace(self, patience: float = PATIENCE_SECONDS) -> str:
+        if named := self._account.get("namespace"):
+            return quote(named, safe="")
         key = hashlib.sha256(f"{self._account.url}\0{self._account.get('api_key')}".encode()).hexdigest()
         if key not in _NAMESPACES:
             answer = await read(self._call("/api/whoami-v2"), patience)

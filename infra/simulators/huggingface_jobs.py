@@ -21,8 +21,11 @@ from infra.simulators.exchange import App, Asked, Reply, application
 from infra.simulators.faults import FaultKind
 
 Json = dict[str, Any]
-USER = "alice"
-_OWNER = {"id": "5e9ecfc04957053f60648a3e", "name": USER, "type": "user"}
+USER, ORGANIZATION = "alice", "acme"
+_OWNERS = {
+    USER: {"id": "5e9ecfc04957053f60648a3e", "name": USER, "type": "user"},
+    ORGANIZATION: {"id": "5e67bd5b1009063689407478", "name": ORGANIZATION, "type": "org"},
+}
 _A_PAGE = 20
 _SECONDS = 1800  # that a job may take unless it says otherwise
 
@@ -70,15 +73,15 @@ def create_huggingface_jobs(cloud: Cloud) -> App:
             return reply
         match asked.method, asked.path.removeprefix("/huggingface").strip("/").split("/"):
             case "GET", ["api", "whoami-v2"]:
-                return Reply({"type": "user", "id": _OWNER["id"], "name": USER})
+                return Reply({"type": "user", "id": _OWNERS[USER]["id"], "name": USER})
             case "GET", ["api", "jobs", "hardware"]:
                 return Reply(list(jobs.flavors.values()))
-            case "GET", ["api", "jobs", namespace] if namespace == USER:
-                return jobs.page(asked)
-            case "POST", ["api", "jobs", namespace] if namespace == USER:
-                return await jobs.create(json.loads(asked.content))
-            case method, ["api", "jobs", namespace, job_id, *rest] if namespace == USER:
-                return jobs.act(method, job_id, rest)
+            case "GET", ["api", "jobs", namespace] if namespace in _OWNERS:
+                return jobs.page(namespace, asked)
+            case "POST", ["api", "jobs", namespace] if namespace in _OWNERS:
+                return await jobs.create(namespace, json.loads(asked.content))
+            case method, ["api", "jobs", namespace, job_id, *rest] if namespace in _OWNERS:
+                return jobs.act(namespace, method, job_id, rest)
             case _:
                 return Reply({"error": "Not Found"}, 404)
 
@@ -92,7 +95,7 @@ class _Jobs:
         self.flavors = {flavor["name"]: flavor for flavor in _FLAVORS}
         self._cloud = cloud
 
-    async def create(self, body: Json) -> Reply:
+    async def create(self, namespace: str, body: Json) -> Reply:
         """Start a job."""
         flavor, faults = self.flavors.get(body.get("flavor", "")), self._cloud.faults
         if not (body.get("dockerImage") or body.get("spaceId")) or not isinstance(body.get("command"), list):
@@ -112,6 +115,7 @@ class _Jobs:
             body.get("environment", {}) | body.get("secrets", {}) | {"JOB_ID": job_id, "ACCELERATOR": flavor["name"]},
             flavor["unitCostMicroUSD"] * 60 / 1e6,
             asked=body,
+            namespace=namespace,
         )
         price = round(machine.hourly_rate / 60 * 1e6)  # it may have drifted: for everybody, there are no others
         self.flavors[flavor["name"]] = flavor | {"unitCostMicroUSD": price, "unitCostUSD": price / 1e6}
@@ -123,9 +127,10 @@ class _Jobs:
             await asyncio.sleep(late.value)
         return Reply(_shown(machine))
 
-    def page(self, asked: Asked) -> Reply:
+    def page(self, namespace: str, asked: Asked) -> Reply:
         """Return jobs, over ones included, newest first; where more follow, the ``Link`` header says where."""
-        listed = [one for one in self._cloud.machines.values() if one.listed_from <= time.time()]
+        owned = [one for one in self._cloud.machines.values() if one.details["namespace"] == namespace]
+        listed = [one for one in owned if one.listed_from <= time.time()]
         shown = [_shown(one) for one in sorted(listed, key=lambda one: one.created, reverse=True)]
         stages = asked.values("stage")
         if stages:
@@ -135,10 +140,10 @@ class _Jobs:
         link = {"Link": f'<{asked.origin}{asked.path}?{more}>; rel="next"'} if begin + _A_PAGE < len(shown) else {}
         return Reply(shown[begin : begin + _A_PAGE], 200, link)
 
-    def act(self, method: str, job_id: str, rest: list[str]) -> Reply:
+    def act(self, namespace: str, method: str, job_id: str, rest: list[str]) -> Reply:
         """Show or cancel a job."""
         machine = self._cloud.machines.get(job_id)
-        if machine is None:
+        if machine is None or machine.details["namespace"] != namespace:
             return Reply({"error": "Job not found"}, 404)
         match method, rest:
             case "GET", []:
@@ -183,8 +188,8 @@ def _shown(machine: SimulatedMachine) -> Json:
         "environment": asked.get("environment", {}),
         "flavor": asked["flavor"],
         "labels": asked.get("labels", {}),
-        "owner": _OWNER,
-        "initiator": {"type": "user", "id": _OWNER["id"], "name": USER},
+        "owner": _OWNERS[machine.details["namespace"]],
+        "initiator": _OWNERS[USER],
         "status": _status(machine),
         "durations": _durations(machine, until or time.time()),
     }

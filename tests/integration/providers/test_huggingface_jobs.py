@@ -7,7 +7,8 @@ import anyio.to_thread
 import pytest
 from huggingface_hub import HfApi, JobStage
 
-from infra.providers.base import MachineState
+from infra.providers.base import Account, MachineState
+from infra.providers.huggingface_jobs import HuggingFaceJobs
 from infra.simulators.accounts import GOOD
 from infra.simulators.faults import Fault, FaultKind
 from peft_studio.errors import InvalidConfig
@@ -81,6 +82,16 @@ async def test_whose_a_token_is_is_asked_once(renting: Renting) -> None:
         assert await renting.provider.machines() == []
     await renting.provider.offers()
     assert len([one for one in renting.exchanges if one.path.endswith("/whoami-v2")]) == 1
+
+
+async def test_an_organization_pays_where_the_credentials_name_one(renting: Renting) -> None:
+    provider = HuggingFaceJobs(Account(renting.address, {"api_key": GOOD, "namespace": "acme"}))
+    rented = await provider.rent(await renting.cheapest(), order())
+    assert [machine.id for machine in await provider.machines()] == [rented.id]
+    assert await renting.provider.machines() == []
+    assert await renting.provider.machine(rented.id) is None
+    await provider.release(rented.id)
+    assert renting.cloud.existing() == []
 
 
 async def test_the_vendors_own_client_runs_lists_and_cancels_jobs_at_the_simulator(renting: Renting) -> None:
