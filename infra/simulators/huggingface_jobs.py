@@ -50,7 +50,7 @@ def _flavor(name: str, title: str, cpu: str, ram: str, disk: str, price: int, gp
     }
 
 
-_FLAVORS = (
+_ALL = (
     _flavor("cpu-basic", "CPU Basic", "2 vCPU", "16 GB", "50 GB", 167, None),
     _flavor("t4-small", "Nvidia T4 - small", "4 vCPU", "15 GB", "50 GB", 6667, ("T4", 1, 16)),
     _flavor("l4x1", "1x Nvidia L4", "8 vCPU", "30 GB", "400 GB", 13333, ("L4", 1, 24)),
@@ -59,6 +59,7 @@ _FLAVORS = (
     _flavor("a100-large", "Nvidia A100 - large", "12 vCPU", "142 GB", "1000 GB", 41667, ("A100", 1, 80)),
     _flavor("h200", "Nvidia H200", "23 vCPU", "256 GB", "3000 GB", 83333, ("H200", 1, 141)),
 )
+_FLAVORS = {flavor["name"]: flavor for flavor in _ALL}
 
 
 def create_huggingface_jobs(cloud: Cloud) -> App:
@@ -75,7 +76,7 @@ def create_huggingface_jobs(cloud: Cloud) -> App:
             case "GET", ["api", "whoami-v2"]:
                 return Reply({"type": "user", "id": _OWNERS[USER]["id"], "name": USER})
             case "GET", ["api", "jobs", "hardware"]:
-                return Reply(list(jobs.flavors.values()))
+                return Reply(list(_FLAVORS.values()))
             case "GET", ["api", "jobs", namespace] if namespace in _OWNERS:
                 return jobs.page(namespace, asked)
             case "POST", ["api", "jobs", namespace] if namespace in _OWNERS:
@@ -92,12 +93,11 @@ class _Jobs:
     """What can be done to jobs."""
 
     def __init__(self, cloud: Cloud):
-        self.flavors = {flavor["name"]: flavor for flavor in _FLAVORS}
         self._cloud = cloud
 
     async def create(self, namespace: str, body: Json) -> Reply:
         """Start a job."""
-        flavor, faults = self.flavors.get(body.get("flavor", "")), self._cloud.faults
+        flavor, faults = _FLAVORS.get(body.get("flavor", "")), self._cloud.faults
         if not (body.get("dockerImage") or body.get("spaceId")) or not isinstance(body.get("command"), list):
             return Reply({"error": "Invalid job: an image and a command are required"}, 400)
         if faults.take(FaultKind.OUT_OF_CREDIT):
@@ -107,18 +107,18 @@ class _Jobs:
             return Reply({"error": f"Invalid flavor: {body.get('flavor')} is not available"}, 400)
         if faults.take(FaultKind.NO_CAPACITY):
             return Reply({"error": f"No capacity for flavor {flavor['name']} at the moment"}, 409)
+        rate = flavor["unitCostMicroUSD"] * 60 / 1e6
         job_id, labels = secrets.token_hex(12), body.get("labels", {})
         machine = self._cloud.create(
             job_id,
             labels.get("name", ""),
             [*body["command"], *body.get("arguments", [])],
             body.get("environment", {}) | body.get("secrets", {}) | {"JOB_ID": job_id, "ACCELERATOR": flavor["name"]},
-            flavor["unitCostMicroUSD"] * 60 / 1e6,
+            rate,
             asked=body,
             namespace=namespace,
         )
-        price = round(machine.hourly_rate / 60 * 1e6)  # it may have drifted: for everybody, there are no others
-        self.flavors[flavor["name"]] = flavor | {"unitCostMicroUSD": price, "unitCostUSD": price / 1e6}
+        machine.hourly_rate = rate  # whatever was to drift: a flavour has one price, for every job of everybody
         seconds = body.get("timeoutSeconds", _SECONDS)
         asyncio.get_running_loop().call_later(seconds, self._time_is_over, machine)
         if faults.take(FaultKind.ERROR_AFTER_CREATE):

@@ -91,7 +91,7 @@ _NOT_OF_HOSTS = (_NOT_OF_CLUSTERS - {FaultKind.STALE_OFFER}) | {FaultKind.SLOW_B
 VENDORS = (
     Vendor("runpod", RunPod),
     Vendor("vast", Vast),
-    Vendor("huggingface", HuggingFaceJobs, tells_exit_code=True),
+    Vendor("huggingface", HuggingFaceJobs, impossible=frozenset({FaultKind.PRICE_DRIFT}), tells_exit_code=True),
     Vendor(
         "kubernetes",
         Kubernetes,
