@@ -5,6 +5,7 @@ from collections.abc import Callable
 from infra.providers.base import Account, Provider
 from infra.providers.huggingface_jobs import HuggingFaceJobs
 from infra.providers.kubernetes import Kubernetes
+from infra.providers.lambda_cloud import LambdaCloud
 from infra.providers.runpod import RunPod
 from infra.providers.ssh import Ssh
 from infra.providers.vast import Vast
@@ -16,4 +17,5 @@ PROVIDERS: dict[str, Callable[[Account], Provider]] = {
     "huggingface": HuggingFaceJobs,
     "kubernetes": Kubernetes,
     "ssh": Ssh,
+    "lambda": LambdaCloud,
 }

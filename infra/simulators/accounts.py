@@ -62,7 +62,8 @@ def _either(headers: Mapping[str, str]) -> str:
 
 
 def _problem(status: int, title: str, detail: str) -> Reply:
-    return _reply(status, {"title": title, "status": status, "detail": detail})
+    headers = {"Content-Type": "application/problem+json"}
+    return _reply(status, {"title": title, "status": status, "detail": detail}, headers)
 
 
 def _error(status: int, message: str, **more: Any) -> Reply:

@@ -57,8 +57,9 @@ def application(answer: Callable[[Asked], Awaitable[Reply]]) -> App:
         headers = {name.decode(): value.decode("latin-1") for name, value in scope["headers"]}
         reply = await answer(Asked(scope["method"], scope["path"], query, headers, content, raw))
         body = reply.body if isinstance(reply.body, bytes) else json.dumps(reply.body).encode()
-        told = {"content-type": "application/json", "content-length": str(len(body)), **reply.headers}
-        encoded = [(name.lower().encode(), value.encode("latin-1")) for name, value in told.items()]
+        lower = {name.lower(): value for name, value in reply.headers.items()}
+        told = {"content-type": "application/json", "content-length": str(len(body)), **lower}
+        encoded = [(name.encode(), value.encode("latin-1")) for name, value in told.items()]
         await send({"type": "http.response.start", "status": reply.status, "headers": encoded})
         await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
 

@@ -9,6 +9,7 @@ from infra.simulators.exchange import App
 from infra.simulators.faults import Faults
 from infra.simulators.huggingface_jobs import create_huggingface_jobs
 from infra.simulators.kubernetes import create_kubernetes
+from infra.simulators.lambda_cloud import create_lambda
 from infra.simulators.runpod import create_runpod
 from infra.simulators.ssh import create_ssh
 from infra.simulators.vast import create_vast
@@ -35,4 +36,5 @@ SIMULATED: dict[str, SimulatedVendor] = {
     ),
     "kubernetes": SimulatedVendor(create_kubernetes),
     "ssh": SimulatedVendor(create_ssh),
+    "lambda": SimulatedVendor(create_lambda, {"billing_increment": 60, "bills_while_booting": False}),
 }

@@ -16,6 +16,7 @@ import httpx
 from infra.providers.base import Account, Provider
 from infra.providers.huggingface_jobs import HuggingFaceJobs
 from infra.providers.kubernetes import Kubernetes
+from infra.providers.lambda_cloud import LambdaCloud
 from infra.providers.runpod import RunPod
 from infra.providers.ssh import Ssh
 from infra.providers.vast import Vast
@@ -23,6 +24,7 @@ from infra.simulators.accounts import GOOD
 from infra.simulators.cloud import Cloud
 from infra.simulators.faults import FaultKind, Faults
 from infra.simulators.kubernetes import HOURLY_RATE as KUBERNETES_RATE
+from infra.simulators.lambda_cloud import create_lambda
 from infra.simulators.loopback import served
 from infra.simulators.vendors import SIMULATED
 from tests.integration.providers.exchanges import Exchange, recorded
@@ -47,6 +49,7 @@ class Vendor:
     impossible: frozenset[FaultKind] = frozenset()  # troubles that this vendor cannot have
     tells_rate: bool = True  # of a machine that runs
     tells_bill: bool = True
+    tells_end: bool = True  # of a command
     tells_exit_code: bool = False
 
     def cloud(self, faults: Faults) -> Cloud:
@@ -88,8 +91,24 @@ _NOT_OF_CLUSTERS = frozenset(
 # Neither have one's own machines, which do not boot for a job, besides.
 _NOT_OF_HOSTS = (_NOT_OF_CLUSTERS - {FaultKind.STALE_OFFER}) | {FaultKind.SLOW_BOOT, FaultKind.ENDLESS_BOOT}
 
+
+@contextmanager
+def _unhurried_lambda(vendor: Vendor, cloud: Cloud, exchanges: list[Exchange]) -> Generator[str]:
+    with served(recorded(create_lambda(cloud, launch_seconds=0), exchanges)) as address:
+        yield f"{address}/{vendor.name}"
+
+
 VENDORS = (
     Vendor("runpod", RunPod),
+    Vendor(
+        "lambda",
+        lambda account, seconds: LambdaCloud(account, seconds, read_pace_seconds=0, launch_pace_seconds=0),
+        simulator=_unhurried_lambda,
+        # A virtual machine is there until it is terminated, and Docker is told never to start the container anew.
+        impossible=frozenset({FaultKind.RESTARTED}),
+        tells_end=False,
+        tells_bill=False,
+    ),
     Vendor("vast", Vast),
     Vendor("huggingface", HuggingFaceJobs, impossible=frozenset({FaultKind.PRICE_DRIFT}), tells_exit_code=True),
     Vendor(

@@ -1,0 +1,89 @@
+"""Requests of the providers and answers of the simulators are as the vendors' own documents have them."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from infra.providers.base import MachineState
+from infra.simulators.faults import FaultKind
+from peft_studio.errors import StudioError
+from tests.contract.vendor_documents import SPECS, VendorDocument
+from tests.integration.providers.exchanges import Exchange
+from tests.integration.providers.renting import Renting, order, renting_from
+from tests.integration.providers.vendors import VENDORS
+
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.skipif(not SPECS.is_dir(), reason="the vendors' documents do not lie beside the repository"),
+]
+FAULTS = (FaultKind.RATE_LIMIT, FaultKind.NO_CAPACITY, FaultKind.OUT_OF_CREDIT, FaultKind.ERROR_AFTER_CREATE)
+
+
+def runpod() -> VendorDocument:
+    spec = _read("runpod-rest-v2.openapi.json")
+    later = _read("runpod-rest-v2.overlay.json")
+    for name in ("CreatePodRequest", "CreateGpuConfig"):
+        spec["components"]["schemas"][name]["allOf"][1]["properties"] |= later[f"{name}.add"]
+    return VendorDocument(spec, "/runpod")
+
+
+def lambda_cloud() -> VendorDocument:
+    spec = _read("lambda-cloud-v1.6.0.openapi.json")
+    # Of later versions, whose documents are not at hand.
+    spec["components"]["schemas"]["InstanceStatus"]["enum"].append("preempted")
+    return VendorDocument(spec, "/lambda", "/api/v1", unwritten=(429, 500))
+
+
+DOCUMENTS = {"runpod": runpod, "lambda": lambda_cloud}
+
+
+def _read(name: str) -> Any:
+    return json.loads((SPECS / name).read_text())
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+async def test_what_goes_over_the_wire_is_in_the_vendors_document(name: str) -> None:
+    vendor = next(vendor for vendor in VENDORS if vendor.name == name)
+    with renting_from(vendor) as renting:
+        await _everything(renting)
+        exchanges = list(renting.exchanges)
+    document = DOCUMENTS[name]()
+    assert [issue for exchange in exchanges for issue in document.faults(exchange)] == []
+    assert len(exchanges) > 10
+
+
+async def _everything(renting: Renting) -> None:
+    """Have the provider ask whatever it ever asks, in good times and bad."""
+    provider, offer = renting.provider, await renting.cheapest()
+    for kind in FAULTS:
+        renting.fail(kind)
+        try:
+            await provider.rent(offer, order(A="b"))
+        except StudioError:
+            await provider.machines()
+    rented = await provider.rent(offer, order(A="b"))
+    await provider.machine(rented.id)
+    await renting.becomes(rented.id, MachineState.RUNNING)
+    renting.cloud.preempt(renting.behind(rented))
+    await renting.becomes(rented.id, MachineState.LOST)
+    await provider.machines()
+    await provider.release(rented.id)
+    await provider.release(rented.id)
+    await provider.machine(rented.id)
+    await provider.billed(rented.id, rented.name)
+    renting.fail(FaultKind.REVOKED_KEY)
+    for call in provider.machines, provider.offers:
+        with pytest.raises(StudioError):
+            await call()
+
+
+def test_a_document_tells_what_is_not_in_it() -> None:
+    assert _issues({"name": "n", "image": "i", "bogus": 1}) != []
+    assert _issues({"name": "n", "image": "i"}) == []
+
+
+def _issues(body: Mapping[str, Any]) -> list[str]:
+    sent, answer = json.dumps(body).encode(), b""
+    return runpod().faults(Exchange("POST", "/runpod/v2/pods", "", sent, 201, {}, answer))
