@@ -93,6 +93,7 @@ _ALL = (
         _RENT,
         Check("/instance-types", expects="data", verdict=lambda_verdict),
         "https://cloud.lambda.ai/api/v1",
+        supported=_RENT,
         aliases=("lambda_labs",),
         docs="https://docs.lambda.ai/public-cloud/cloud-api/",
     ),

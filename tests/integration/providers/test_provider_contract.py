@@ -36,7 +36,7 @@ def renting(request: pytest.FixtureRequest) -> Iterator[Renting]:
 @pytest.mark.parametrize("vendor", VENDORS, ids=lambda vendor: vendor.name)
 def test_it_is_registered_where_jobs_look_for_it(vendor: Vendor) -> None:
     platform = PLATFORMS[vendor.name]
-    assert Feature.TRAINING in platform.features
+    assert Feature.TRAINING in platform.supported
     assert set(vendor.credentials("http://127.0.0.1", GOOD)) <= {field.name for field in platform.fields}
     assert type(PROVIDERS[vendor.name](vendor.account("http://127.0.0.1"))).__module__.startswith("infra.providers.")
 
