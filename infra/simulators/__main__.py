@@ -4,12 +4,12 @@ A simulated vendor on a loopback port, until it is interrupted.
     python -m infra.simulators runpod --port 9001 --boot-seconds 5 --fault no_capacity:2 --fault preempted:40
 """
 
+import json
 import signal
 from typing import Annotated
 
 import typer
 
-from infra.simulators.accounts import GOOD
 from infra.simulators.cloud import ADMIN
 from infra.simulators.faults import Fault, Faults
 from infra.simulators.loopback import served
@@ -35,8 +35,10 @@ def simulate(
     signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
     try:
         with served(SIMULATED[vendor].application(cloud), port) as address:
-            print(f"{vendor} is simulated at {address}/{vendor}; its key is {GOOD}")
-            print(f'PEFT_STUDIO_PLATFORM_URLS=\'{{"{vendor}": "{address}/{vendor}"}}\' leads a studio there;')
+            where = f"{address}/{vendor}"
+            print(f"{vendor} is simulated at {where}; POST /platforms/{vendor}/connect takes")
+            print(json.dumps({"credentials": dict(SIMULATED[vendor].credentials(where))}))
+            print(f"PEFT_STUDIO_PLATFORM_URLS='{json.dumps({vendor: where})}' leads a studio there;")
             print(f"what its machines would have cost: {address}{ADMIN}/ledger. Ctrl-C ends it.", flush=True)
             signal.pause()
     except KeyboardInterrupt:

@@ -17,6 +17,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
+from infra.simulators.accounts import GOOD
 from infra.simulators.cloud import Cloud, SimulatedMachine
 from infra.simulators.entrance import Entrance
 from infra.simulators.exchange import App, Asked, Reply, application
@@ -73,6 +74,11 @@ def create_kubernetes(cloud: Cloud, *, may_list_nodes: bool = True) -> App:
                 return status(404, "NotFound", "not found")
 
     return application(answer)
+
+
+def credentials(address: str) -> dict[str, str]:
+    """Return what connecting to the cluster at an address takes."""
+    return {"url": address, "token": GOOD, "hourly_rate": str(HOURLY_RATE)}
 
 
 class _Cluster:

@@ -17,6 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import asyncssh
+import httpx
 
 from infra.simulators.cloud import Cloud, SimulatedMachine, environment_of, step_of
 from infra.simulators.exchange import App, Asked, Reply, application
@@ -55,6 +56,11 @@ def create_ssh(cloud: Cloud, hosts: int = 3) -> App:
         )
 
     return application(answer)
+
+
+def credentials(address: str) -> dict[str, str]:
+    """Return what connecting to the hosts takes that an application at an address tells of; starts them."""
+    return httpx.get(f"{address}/credentials").raise_for_status().json()
 
 
 class _Host:

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import asyncssh
-import httpx
 import pytest
 from pydantic import SecretStr
 
@@ -16,7 +15,7 @@ from infra.providers.base import Account, MachineState, NoCapacity
 from infra.providers.ssh import Ssh
 from infra.settings import Settings
 from infra.simulators.faults import FaultKind
-from infra.simulators.ssh import HOURLY_RATE
+from infra.simulators.ssh import HOURLY_RATE, credentials
 from infra.ssh import Login, logins
 from peft_studio.errors import CredentialRefused, InvalidConfig, ResourceUnavailable
 from peft_studio.platforms import PlatformStatus
@@ -36,7 +35,7 @@ def renting() -> Iterator[Renting]:
 
 @pytest.fixture
 def given(renting: Renting) -> dict[str, str]:
-    return httpx.get(f"{renting.address}/credentials").json()
+    return credentials(renting.address)
 
 
 async def until(file: Path) -> None:

@@ -20,10 +20,10 @@ from infra.providers.lambda_cloud import LambdaCloud
 from infra.providers.runpod import RunPod
 from infra.providers.ssh import Ssh
 from infra.providers.vast import Vast
+from infra.simulators import kubernetes, ssh
 from infra.simulators.accounts import GOOD
 from infra.simulators.cloud import Cloud
 from infra.simulators.faults import FaultKind, Faults
-from infra.simulators.kubernetes import HOURLY_RATE as KUBERNETES_RATE
 from infra.simulators.lambda_cloud import create_lambda
 from infra.simulators.loopback import served
 from infra.simulators.vendors import SIMULATED
@@ -69,19 +69,16 @@ def usual_simulator(vendor: Vendor, cloud: Cloud, exchanges: list[Exchange]) -> 
 
 
 def _of_kubernetes(address: str, key: str) -> Mapping[str, str]:
-    return {"url": address, "token": key, "hourly_rate": str(KUBERNETES_RATE)}
+    return {**kubernetes.credentials(address), "token": key}
 
 
 def _of_ssh(address: str, key: str) -> Mapping[str, str]:
     try:
-        given = httpx.get(f"{address}/credentials").json()
+        given = ssh.credentials(address)
     except httpx.ConnectError:  # nobody is there: so are no machines
         return {"hosts": address.removeprefix("http://"), "user": "u", "private_key": key, "known_hosts": ""}
-    return given if key == GOOD else {**given, "private_key": _other_key()}
-
-
-def _other_key() -> str:
-    return asyncssh.generate_private_key("ssh-ed25519").export_private_key().decode()
+    other = asyncssh.generate_private_key("ssh-ed25519").export_private_key().decode()
+    return given if key == GOOD else {**given, "private_key": other}
 
 
 # A cluster has one price, no account that runs empty, and lists that are up to date; its Jobs run once.
