@@ -25,7 +25,7 @@ from infra.simulators.exchange import Asked, Reply
 from infra.simulators.faults import Fault, FaultKind, Faults
 
 ADMIN = "/_simulator"  # GET …/ledger, GET …/environments, POST …/faults: what a rehearsal looks at and changes
-RUN_EVENTS = Path("peft-studio") / "run" / "events.jsonl"  # where a job's machine keeps its events, below its home
+RUN_EVENTS = "peft-studio/run/*/events.jsonl"  # where a job's machine keeps its events, below its home
 _PASSED_ON = ("HF_ENDPOINT", "HF_HUB_DISABLE_XET", "OMP_NUM_THREADS", "PEFT_STUDIO_THREADS", "LANG")
 _LOOK_SECONDS = 0.05
 
@@ -262,7 +262,8 @@ def _kill(machine: SimulatedMachine) -> None:
 def step_of(machine: SimulatedMachine) -> int:
     """Return the last step that the trainer on the machine has reported, or -1."""
     with suppress(OSError, ValueError):
-        for line in reversed((machine.home / RUN_EVENTS).read_bytes().splitlines()):
-            if (event := json.loads(line)).get("type") == "metrics":
-                return int(event["metrics"].get("step", -1))
+        for file in machine.home.glob(RUN_EVENTS):
+            for line in reversed(file.read_bytes().splitlines()):
+                if (event := json.loads(line)).get("type") == "metrics":
+                    return int(event["metrics"].get("step", -1))
     return -1

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from peft_studio.config import Quantization, TrainingConfig
 from peft_studio.errors import InvalidConfig
+from peft_studio.oom_ladder import layout_of
 from peft_studio.plan import Plan
 from peft_studio.run_dir import RunDir
 from peft_studio.trainer import TRAINER_VERSION
@@ -67,7 +68,8 @@ def train(run: RunDir, group: ProcessGroup, stop: StopSignal) -> None:
     report.log("Starting training..." if group.is_alone else f"Starting training in {group.size} processes...")
     if threads := os.environ.get("PEFT_STUDIO_THREADS"):
         torch.set_num_threads(int(threads))
-    config, plan = read_job(run)
+    wanted, plan = read_job(run)
+    config = layout_of(run, wanted).applied_to(wanted)
     require_quantization(config, device())
     require_optimizer(config, device())
 
@@ -83,7 +85,7 @@ def train(run: RunDir, group: ProcessGroup, stop: StopSignal) -> None:
     with group.leader_first():
         rows, held_out = prepare(config, plan, base, criterion, report)
     group.check(stop)
-    schedule, made_for = Schedule.of(config, len(rows.rows)), purpose(config, rows)
+    schedule, made_for = Schedule.of(config, len(rows.rows)), purpose(wanted, rows)
     settings = adapter_config(config, base, shape, schedule.total)
     shards = config.shard_base and not group.is_alone
     bare = load_base(

@@ -1,0 +1,141 @@
+"""The program on a rented machine: claim, fetch, work, send, end; see ``peft_studio.remote``."""
+
+import argparse
+import logging
+import os
+import secrets
+import signal
+import sys
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import httpx
+
+from peft_studio.errors import StudioError, Unreachable
+from peft_studio.remote import CLAIM_VARIABLE, work_folder
+from peft_studio.remote.assignment import END, Assignment, End, SelfRelease
+from peft_studio.remote.courier import TIMEOUT, Courier, Dismissed, claim
+from peft_studio.remote.outbox import Outbox
+from peft_studio.remote.work import Work
+from peft_studio.run_dir import RunDir, replace_file
+from peft_studio.trainer.outcome import CRASHED
+from peft_studio.trainer.stop import StopSignal, stop_on_signals
+
+FINISH_SECONDS = 900.0  # for all that is left, where the studio is away just then
+_DISMISSED = 0
+
+log = logging.getLogger("peft_studio.remote")
+
+
+def main() -> int:
+    """Do the work that is claimed; return the exit code, which is the trainer's."""
+    parser = argparse.ArgumentParser(prog="python -m peft_studio.remote", description="Train on a rented machine.")
+    parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # addresses are nobody's business
+    address = os.environ.get(CLAIM_VARIABLE) or parser.error(f"{CLAIM_VARIABLE} is not set: it holds the claim's URL.")
+    stop = StopSignal()
+    stop_on_signals(stop)
+    with httpx.Client(timeout=TIMEOUT) as client:
+        try:
+            assignment = claim(client, address, _claimant())
+        except Dismissed:
+            log.warning("There is no work for this machine (any more): it waits to be taken back.")
+            _wait_for_the_end(stop)
+            return _DISMISSED
+        return _carry_out(assignment, client, stop)
+
+
+def _carry_out(assignment: Assignment, client: httpx.Client, stop: StopSignal) -> int:
+    began, folder = time.monotonic(), work_folder()
+    run = RunDir(folder / "run" / assignment.job_id)
+    run.path.mkdir(parents=True, exist_ok=True)
+    courier = Courier(client, assignment)
+    outbox = Outbox(run, courier, folder / "outbox")
+    overtime = _watch_the_deadline(assignment)
+    code, reason = CRASHED, ""
+    try:
+        for file in assignment.inputs:
+            stop.check()
+            outbox.push()
+            courier.fetch(file, folder)
+        code = Work(assignment, run, courier, outbox, stop).do(_trainer_environment(assignment, folder))
+        reason = stop.reason
+    except Dismissed:
+        log.warning("The studio has dismissed this machine.")
+        return _DISMISSED
+    except Exception as error:
+        reason = error.message if isinstance(error, StudioError) else f"{type(error).__name__}: {error}"
+        log.exception("The work could not be done")
+    with suppress(Dismissed):
+        _tell_the_end(outbox, courier, code, reason, began)
+    _release_itself(assignment.self_release)
+    overtime.cancel()
+    return code
+
+
+def _tell_the_end(outbox: Outbox, courier: Courier, code: int, reason: str, began: float) -> None:
+    try:
+        outbox.finish(FINISH_SECONDS)
+        end = End(code=code, reason=reason, seconds=time.monotonic() - began, events_bytes=outbox.events_bytes)
+        courier.send(END, end.model_dump_json().encode(), FINISH_SECONDS)
+    except Unreachable as error:
+        log.error("What came of the work could not be sent: %s", error.message)
+
+
+def _claimant() -> str:
+    """Return the name this machine claims by: the same where its container is started anew with its disk."""
+    file = work_folder() / "claimant"
+    with suppress(OSError):
+        return file.read_text()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.touch(mode=0o600)
+    replace_file(file, secrets.token_urlsafe(24).encode())
+    return file.read_text()
+
+
+def _trainer_environment(assignment: Assignment, folder: Path) -> dict[str, str]:
+    """Return this process's environment without keys, and with the file that holds the hub's token."""
+    release = assignment.self_release
+    unwanted = {CLAIM_VARIABLE, release.key_variable if release else ""}
+    kept = {name: value for name, value in os.environ.items() if name not in unwanted}
+    if token := assignment.secrets.get("HF_TOKEN"):
+        file = folder / "hub-token"
+        file.touch(mode=0o600)
+        file.write_text(token.get_secret_value())
+        kept["HF_TOKEN_PATH"] = str(file)
+    return kept
+
+
+def _watch_the_deadline(assignment: Assignment) -> threading.Timer:
+    """Have the machine end some time after its deadline, whatever hangs."""
+
+    def give_up() -> None:
+        _release_itself(assignment.self_release)
+        os.killpg(0, signal.SIGKILL)
+
+    timer = threading.Timer(assignment.deadline_seconds + FINISH_SECONDS, give_up)
+    timer.daemon = True
+    timer.start()
+    return timer
+
+
+def _release_itself(release: SelfRelease | None) -> None:
+    """Ask the vendor to end this machine; where that fails the studio does it, which it does in any case."""
+    if release is None or not (key := os.environ.get(release.key_variable)):
+        return
+    with suppress(httpx.HTTPError, KeyError):
+        url = release.url.format_map(os.environ)
+        httpx.delete(url, headers={"Authorization": f"Bearer {key}"}, timeout=TIMEOUT)
+
+
+def _wait_for_the_end(stop: StopSignal) -> None:
+    """Wait to be ended: a container whose program ends is started anew by some vendors, and again."""
+    while not stop.requested:
+        time.sleep(1.0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
