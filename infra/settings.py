@@ -60,6 +60,28 @@ class Settings(BaseSettings):
         default=10, ge=0, le=19, description="How far jobs step back for the API and the Prefect server beside them."
     )
     max_recoveries: int = Field(default=3, ge=0, description="Times a job whose process died is taken up again.")
+    public_url: str | None = Field(
+        default=None, description="Address under which rented machines reach this API; by default its own."
+    )
+    bucket: str | None = Field(
+        default=None,
+        pattern="^s3://.+",
+        description="Where rented machines leave their work instead: s3://BUCKET/PATH.",
+    )
+    bucket_endpoint: str | None = Field(default=None, description="Address of the bucket's service, if not Amazon's.")
+    trainer_image: str = Field(
+        default="ghcr.io/peft-studio/trainer:latest", description="Image that rented machines run."
+    )
+    rented_jobs: int = Field(default=32, ge=1, description="Jobs that train on rented machines at the same time.")
+    machines_per_job: int = Field(default=8, ge=1, description="Machines that one job may use up, one after the other.")
+    checkpoint_minutes: float = Field(
+        default=10, gt=0, description="A rented machine saves and sends a checkpoint at least so often."
+    )
+    boot_minutes: float = Field(default=20, gt=0, description="How long a rented machine may take to report.")
+    silence_minutes: float = Field(
+        default=30, gt=0, description="How long a rented machine trains on where the studio does not answer it."
+    )
+    machine_hours: float = Field(default=72, gt=0, le=160, description="The longest that any machine is rented for.")
     platform_urls: dict[str, str] = Field(
         default={}, description='Where platforms are, other than usual: {"runpod": "http://127.0.0.1:9000"}.'
     )
@@ -86,6 +108,11 @@ class Settings(BaseSettings):
     def origins(self) -> list[str]:
         """The allowed origins, one by one."""
         return [origin for origin in self.allowed_origins.split(",") if origin]
+
+    @property
+    def address_for_machines(self) -> str:
+        """Where rented machines find the API."""
+        return (self.public_url or f"http://{self.host}:{self.port}").rstrip("/")
 
     @property
     def runs(self) -> Path:

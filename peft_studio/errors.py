@@ -13,6 +13,7 @@ What can go wrong, and what the caller can do about it.
     ├── RateLimitExceeded        wait
     ├── PlatformNotConnected     connect the platform first
     ├── InsufficientCredits      top up
+    │   └── BudgetExceeded       raise max_cost, then retry the job: it goes on from its last checkpoint
     ├── ResourceUnavailable      wait, or choose another machine
     │   └── Unreachable          start the studio, or correct its address
     ├── TrainingFailed           read the job's log
@@ -20,6 +21,9 @@ What can go wrong, and what the caller can do about it.
     │   ├── Diverged             lower learning_rate
     │   ├── DiskFull             make room, then retry the job
     │   ├── DeployFailed         see the reason, then retry the job
+    │   ├── TimedOut             raise max_duration, then retry the job
+    │   ├── ResumeMismatch       retry the job; if it comes again, report it with the job's log
+    │   ├── MachineLost          nothing: another machine is rented, training goes on from the last checkpoint
     │   └── TrainerDied          nothing: it is tried again from the last checkpoint
     └── InternalError            report the reference
 
@@ -116,6 +120,12 @@ class InsufficientCredits(StudioError):
     code = "INSUFFICIENT_CREDITS"
 
 
+class BudgetExceeded(InsufficientCredits):
+    """The job has cost as much as it may."""
+
+    code = "BUDGET_EXCEEDED"
+
+
 class ResourceUnavailable(StudioError):
     """The requested resource is not available."""
 
@@ -154,6 +164,24 @@ class DeployFailed(TrainingFailed):
     """The adapter could not be deployed."""
 
     code = "DEPLOY_FAILED"
+
+
+class TimedOut(TrainingFailed):
+    """The job has taken as long as it may."""
+
+    code = "TIMED_OUT"
+
+
+class ResumeMismatch(TrainingFailed):
+    """Training did not go on where it had stopped."""
+
+    code = "RESUME_MISMATCH"
+
+
+class MachineLost(TrainingFailed):
+    """The rented machine was lost."""
+
+    code = "MACHINE_LOST"
 
 
 class TrainerDied(TrainingFailed):

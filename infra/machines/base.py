@@ -16,6 +16,13 @@ class Machine(BaseModel):
     resource_id: str
     hourly_rate: float
     currency: str = "USD"
+    name: str = ""  # in the ledger; this machine has none
+    vram_gb: float | None = None  # of one GPU, where it is known
+
+    @property
+    def is_rented(self) -> bool:
+        """Whether it has to be given back."""
+        return bool(self.name)
 
 
 class Attempt(Protocol):

@@ -14,6 +14,7 @@ from pathlib import Path
 import httpx
 
 from peft_studio.errors import StudioError, Unreachable
+from peft_studio.plan import Plan
 from peft_studio.remote import CLAIM_VARIABLE, work_folder
 from peft_studio.remote.assignment import END, Assignment, End, SelfRelease
 from peft_studio.remote.courier import TIMEOUT, Courier, Dismissed, claim
@@ -61,6 +62,7 @@ def _carry_out(assignment: Assignment, client: httpx.Client, stop: StopSignal) -
             stop.check()
             outbox.push()
             courier.fetch(file, folder)
+        _find_inputs(assignment, run, folder)
         code = Work(assignment, run, courier, outbox, stop).do(_trainer_environment(assignment, folder))
         reason = stop.reason
     except Dismissed:
@@ -74,6 +76,15 @@ def _carry_out(assignment: Assignment, client: httpx.Client, stop: StopSignal) -
     _release_itself(assignment.self_release)
     overtime.cancel()
     return code
+
+
+def _find_inputs(assignment: Assignment, run: RunDir, folder: Path) -> None:
+    """Have the plan say where on this machine model and data lie."""
+    if plan := run.read("plan.json", Plan):
+        model = {"path": str(folder / assignment.model) if assignment.model else None}
+        data = {"path": str(folder / assignment.data)} if assignment.data else {}
+        here = {"model": plan.model.model_copy(update=model), "dataset": plan.dataset.model_copy(update=data)}
+        run.write("plan.json", plan.model_copy(update=here))
 
 
 def _tell_the_end(outbox: Outbox, courier: Courier, code: int, reason: str, began: float) -> None:

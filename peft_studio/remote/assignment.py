@@ -49,6 +49,8 @@ class Assignment(BaseModel):
     checkpoint_seconds: float = Field(description="A checkpoint is saved and sent at least so often.")
     push_seconds: float = Field(default=1.0, description="Events are sent, and orders looked for, so often.")
     silence_seconds: float = Field(description="How long training goes on where the studio does not answer.")
+    model: str | None = Field(default=None, description="Where the base model lies, if it was sent along.")
+    data: str | None = Field(default=None, description="Where the data set lies, if it was sent along.")
     evaluate: bool = True
     self_release: SelfRelease | None = None
 

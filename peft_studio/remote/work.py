@@ -1,6 +1,5 @@
 """The trainer at work on a rented machine: started, watched, told to stop, started anew where that may help."""
 
-import os
 import subprocess
 import sys
 import time
@@ -52,9 +51,11 @@ class Work:
                 if (layout := step_down(self._run)) is None:
                     return code
                 self._say(f"Out of memory: the same steps are tried with {layout}.")
-            elif code in _FINAL and not (failure and failure.code == ResourceUnavailable.code):
-                return code
-            elif restarts == RESTARTS or self._stop.requested:
+            elif (
+                (code in _FINAL and not (failure and failure.code == ResourceUnavailable.code))
+                or restarts == RESTARTS
+                or self._stop.requested
+            ):
                 return code
             else:
                 restarts += 1

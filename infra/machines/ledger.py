@@ -1,0 +1,107 @@
+"""
+The ledger: every rented machine is written down before it exists, and each change after it.
+
+A receipt lies in the job's run directory, for the job's own process, and in Prefect as an artifact, whose versions tell
+the machine's whole story, for everybody else. It is written here first, then there; who reads either finds a name that
+a vendor can be asked for, whatever was killed meanwhile.
+"""
+
+import math
+import secrets
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import ArtifactCreate
+
+from infra.machine_reads import KEY, MACHINE
+from infra.prefect_patience import insist
+from infra.settings import Settings
+from peft_studio.events import now
+from peft_studio.jobs import flow_run_id_of
+from peft_studio.machine_names import job_of_machine
+from peft_studio.machines import MachineReceipt, MachineStatus
+from peft_studio.run_dir import RunDir, write_whole
+
+FOLDER, RECEIPT = "machines", "receipt.json"
+
+
+class Ledger:
+    """The receipts of all jobs; to be used from outside an event loop."""
+
+    def __init__(self, settings: Settings):
+        self._settings = settings
+
+    def write(self, receipt: MachineReceipt) -> MachineReceipt:
+        """Put a receipt on record; returns when it is durable in both places."""
+        self._run(receipt.job_id).write(f"{FOLDER}/{receipt.name}/{RECEIPT}", receipt)
+        entry = ArtifactCreate(
+            key=KEY + receipt.name,
+            type=MACHINE,
+            description=f"{receipt.provider} {receipt.resource_id}: {receipt.status}",
+            data=receipt.model_dump(mode="json"),
+            flow_run_id=flow_run_id_of(receipt.job_id),
+        )
+        with get_client(sync_client=True) as client:
+            insist(lambda: client.create_artifact(entry))
+        return receipt
+
+    def change(self, receipt: MachineReceipt, **fields: Any) -> MachineReceipt:
+        """Put a change on record and return the receipt as it is then."""
+        return self.write(receipt.model_copy(update=fields))
+
+    def of_job(self, job_id: str) -> Sequence[MachineReceipt]:
+        """Return a job's machines, the first one first."""
+        run = self._run(job_id)
+        names = (path.parent.name for path in (run.path / FOLDER).glob(f"*/{RECEIPT}"))
+        found = (run.read(f"{FOLDER}/{name}/{RECEIPT}", MachineReceipt) for name in names)
+        return sorted((receipt for receipt in found if receipt), key=lambda receipt: receipt.attempt)
+
+    def get(self, name: str) -> MachineReceipt | None:
+        """Return a machine's receipt by its name."""
+        job_id = job_of_machine(name)
+        return self._run(job_id).read(f"{FOLDER}/{name}/{RECEIPT}", MachineReceipt) if job_id else None
+
+    def _run(self, job_id: str) -> RunDir:
+        return self._settings.run_dir(job_id)
+
+
+def cost_by_rate(receipt: MachineReceipt, until: datetime | None = None) -> float | None:
+    """
+    Return what a machine has cost: every increment begun since it was created, at the rate read after it was up.
+
+    Vendors bill some seconds less, as they start to count later. None where it is not known whether there is a machine.
+    """
+    if receipt.status is MachineStatus.NEVER:
+        return 0.0
+    if receipt.rented_at is None:
+        return None
+    end = until or receipt.gone_at or now()
+    seconds = max(0.0, (end - receipt.rented_at).total_seconds())
+    increments = max(1, math.ceil(seconds / receipt.billing_increment))
+    rate = receipt.offered_rate if receipt.hourly_rate is None else receipt.hourly_rate
+    return increments * receipt.billing_increment * rate / 3600
+
+
+def cost_of(receipts: Sequence[MachineReceipt]) -> float | None:
+    """Return what machines have cost in all, so far; None where that is not known of one of them."""
+    costs = [receipt.cost if receipt.cost is not None else cost_by_rate(receipt) for receipt in receipts]
+    known = [cost for cost in costs if cost is not None]
+    return sum(known) if len(known) == len(costs) else None
+
+
+def studio_id(settings: Settings) -> str:
+    """Return the six hex digits that this studio's machines carry; made up once for a data directory."""
+    path = settings.data_dir / "studio.id"
+    if not path.is_file():
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        made = settings.data_dir / f".studio.id.{secrets.token_hex(4)}"
+        write_whole(made, lambda temporary: temporary.write_text(secrets.token_hex(3)))
+        try:
+            path.hardlink_to(made)  # of two processes that make one up at once, the first one counts
+        except FileExistsError:
+            pass
+        finally:
+            made.unlink()
+    return path.read_text()

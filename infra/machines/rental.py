@@ -1,0 +1,196 @@
+"""Renting a machine for a job: one at a time, written down first, looked up where the answer was lost."""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from infra.credentials import CredentialStore
+from infra.machines.accounts import provider_of
+from infra.machines.ledger import Ledger, studio_id
+from infra.machines.release import Returns, find
+from infra.providers.base import MachineState, NoCapacity, Offer, Order, Provider, Rented, Unclear
+from infra.rendezvous.door import hub_secrets
+from infra.rendezvous.work import Terms, door_of, leave_work
+from infra.settings import Settings
+from peft_studio.errors import InsufficientCredits, ResourceUnavailable, StudioError
+from peft_studio.events import now
+from peft_studio.machine_names import machine_name
+from peft_studio.machines import MachineReceipt, MachineStatus
+from peft_studio.plan import Plan
+from peft_studio.remote import CLAIM_VARIABLE
+
+LOST_ANSWER_SECONDS = 60.0  # in which a machine that was created all the same shows up in its vendor's list
+COMMAND = ("python", "-m", "peft_studio.remote")
+_LOOK_SECONDS = 0.25
+_ASK_SECONDS = 5.0
+_DEAD = (MachineState.ENDED, MachineState.LOST)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a job wants a machine for, and how long it may have it."""
+
+    plan: Plan
+    deadline_seconds: float
+    disk_gb: int
+    project: str | None = None
+    key_id: str | None = None
+
+
+class Rental:
+    """One job's machines; to be used from outside an event loop, by one process at a time."""
+
+    def __init__(
+        self,
+        job_id: str,
+        settings: Settings,
+        credentials: CredentialStore,
+        say: Callable[[str], None],
+        check: Callable[[], None],
+    ):
+        """``say`` tells the user something; ``check`` raises where nobody wants a machine any more."""
+        self._job_id, self._settings, self._credentials = job_id, settings, credentials
+        self._say, self._check = say, check
+        self.ledger = Ledger(settings)
+        self.returns = Returns(settings, self.ledger, credentials)
+
+    def current(self) -> MachineReceipt | None:
+        """Return the machine that the job has and can work on; whatever else it had is given back first."""
+        usable: MachineReceipt | None = None
+        for receipt in self.ledger.of_job(self._job_id):
+            if receipt.status.is_over:
+                continue
+            found = asyncio.run(self._look(receipt))
+            if found is None or found.state in _DEAD or receipt.status is MachineStatus.RELEASING or usable:
+                self.returns.release(receipt, "The job had no more use for it.")
+            else:
+                usable = self._adopt(receipt, found)
+        if usable is None or usable.status is MachineStatus.READY:
+            return usable
+        return self._await_ready(usable)
+
+    def rent(self, wanted: Wanted, offers: Sequence[Offer]) -> MachineReceipt:
+        """
+        Rent the first of some offers that can be had, and return its receipt once the machine has reported.
+
+        Raises what kept the last of them: ``ResourceUnavailable``, ``InsufficientCredits`` ...
+        """
+        issue: StudioError = ResourceUnavailable("No machine that fits is to be had at the moment.")
+        poor: set[str] = set()
+        for offer in offers:
+            if offer.provider in poor:
+                continue
+            self._check()
+            try:
+                receipt = self._order(wanted, offer)
+            except InsufficientCredits as error:
+                poor.add(offer.provider)
+                issue = error
+                continue
+            except NoCapacity as error:
+                self._say(f"{offer.provider} has no {offer.resource_id} at the moment.")
+                issue = error
+                continue
+            if receipt and (ready := self._await_ready(receipt)):
+                return ready
+        raise issue
+
+    def _order(self, wanted: Wanted, offer: Offer) -> MachineReceipt | None:
+        """Have the vendor create a machine; None where it is not known whether it did."""
+        earlier = self.ledger.of_job(self._job_id)
+        if sum(one.status is not MachineStatus.NEVER for one in earlier) >= self._settings.machines_per_job:
+            raise ResourceUnavailable(
+                f"The job has used up {self._settings.machines_per_job} machines; no further one is rented.",
+            )
+        receipt = MachineReceipt(
+            name=machine_name(studio_id(self._settings), self._job_id, len(earlier) + 1),
+            provider=offer.provider,
+            resource_id=offer.resource_id,
+            job_id=self._job_id,
+            attempt=len(earlier) + 1,
+            status=MachineStatus.INTENDED,
+            spot=offer.spot,
+            offered_rate=offer.hourly_rate,
+            billing_increment=offer.billing_increment,
+            intended_at=now(),
+            project=wanted.project,
+            key_id=wanted.key_id,
+        )
+        order = self._order_for(wanted, receipt)
+        self.ledger.write(receipt)
+        try:
+            rented = asyncio.run(self._create(offer, order))
+        except Unclear as error:
+            self._say(f"{offer.provider} did not say whether it has created a machine ({error.message})")
+            rented = asyncio.run(self._look(receipt, LOST_ANSWER_SECONDS))
+            if rented is None:
+                self.ledger.change(receipt, reason="Its vendor's answer was lost, and its list does not show it.")
+                return None
+        except StudioError as error:
+            self.ledger.change(receipt, status=MachineStatus.NEVER, reason=error.message, cost=0.0)
+            raise
+        return self._adopt(receipt, rented)
+
+    def _order_for(self, wanted: Wanted, receipt: MachineReceipt) -> Order:
+        hub = asyncio.run(hub_secrets(self._credentials)) if self._settings.bucket else {}
+        terms = Terms(boot_seconds=60 * self._settings.boot_minutes, deadline_seconds=wanted.deadline_seconds)
+        claim = leave_work(wanted.plan, receipt.name, terms, self._settings, hub)
+        return Order(
+            name=receipt.name,
+            image=self._settings.trainer_image,
+            command=COMMAND,
+            environment={CLAIM_VARIABLE: claim},
+            disk_gb=wanted.disk_gb,
+            max_seconds=int(wanted.deadline_seconds + terms.boot_seconds),
+        )
+
+    def _adopt(self, receipt: MachineReceipt, rented: Rented) -> MachineReceipt:
+        if receipt.status is not MachineStatus.INTENDED:
+            return receipt
+        return self.ledger.change(
+            receipt, status=MachineStatus.RENTED, machine_id=rented.id, rented_at=rented.created_at or now()
+        )
+
+    def _await_ready(self, receipt: MachineReceipt) -> MachineReceipt | None:
+        """Wait until the machine has reported; one that does not is given back, and None returned."""
+        door = door_of(self._settings, receipt.name)
+        deadline, asked = time.monotonic() + 60 * self._settings.boot_minutes, time.monotonic()
+        reason = f"It did not report within {self._settings.boot_minutes:g} minutes."
+        while time.monotonic() < deadline:
+            self._check()
+            if door.is_claimed:
+                door.admitted()
+                return self._ready(receipt)
+            if time.monotonic() - asked > _ASK_SECONDS:
+                asked = time.monotonic()
+                found = asyncio.run(self._look(receipt))
+                if (found is None or found.state in _DEAD) and not door.is_claimed:
+                    reason = f"It ended before it had reported ({found.reason if found else 'it is gone'})."
+                    break
+            time.sleep(_LOOK_SECONDS)
+        self._say(f"The machine {receipt.name} is given back: {reason}")
+        self.returns.release(receipt, reason)
+        return None
+
+    def _ready(self, receipt: MachineReceipt) -> MachineReceipt:
+        """Note that the machine works, and what it really costs."""
+        found = asyncio.run(self._look(receipt))
+        rate = found.hourly_rate if found else None
+        if rate is not None and rate > 1.001 * receipt.offered_rate:
+            self._say(
+                f"{receipt.provider} takes ${rate:.4f} an hour, not ${receipt.offered_rate:.4f} as it was listed."
+            )
+        return self.ledger.change(receipt, status=MachineStatus.READY, ready_at=now(), hourly_rate=rate)
+
+    async def _provider(self, platform: str) -> Provider:
+        return await provider_of(platform, self._settings, self._credentials)
+
+    async def _create(self, offer: Offer, order: Order) -> Rented:
+        return await (await self._provider(offer.provider)).rent(offer, order)
+
+    async def _look(self, receipt: MachineReceipt, seconds: float = 0) -> Rented | None:
+        provider = await self._provider(receipt.provider)
+        if receipt.machine_id is not None:
+            return await provider.machine(receipt.machine_id)
+        return await find(provider, receipt.name, seconds)

@@ -1,0 +1,158 @@
+"""
+A machine's door to the studio: opened with a claim that one machine can use, shut when it is not wanted any more.
+
+Below ``RUN_DIR/machines/NAME`` lie, for one machine:
+
+    receipt.json     see ``infra/machines/ledger.py``
+    door.json        whom the door is open for; only hashes and names, nothing that would open it
+    assignment.json  the work, without what is secret
+    inputs.json      which of the studio's files the machine may fetch
+    taken.json       how much of the mailbox has been taken over
+    box/             the mailbox, where the machine sends to; with a bucket it is there instead
+"""
+
+import hashlib
+import hmac
+import secrets
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from pydantic import BaseModel, SecretStr
+
+from infra.credentials import CredentialStore
+from infra.rendezvous.mailbox import Mailbox
+from infra.settings import Settings
+from peft_studio.errors import AuthenticationFailed, NotFound
+from peft_studio.events import now
+from peft_studio.machine_names import job_of_machine
+from peft_studio.remote.assignment import ORDERS, Assignment, InputFile, Orders, Upload
+from peft_studio.run_dir import RunDir, write_whole
+
+ROUTE = "/api/v1/rendezvous"
+HUB, HUB_VARIABLE = "huggingface", "HF_TOKEN"
+
+
+class Door(BaseModel):
+    """Whom the door is open for."""
+
+    claim_sha256: str
+    expires_at: datetime
+    claimant: str | None = None
+    is_shut: bool = False
+
+
+class Inputs(BaseModel):
+    """Which files the machine may fetch: where they lie here, by the paths that it asks for."""
+
+    files: dict[str, Path]
+
+
+class CallbackDoor:
+    """One machine's door by way of the studio's own API; any of the studio's processes may look after it."""
+
+    def __init__(self, settings: Settings, machine: str):
+        self._settings = settings
+        self.machine = machine
+        if (job_id := job_of_machine(machine)) is None:
+            raise NotFound("There is no such machine.")
+        self.run: RunDir = settings.run_dir(job_id)
+        self.folder = self.run.path / "machines" / machine
+        self.box = Mailbox(str(self.folder / "box"))
+
+    def open(self, assignment: Assignment, files: Mapping[str, Path], seconds: float) -> str:
+        """Leave work at the door; return the address it is claimed at, once, within so many seconds."""
+        code, base = secrets.token_urlsafe(32), f"{self._settings.address_for_machines}{ROUTE}/{self.machine}"
+        sent = {
+            "inputs": [input_file(path, f"{base}/inputs/{path}", file) for path, file in files.items()],
+            "orders_url": f"{base}/orders",
+            "upload": Upload(url=f"{base}/files"),
+        }
+        self.box.write(ORDERS, Orders().model_dump_json().encode())
+        self._write("assignment.json", assignment.model_copy(update=sent))
+        self._write("inputs.json", Inputs(files=dict(files)))
+        self._write("door.json", Door(claim_sha256=_hash(code), expires_at=now() + timedelta(seconds=seconds)))
+        return f"{base}/claims/{code}"
+
+    def admitted(self) -> None:
+        """Take note that the machine has come in; its claim is of no more use to anybody, as it was bound to it."""
+
+    def shut(self) -> None:
+        """Let nobody in any more, and forget what was sent; silent where there is no door."""
+        if door := self._read():
+            self._write("door.json", door.model_copy(update={"is_shut": True}))
+        self.box.remove()
+
+    @property
+    def is_claimed(self) -> bool:
+        """Whether a machine has claimed its work."""
+        door = self._read()
+        return door is not None and door.claimant is not None
+
+    def claim(self, code: str, claimant: str) -> Assignment:
+        """Hand the work to the first machine that asks for it, and to no other; it may ask again."""
+        door, assignment = self._read(), self._work()
+        is_right = door is not None and hmac.compare_digest(door.claim_sha256, _hash(code))
+        if door is None or assignment is None or not is_right or door.is_shut:
+            raise NotFound("There is no work for this machine.")
+        if door.claimant is None and now() > door.expires_at:
+            raise NotFound("This claim has expired.")
+        if door.claimant not in (None, claimant):
+            raise NotFound("This work was claimed by another machine.")
+        if door.claimant is None:
+            self._write("door.json", door.model_copy(update={"claimant": claimant}))
+        return assignment.model_copy(update={"token": SecretStr(self._token(claimant))})
+
+    def require(self, token: str) -> None:
+        """Let a machine in that has claimed its work; raises ``AuthenticationFailed``."""
+        door = self._read()
+        is_open = door is not None and door.claimant is not None and not door.is_shut
+        if not is_open or not hmac.compare_digest(self._token((door and door.claimant) or ""), token):
+            raise AuthenticationFailed("This machine's door is shut.")
+
+    def input(self, path: str) -> Path:
+        """Return the file that a machine may fetch under a path; raises ``NotFound``."""
+        inputs = self.run.read(f"machines/{self.machine}/inputs.json", Inputs)
+        if inputs is None or path not in inputs.files:
+            raise NotFound("There is no such file for this machine.")
+        return inputs.files[path]
+
+    def _token(self, claimant: str) -> str:
+        key = _secret(self._settings.data_dir / "secrets" / "rendezvous")
+        return hmac.new(key, f"{self.machine}\n{claimant}".encode(), "sha256").hexdigest()
+
+    def _read(self) -> Door | None:
+        return self.run.read(f"machines/{self.machine}/door.json", Door)
+
+    def _work(self) -> Assignment | None:
+        return self.run.read(f"machines/{self.machine}/assignment.json", Assignment)
+
+    def _write(self, name: str, value: BaseModel) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.run.write(f"machines/{self.machine}/{name}", value)
+
+
+def input_file(path: str, url: str, file: Path) -> InputFile:
+    """Describe a file of the studio's to the machine that is to fetch it."""
+    return InputFile(path=path, url=url, size=file.stat().st_size)
+
+
+async def hub_secrets(credentials: CredentialStore) -> dict[str, SecretStr]:
+    """Return what the hub wants to see of a machine, read at the moment it is handed over; empty where unconnected."""
+    kept = await credentials.get(HUB)
+    return {HUB_VARIABLE: SecretStr(kept.reveal()["api_key"])} if kept else {}
+
+
+def _hash(code: str) -> str:
+    return hashlib.sha256(code.encode()).hexdigest()
+
+
+def _secret(path: Path) -> bytes:
+    """Read the key that tokens are made with; on first use make it up, readable by the owner alone."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        key = secrets.token_bytes(32)
+        write_whole(path, lambda temporary: (temporary.touch(mode=0o600), temporary.write_bytes(key)))
+        return path.read_bytes()
