@@ -126,6 +126,7 @@ def _readers(
     """What looks at jobs, data sets, models and machines, and changes nothing of a job."""
     return _given(
         readiness=Shared(jobs.ready),
+        credentials=credentials,
         history=JobHistory(jobs, settings),
         plans=JobPlans(settings, platforms),
         resources=Resources(jobs, settings, platforms, offers),

@@ -17,15 +17,16 @@ from infra.job_record import JobRecord
 from infra.pausing import pause_if_asked, suspend
 from infra.settings import settings
 from peft_studio.config import TrainingConfig
-from peft_studio.errors import StudioError
-from peft_studio.jobs import JobResult, job_id_of, name_of
+from peft_studio.errors import MachineLost, OutOfMemory, StudioError
+from peft_studio.jobs import JobResult, Phase, job_id_of, name_of
+from peft_studio.plan import Plan
 from peft_studio.run_dir import Request
 from peft_studio.trainer.report import DISK_FULL
 from tasks.deploy import deploy, withdraw
 from tasks.evaluate import evaluate
 from tasks.provision import provision
 from tasks.release import release, release_whatever_is_left
-from tasks.train import train
+from tasks.train import Trained, train
 from tasks.upload import upload
 from tasks.validate import validate
 
@@ -82,16 +83,37 @@ def finetune(config: TrainingConfig) -> JobResult | State:
             suspend(record, pause)
 
 
+def train_somewhere(plan: Plan, record: JobRecord) -> tuple[Trained, float | None]:
+    """
+    Train on one machine after another until it is done, and return what came of it and what the machines cost.
+
+    A machine that is lost is replaced; after one with too little memory comes one with more.
+    """
+    beyond_gb, cost = 0.0, None
+    while True:
+        machine = provision(plan, beyond_gb)
+        try:
+            trained = train(plan, machine)
+            break
+        except MachineLost as lost:
+            record.say(f"{lost.message} Another one is rented; training goes on from the last checkpoint.", "WARNING")
+            record.enter(Phase.RECOVERING)
+        except OutOfMemory:
+            if machine.vram_gb is None:
+                raise
+            beyond_gb = machine.vram_gb
+            record.say(f"It takes a GPU with more than {beyond_gb:g} GB; one is looked for.", "WARNING")
+        finally:
+            cost = release(machine)
+    return trained, cost
+
+
 def run_steps(config: TrainingConfig, record: JobRecord) -> JobResult:
     """Go through the steps; ``Pause`` is raised where somebody wants the job to pause before or while it trains."""
     pause_if_asked(record)
     plan = validate(config)
     pause_if_asked(record)
-    machine = provision(plan)
-    try:
-        trained = train(plan, machine)
-    finally:
-        cost = release(machine)
+    trained, cost = train_somewhere(plan, record)
     record.run.withdraw(Request.PAUSE)  # what remains is short, and pausing would save nothing
     adapter = upload(trained, plan)
     endpoint = deploy(adapter, plan) if config.deploy else None

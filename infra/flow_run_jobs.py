@@ -6,6 +6,8 @@ from prefect.client.schemas.objects import StateType
 from pydantic import ValidationError
 
 from infra.job_reads import Run
+from infra.machines.receipts import cost_of, receipts_of
+from infra.platforms.vendors import LOCAL
 from infra.settings import Settings
 from peft_studio.config import TrainingConfig
 from peft_studio.experiments import project_of
@@ -51,11 +53,14 @@ def job_of(run: Run, settings: Settings) -> Job:
         attempts=run.run_count,
         parent_job_id=next((tag.removeprefix(PARENT) for tag in run.tags if tag.startswith(PARENT)), None),
     )
+    machines = receipts_of(settings.run_dir(job.job_id)) if job.config.provider != LOCAL else []
     completed = run.state_type is StateType.COMPLETED and run.result is not None
     changes = _outcome(JobResult.model_validate_json(run.result or "")) if completed else _so_far(job, run, settings)
     if job.status.is_final and run.end_time and run.start_time:
         changes["duration_seconds"] = (run.end_time - run.start_time).total_seconds()
         changes["completed_at"] = run.end_time
+    if machines:
+        changes |= {"machines": machines, "cost": cost_of(machines)}
     return job.model_copy(update=changes)
 
 
@@ -80,7 +85,7 @@ def _so_far(job: Job, run: Run, settings: Settings) -> dict[str, Any]:
         changes["phase"] = _waiting_for(run.state_type, latest.phase)
     if job.status.is_final:
         changes["phase"] = Phase.DONE
-        changes["cost"] = 0.0 if job.config.provider == "local" else None
+        changes["cost"] = 0.0 if job.config.provider == LOCAL else None
     if job.status is JobStatus.CANCELLED:
         changes["termination_reason"] = TerminationReason.CANCELLED
     if job.status is JobStatus.FAILED:

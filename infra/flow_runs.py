@@ -31,7 +31,7 @@ from infra.job_reads import JobReads, Run, RunFilter
 from infra.planning import make_plan, platforms_of
 from infra.prefect_database import PrefectDatabase
 from infra.prefect_patience import insist
-from infra.settings import DEPLOYMENT, WORK_POOL, Settings
+from infra.settings import DEPLOYMENT, LOCAL_QUEUE, RENTED_QUEUE, WORK_POOL, Settings
 from peft_studio.config import TrainingConfig
 from peft_studio.errors import Conflict, InvalidConfig, JobNotFound, ResourceUnavailable
 from peft_studio.events import Event, Log, Status, now
@@ -215,6 +215,7 @@ class FlowRuns:
             parameters={"config": config.model_dump(mode="json", exclude_unset=True)},
             tags=[*tags_of(config), *([PARENT + parent_job_id] if parent_job_id else [])],
             idempotency_key=idempotency_key,
+            work_queue_name=LOCAL_QUEUE if config.provider == "local" else RENTED_QUEUE,
             # It was checked just now, and better: by its own model. A JSON schema costs the server 16 ms a job.
             enforce_parameter_schema=False,
         )

@@ -37,6 +37,7 @@ from peft_studio.events import Event, Failure, Log, LogLevel, Metrics, Status, n
 from peft_studio.jobs import JobResult, Phase, job_id_of
 from peft_studio.run_dir import RunDir
 
+KEY_TAG = "key:"
 HEARTBEAT = "heartbeat"  # a file in the run directory, touched while the flow run's process lives
 HEARTBEAT_SECONDS = 2.0
 _PREDECESSOR_SECONDS = 30.0  # a process that was told to stop is gone long before
@@ -61,6 +62,12 @@ class JobRecord:
     def key(self) -> str:
         """The job's id as Prefect's artifact keys allow it."""
         return self.job_id.replace("_", "-")
+
+    @property
+    def key_id(self) -> str | None:
+        """The API key that the job was submitted with; None where it was not by one, and outside of its flow run."""
+        tags: list[str] = current_flow_run.tags or []
+        return next((tag.removeprefix(KEY_TAG) for tag in tags if tag.startswith(KEY_TAG)), None)
 
     @property
     def _resource(self) -> dict[str, str]:
@@ -194,7 +201,7 @@ def _summary(result: JobResult) -> str:
         ("Optimizer steps", f"{training.total_steps:,}"),
         ("Tokens trained on", f"{training.tokens:,} ({training.tokens_per_second:,.0f} a second)"),
         ("Last loss", f"{training.final_loss:.4f} (best {training.best_loss:.4f})"),
-        ("Cost", f"${result.cost:.2f}"),
+        ("Cost", "not known" if result.cost is None else f"${result.cost:.2f}"),
     ]
     if evaluation and (before := evaluation.base) and (after := evaluation.adapter):
         rows += [

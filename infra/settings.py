@@ -11,6 +11,7 @@ from peft_studio.run_dir import RunDir
 
 DEPLOYMENT = "finetune/default"
 WORK_POOL = "studio"
+LOCAL_QUEUE, RENTED_QUEUE, HOUSEKEEPING_QUEUE = "local", "rented", "housekeeping"
 
 
 class Settings(BaseSettings):

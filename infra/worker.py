@@ -31,7 +31,7 @@ from prefect.workers.process import ProcessWorker
 from infra import capabilities, warm
 from infra.recovery import Recovery
 from infra.serving.keeper import keep
-from infra.settings import WORK_POOL, Settings, settings
+from infra.settings import HOUSEKEEPING_QUEUE, LOCAL_QUEUE, RENTED_QUEUE, WORK_POOL, Settings, settings
 
 log = logging.getLogger(__name__)
 PRELOADED = [
@@ -65,7 +65,7 @@ async def work(settings: Settings) -> None:
 
 
 async def _create_pool(client: PrefectClient, settings: Settings) -> None:
-    """Create the work pool and its queue of local jobs, or bring them up to date."""
+    """Create the work pool and its queues, or bring them up to date."""
     template = ProcessWorker.get_default_base_job_template()
     variables = template["variables"]["properties"]
     # What serves people comes first: a job leaves them the processor whenever they want it, its trainer likewise.
@@ -75,12 +75,15 @@ async def _create_pool(client: PrefectClient, settings: Settings) -> None:
         await client.create_work_pool(WorkPoolCreate(name=WORK_POOL, type="process", base_job_template=template))
     except ObjectAlreadyExists:
         await client.update_work_pool(WORK_POOL, WorkPoolUpdate(base_job_template=template))
-    try:
-        queue = await client.read_work_queue_by_name("local", work_pool_name=WORK_POOL)
-    except ObjectNotFound:
-        queue = await client.create_work_queue("local", work_pool_name=WORK_POOL)
-    if queue.concurrency_limit != settings.local_jobs:
-        await client.update_work_queue(queue.id, concurrency_limit=settings.local_jobs)
+    # Jobs of this machine wait for each other; those of rented ones do not wait for them, and the sweep for nobody.
+    limits = {LOCAL_QUEUE: settings.local_jobs, RENTED_QUEUE: settings.rented_jobs, HOUSEKEEPING_QUEUE: None}
+    for name, limit in limits.items():
+        try:
+            queue = await client.read_work_queue_by_name(name, work_pool_name=WORK_POOL)
+        except ObjectNotFound:
+            queue = await client.create_work_queue(name, work_pool_name=WORK_POOL)
+        if queue.concurrency_limit != limit:
+            await client.update_work_queue(queue.id, concurrency_limit=limit)
 
 
 async def _register_deployments(client: PrefectClient) -> None:

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from peft_studio.config import Objective, TrainingConfig
 from peft_studio.errors import JobNotFound
+from peft_studio.machines import MachineReceipt
 
 PREFIX = "job_"
 
@@ -60,6 +61,9 @@ class TerminationReason(StrEnum):
     TRAINING_FAILED = "training_failed"
     DEPLOY_FAILED = "deploy_failed"
     TIMED_OUT = "timed_out"
+    BUDGET_EXCEEDED = "budget_exceeded"
+    AUTHENTICATION_FAILED = "authentication_failed"
+    RESUME_MISMATCH = "resume_mismatch"
     INTERNAL_ERROR = "internal_error"
 
     @classmethod
@@ -157,7 +161,7 @@ class JobResult(BaseModel):
     artifact: Artifact
     training: TrainingSummary
     evaluation: Evaluation | None = None
-    cost: float = 0.0
+    cost: float | None = Field(default=0.0, description="In US dollars; None where it is not known.")
     reused_from: str | None = Field(default=None, description="The job that really trained, when this one did not.")
     endpoint: str | None = None
     step_seconds: dict[str, float] = Field(default_factory=dict)
@@ -187,6 +191,7 @@ class Job(BaseModel):
     endpoint: str | None = None
     step_seconds: dict[str, float] = Field(default_factory=dict)
     attempts: int = 0
+    machines: list[MachineReceipt] = Field(default=[], description="Every machine that was rented for it.")
 
 
 def name_of(config: TrainingConfig) -> str:

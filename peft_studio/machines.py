@@ -36,6 +36,7 @@ class MachineReceipt(BaseModel):
     attempt: int = Field(description="1 for a job's first machine.")
     status: MachineStatus
     spot: bool = False
+    vram_gb: float | None = Field(default=None, description="Memory of one GPU, in GB.")
     machine_id: str | None = Field(default=None, description="The vendor's own id.")
     offered_rate: float = Field(description="An hour's price as it was listed.")
     hourly_rate: float | None = Field(default=None, description="An hour's price, read after the machine was up.")

@@ -118,6 +118,12 @@ class RunDir:
         """Tell whether something is asked for: one look at the disk, so that it can be done between any two steps."""
         return (self.path / "requests" / request).exists()
 
+    def ask_time(self, request: Request) -> float:
+        """When something was asked for, by the clock of files (seconds); 0 where it is not."""
+        with suppress(FileNotFoundError):
+            return (self.path / "requests" / request).stat().st_mtime
+        return 0.0
+
     def withdraw(self, *requests: Request) -> None:
         """Ask no longer, because it is done or not wanted any more."""
         for request in requests:

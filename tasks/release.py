@@ -3,20 +3,31 @@
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from infra import machines
 from infra.job_record import JobRecord
-from infra.machines import Machine
+from infra.machines.base import Machine
+from infra.machines.jobs import JobMachines
+from peft_studio.errors import RateLimitExceeded, ResourceUnavailable
 from peft_studio.jobs import Phase
+from tasks.retrying import retry_on
 
 
-@task(name="release", cache_policy=NO_CACHE, retries=5, retry_delay_seconds=[2, 5, 15, 60, 120], timeout_seconds=600)
-def release(machine: Machine) -> float:
-    """Release the machine and return what it cost, in its currency."""
-    JobRecord.current().enter(Phase.RELEASING)
-    return machines.release(machine)
+@task(
+    name="release",
+    cache_policy=NO_CACHE,
+    retries=5,
+    retry_delay_seconds=[2, 5, 15, 60, 120],
+    retry_condition_fn=retry_on(ResourceUnavailable, RateLimitExceeded),
+)
+def release(machine: Machine) -> float | None:
+    """Release the machine, and return what all of the job's machines have cost; None where that is not known."""
+    record = JobRecord.current()
+    record.enter(Phase.RELEASING)
+    machines = JobMachines(record)
+    if machine.is_rented:
+        machines.release("The job had no more use for it.")
+    return machines.cost
 
 
 def release_whatever_is_left(record: JobRecord) -> None:
-    """Release the machine of a job whose process is gone; for the flow's hooks."""
-    if machine := record.run.read("machine.json", Machine):
-        machines.release(machine)
+    """Release the machines of a job whose process is gone; for the flow's hooks."""
+    JobMachines(record).release("The job had ended.")

@@ -7,13 +7,15 @@ from prefect.cache_policies import CacheKeyFnPolicy
 from prefect.context import TaskRunContext
 from pydantic import BaseModel
 
-from infra import machines
 from infra.job_record import JobRecord
-from infra.machines import Machine
+from infra.machines.base import Machine
+from infra.machines.jobs import JobMachines
 from infra.pausing import is_pause_asked, pause_if_asked
 from infra.settings import settings
-from peft_studio.errors import DiskFull, ResourceUnavailable, TrainerDied, TrainingFailed
+from peft_studio.continuity import Continuity
+from peft_studio.errors import DiskFull, OutOfMemory, ResourceUnavailable, TrainerDied, TrainingFailed
 from peft_studio.jobs import Phase, TrainingSummary
+from peft_studio.oom_ladder import step_down
 from peft_studio.plan import Plan
 from peft_studio.run_dir import EventReader, Request, RunDir
 from peft_studio.trainer.outcome import FULL
@@ -66,10 +68,24 @@ def train_once(plan: Plan, machine: Machine) -> Trained:
     pause_if_asked(record)
     record.enter(Phase.TRAINING)
     (record.run.path / "failure.json").unlink(missing_ok=True)
-    reader = EventReader(record.run)
-    for _ in reader.read():
-        pass  # shown by an earlier attempt
-    attempt = machines.start(machine, record.run)
+    while (code := _follow(plan, machine, record)) != 0:
+        failure = _reason(code, record)
+        layout = step_down(record.run) if isinstance(failure, OutOfMemory) and not machine.is_rented else None
+        if layout is None:  # a rented machine has gone down all rungs by itself
+            raise failure
+        record.say(f"Out of memory: the same steps are tried with {layout}.", "WARNING")
+    summary = record.run.read_summary()
+    if summary is None:
+        raise TrainerDied("The trainer ended without a summary.")
+    return Trained(job_id=record.job_id, summary=summary)
+
+
+def _follow(plan: Plan, machine: Machine, record: JobRecord) -> int:
+    """Have the trainer work, show what it reports, and return its exit code; ``Pause`` where somebody asks for it."""
+    reader, continuity = EventReader(record.run), Continuity()
+    for _, event in reader.read():  # shown by an earlier attempt
+        continuity.knows(event)
+    attempt = JobMachines(record).start(machine, plan)
     try:
         code = None
         while code is None:
@@ -77,18 +93,14 @@ def train_once(plan: Plan, machine: Machine) -> Trained:
             code = attempt.poll()
             for _, event in reader.read():
                 record.show(event)
+                continuity.saw(event)
             if code is None and is_pause_asked(record):
                 attempt.stop(_CHECKPOINT_SECONDS)
                 pause_if_asked(record)
+        return code
     finally:
         attempt.stop()
         record.run.withdraw(Request.CHECKPOINT)
-    if code != 0:
-        raise _reason(code, record)
-    summary = record.run.read_summary()
-    if summary is None:
-        raise TrainerDied("The trainer ended without a summary.")
-    return Trained(job_id=record.job_id, summary=summary)
 
 
 def _reason(code: int, record: JobRecord) -> TrainingFailed:
@@ -98,7 +110,8 @@ def _reason(code: int, record: JobRecord) -> TrainingFailed:
             return TrainerDied(failure.error, issue=failure.details, code=failure.code)
         if failure.code == "INTERNAL_ERROR":
             record.say(_tail(record.run), "ERROR")
-        return TrainingFailed(failure.error, issue=failure.details, code=failure.code)
+        kind = OutOfMemory if failure.code == OutOfMemory.code else TrainingFailed
+        return kind(failure.error, issue=failure.details, code=failure.code)
     if code == FULL:
         return DiskFull(issue="Make room, then retry the job.")
     record.say(f"The trainer ended with code {code}; trying again from its last checkpoint.", "WARNING")

@@ -14,6 +14,7 @@ from api.routes import (
     live,
     models,
     platforms,
+    rendezvous,
     resources,
     tickets,
 )
@@ -30,4 +31,5 @@ BELOW_API = {
     "Deployments": deployments.ROUTES,
     "Live": tickets.ROUTES,
     "Keys": keys.ROUTES,
+    "Rendezvous": rendezvous.ROUTES,
 }

@@ -6,25 +6,21 @@ the machine's whole story, for everybody else. It is written here first, then th
 a vendor can be asked for, whatever was killed meanwhile.
 """
 
-import math
 import secrets
 from collections.abc import Sequence
-from datetime import datetime
 from typing import Any
 
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import ArtifactCreate
 
 from infra.machine_reads import KEY, MACHINE
+from infra.machines.receipts import FOLDER, RECEIPT, receipts_of
 from infra.prefect_patience import insist
 from infra.settings import Settings
-from peft_studio.events import now
 from peft_studio.jobs import flow_run_id_of
 from peft_studio.machine_names import job_of_machine
-from peft_studio.machines import MachineReceipt, MachineStatus
+from peft_studio.machines import MachineReceipt
 from peft_studio.run_dir import RunDir, write_whole
-
-FOLDER, RECEIPT = "machines", "receipt.json"
 
 
 class Ledger:
@@ -53,10 +49,7 @@ class Ledger:
 
     def of_job(self, job_id: str) -> Sequence[MachineReceipt]:
         """Return a job's machines, the first one first."""
-        run = self._run(job_id)
-        names = (path.parent.name for path in (run.path / FOLDER).glob(f"*/{RECEIPT}"))
-        found = (run.read(f"{FOLDER}/{name}/{RECEIPT}", MachineReceipt) for name in names)
-        return sorted((receipt for receipt in found if receipt), key=lambda receipt: receipt.attempt)
+        return receipts_of(self._run(job_id))
 
     def get(self, name: str) -> MachineReceipt | None:
         """Return a machine's receipt by its name."""
@@ -65,30 +58,6 @@ class Ledger:
 
     def _run(self, job_id: str) -> RunDir:
         return self._settings.run_dir(job_id)
-
-
-def cost_by_rate(receipt: MachineReceipt, until: datetime | None = None) -> float | None:
-    """
-    Return what a machine has cost: every increment begun since it was created, at the rate read after it was up.
-
-    Vendors bill some seconds less, as they start to count later. None where it is not known whether there is a machine.
-    """
-    if receipt.status is MachineStatus.NEVER:
-        return 0.0
-    if receipt.rented_at is None:
-        return None
-    end = until or receipt.gone_at or now()
-    seconds = max(0.0, (end - receipt.rented_at).total_seconds())
-    increments = max(1, math.ceil(seconds / receipt.billing_increment))
-    rate = receipt.offered_rate if receipt.hourly_rate is None else receipt.hourly_rate
-    return increments * receipt.billing_increment * rate / 3600
-
-
-def cost_of(receipts: Sequence[MachineReceipt]) -> float | None:
-    """Return what machines have cost in all, so far; None where that is not known of one of them."""
-    costs = [receipt.cost if receipt.cost is not None else cost_by_rate(receipt) for receipt in receipts]
-    known = [cost for cost in costs if cost is not None]
-    return sum(known) if len(known) == len(costs) else None
 
 
 def studio_id(settings: Settings) -> str:

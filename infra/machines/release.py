@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 from infra.credentials import CredentialStore
 from infra.machines.accounts import provider_of
-from infra.machines.ledger import Ledger, cost_by_rate
+from infra.machines.ledger import Ledger
+from infra.machines.receipts import cost_by_rate
 from infra.providers.base import Provider, Rented
 from infra.rendezvous.work import door_of
 from infra.settings import Settings
@@ -46,11 +47,11 @@ class Returns:
             reason=receipt.reason or reason,
         )
         try:
-            cost = asyncio.run(self._end(receipt))
+            existed, cost = asyncio.run(self._end(receipt))
         except (CredentialRefused, PlatformNotConnected) as error:
             self._ledger.change(receipt, status=MachineStatus.STRANDED, reason=_STRANDED)
             raise CredentialRefused(f"{error.message} {_STRANDED}", platform=receipt.provider) from error
-        if receipt.machine_id is None and cost is None:
+        if not existed:
             return self._ledger.change(receipt, status=MachineStatus.NEVER, cost=0.0)
         gone = receipt.model_copy(update={"status": MachineStatus.GONE, "gone_at": now()})
         told = cost is not None
@@ -58,15 +59,15 @@ class Returns:
             gone, cost=cost if told else cost_by_rate(gone), cost_from="vendor" if told else "rate"
         )
 
-    async def _end(self, receipt: MachineReceipt) -> float | None:
-        """End the machine, wait until it is gone, and return what its vendor says it has cost."""
+    async def _end(self, receipt: MachineReceipt) -> tuple[bool, float | None]:
+        """End the machine and wait until it is gone; tell whether there was one, and what its vendor says it cost."""
         provider = await provider_of(receipt.provider, self._settings, self._credentials)
         machine_id = receipt.machine_id or await _id_by_name(provider, receipt.name)
         if machine_id is None:
-            return None
+            return False, None
         await provider.release(machine_id)
         await _until(lambda found: all(one.id != machine_id for one in found), provider, receipt)
-        return await provider.billed(machine_id, receipt.name)
+        return True, await provider.billed(machine_id, receipt.name)
 
 
 async def find(provider: Provider, name: str, seconds: float) -> Rented | None:

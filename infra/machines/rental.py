@@ -111,6 +111,7 @@ class Rental:
             attempt=len(earlier) + 1,
             status=MachineStatus.INTENDED,
             spot=offer.spot,
+            vram_gb=offer.vram_gb,
             offered_rate=offer.hourly_rate,
             billing_increment=offer.billing_increment,
             intended_at=now(),
@@ -149,7 +150,10 @@ class Rental:
         if receipt.status is not MachineStatus.INTENDED:
             return receipt
         return self.ledger.change(
-            receipt, status=MachineStatus.RENTED, machine_id=rented.id, rented_at=rented.created_at or now()
+            receipt,
+            status=MachineStatus.RENTED,
+            machine_id=rented.id,
+            rented_at=rented.created_at or receipt.intended_at,
         )
 
     def _await_ready(self, receipt: MachineReceipt) -> MachineReceipt | None:

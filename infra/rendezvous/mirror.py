@@ -8,6 +8,7 @@ from pydantic import BaseModel, ValidationError
 
 from infra.rendezvous.mailbox import Mailbox
 from peft_studio.events import parse_event
+from peft_studio.oom_ladder import FILE as LAYOUT
 from peft_studio.remote.assignment import ADAPTER, CHECKPOINTS, END, EVENTS, LOG, RESULTS, End
 from peft_studio.run_dir import RunDir, make_durable
 
@@ -42,6 +43,9 @@ class Mirror:
         self._take_log()
         for name in self._mailbox.names(CHECKPOINTS):
             self._take_checkpoint(name)
+        with suppress(FileNotFoundError):
+            self._mailbox.take(LAYOUT, self._run.path / LAYOUT)
+            self._mailbox.remove(LAYOUT)
         if self._taken != before:
             self._run.write(self._notes, self._taken)
             self._clear(EVENTS, self._taken.events)

@@ -32,7 +32,7 @@ def simulate(
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--fault") from None
     cloud = SIMULATED[vendor].cloud(faults, boot_seconds=boot_seconds)
-    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with served(SIMULATED[vendor].application(cloud), port) as address:
             where = f"{address}/{vendor}"

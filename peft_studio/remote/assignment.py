@@ -69,6 +69,7 @@ class Orders(BaseModel):
 
     stop: str | None = Field(default=None, description="Why to save a checkpoint and end.")
     checkpoint: int = Field(default=0, description="How many checkpoints were asked for so far.")
+    asked_at: float = Field(default=0.0, description="When the last one was, by the studio's clock.")
     dismissed: bool = Field(default=False, description="Nothing that it sends is wanted any more.")
 
 

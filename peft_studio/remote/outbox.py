@@ -10,6 +10,7 @@ from pathlib import Path
 from pydantic import BaseModel, ValidationError
 
 from peft_studio.errors import Unreachable
+from peft_studio.oom_ladder import FILE as LAYOUT
 from peft_studio.remote.assignment import ADAPTER, ALIVE, CHECKPOINTS, EVENTS, LOG, RESULTS, Alive
 from peft_studio.remote.courier import Courier
 from peft_studio.run_dir import RunDir
@@ -30,6 +31,7 @@ class Outbox:
         self._run, self._courier = run, courier
         self._began, self._alive_at, self._beat = time.monotonic(), -_ALIVE_SECONDS, 0
         self._sent = {EVENTS: 0, LOG: 0}
+        self._layout = (run.path / LAYOUT).read_bytes() if (run.path / LAYOUT).is_file() else b""
         self._checkpoints = CheckpointSender(run, courier, folder)
         self.events_bytes = 0
 
@@ -38,6 +40,7 @@ class Outbox:
         with suppress(Unreachable):
             self._push_lines(self._run.events_path, EVENTS, _QUICK_SECONDS)
             self._push_lines(self._run.log, LOG, _QUICK_SECONDS)
+            self._push_layout()
             if time.monotonic() - self._alive_at >= _ALIVE_SECONDS:
                 self._alive()
         self._checkpoints.look()
@@ -66,6 +69,12 @@ class Outbox:
                     self._sent[folder] += len(data)
                     continue
             return
+
+    def _push_layout(self) -> None:
+        file = self._run.path / LAYOUT
+        if file.is_file() and (layout := file.read_bytes()) != self._layout:
+            self._courier.send(LAYOUT, layout, _QUICK_SECONDS)
+            self._layout = layout
 
     def _alive(self) -> None:
         self._beat += 1

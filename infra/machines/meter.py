@@ -1,0 +1,66 @@
+"""The meter: what a job's machines have cost so far, and when it has to stop because of that."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from infra.machines.receipts import cost_by_rate, cost_of
+from peft_studio.machines import MachineReceipt
+
+WARN_AT = 0.8
+# What saving a checkpoint, sending it and ending the machine take, so that the cap is kept and not just noticed.
+RESERVE_SECONDS = 90.0
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a job may cost (US dollars) and how long it may have machines (minutes); None where it may what it takes."""
+
+    cost: float | None = None
+    minutes: float | None = None
+
+    def seconds_left(self, earlier: Sequence[MachineReceipt], hourly_rate: float, longest: float) -> float:
+        """Return how long a further machine may be had at a rate, at most so many seconds; 0 or less: not at all."""
+        left = [longest]
+        if self.cost is not None and hourly_rate > 0:
+            left.append((self.cost - (cost_of(earlier) or 0.0)) / hourly_rate * 3600 - RESERVE_SECONDS)
+        if self.minutes is not None:
+            left.append(60 * self.minutes - _seconds(earlier))
+        return min(left)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What the meter shows; ``share`` is of the limit that is nearer."""
+
+    cost: float
+    share: float
+    over: str | None = None  # which limit leaves no time for more: "cost" or "minutes"
+
+
+def read(receipts: Sequence[MachineReceipt], limits: Limits, at: datetime) -> Reading:
+    """Read the meter: all of a job's machines, the one it has now among them."""
+    cost = sum(one.cost if one.cost is not None else cost_by_rate(one, one.gone_at or at) or 0.0 for one in receipts)
+    seconds, shares = _seconds(receipts, at), [0.0]
+    over: str | None = None
+    if limits.cost is not None:
+        shares.append(cost / limits.cost)
+        if cost + sum(_ahead(one) for one in receipts if not one.status.is_over) >= limits.cost:
+            over = "cost"
+    if limits.minutes is not None:
+        shares.append(seconds / (60 * limits.minutes))
+        if seconds >= 60 * limits.minutes:
+            over = over or "minutes"
+    return Reading(cost=cost, share=max(shares), over=over)
+
+
+def _ahead(receipt: MachineReceipt) -> float:
+    """Return what a machine costs until it can be gone, the increment that is begun then included."""
+    rate = receipt.offered_rate if receipt.hourly_rate is None else receipt.hourly_rate
+    return (RESERVE_SECONDS + receipt.billing_increment) * rate / 3600
+
+
+def _seconds(receipts: Sequence[MachineReceipt], at: datetime | None = None) -> float:
+    """Return how long the job has had machines."""
+    spans = ((one.rented_at, one.gone_at or at) for one in receipts)
+    return sum((end - begin).total_seconds() for begin, end in spans if begin and end)
