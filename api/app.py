@@ -61,7 +61,6 @@ def create_app(
     """Put the API together; what is not given is the real thing, set up from the environment."""
     settings = settings or settings_of_process()
     database = PrefectDatabase(settings.database_url)
-    jobs = jobs or FlowRuns(settings, database)
     keys = keys or KeyRing(records_in(database))
     uploads = Uploads(settings)
     local = LocalDeployments(deployments or DeploymentsInPrefect(database=database))
@@ -69,6 +68,7 @@ def create_app(
     credentials = credentials or CredentialsInPrefect()
     platforms = Platforms(credentials, settings)
     offers = offer_book(settings, credentials)
+    jobs = jobs or FlowRuns(settings, database, offers)
     authenticator = Authenticator(keys, Tickets(settings.data_dir / "tickets"), settings.wrong_keys_per_minute)
     app = Litestar(
         [
@@ -128,7 +128,7 @@ def _readers(
         readiness=Shared(jobs.ready),
         credentials=credentials,
         history=JobHistory(jobs, settings),
-        plans=JobPlans(settings, platforms),
+        plans=JobPlans(settings, platforms, offers),
         resources=Resources(jobs, settings, platforms, offers),
         experiments=Experiments(jobs, settings, platforms),
         models=Models(all_hubs(credentials, settings), settings.model_search_seconds),

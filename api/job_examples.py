@@ -4,6 +4,12 @@ from typing import Any
 
 from api.examples import CONFIG, CREATED
 
+ESTIMATE: dict[str, Any] = {
+    "cost": {"low": 0.31, "expected": 0.52, "high": 1.9},
+    "minutes": {"low": 27, "expected": 45, "high": 165},
+    "measured_jobs": 0,
+}
+
 PLAN: dict[str, Any] = {
     "config": CONFIG,
     "model": {
@@ -26,8 +32,24 @@ PLAN: dict[str, Any] = {
         "characters": 4063232,
     },
     "total_steps": 1000,
-    "estimated_cost": 2.50,
+    "estimated_cost": 0.52,
     "estimated_duration_minutes": 45,
+    "tokens": 2743372,
+    "needed_vram_gb": 16.7,
+    "estimate": ESTIMATE,
+    "offers": [
+        {
+            "provider": "runpod",
+            "resource_id": "gpu-rtx4090",
+            "name": "RTX 4090 (secure cloud)",
+            "gpu_type": "RTX 4090",
+            "gpu_count": 1,
+            "vram_gb": 24,
+            "spot": False,
+            "hourly_rate": 0.69,
+            "estimate": ESTIMATE,
+        }
+    ],
     "cache_key": "2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae",
     "reused_from": None,
 }

@@ -14,7 +14,7 @@ from peft_studio.checkpoints import Checkpoint
 from peft_studio.config import TrainingConfig
 from peft_studio.events import Metrics
 from peft_studio.jobs import Job, JobStatus, Phase
-from peft_studio.plan import DatasetFacts, ModelFacts
+from peft_studio.plan import DatasetFacts, Estimate, ModelFacts, PlannedOffer
 
 
 class JobPlan(Whole):
@@ -26,6 +26,12 @@ class JobPlan(Whole):
     total_steps: int
     estimated_cost: float | None = Field(description="In US dollars; null where nothing is known.")
     estimated_duration_minutes: float | None
+    tokens: int | None = Field(description="Tokens that are trained on, all epochs together, estimated.")
+    needed_vram_gb: float | None = Field(description="Memory that it takes of each GPU, estimated.")
+    estimate: Estimate | None = Field(description="Of a rented machine; null where nobody knows, or on this machine.")
+    offers: Sequence[PlannedOffer] = Field(
+        description="The machines on which it costs least to finish, of all connected providers; for a rented one."
+    )
     cache_key: str = Field(description="Equal for two jobs that would train the same adapter.")
     reused_from: str | None = Field(description="The job that has trained this very adapter already, if there is one.")
 

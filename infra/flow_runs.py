@@ -28,6 +28,8 @@ from infra.event_feed import EventFeeds
 from infra.flow_run_jobs import PARENT, STATES, job_of, status_of, tags_of
 from infra.job_locks import changing
 from infra.job_reads import JobReads, Run, RunFilter
+from infra.machines.offers import OfferBook
+from infra.market import market
 from infra.planning import make_plan, platforms_of
 from infra.prefect_database import PrefectDatabase
 from infra.prefect_patience import insist
@@ -91,8 +93,9 @@ async def answering(seconds: float = _PREFECT_SECONDS) -> AsyncGenerator[None]:
 class FlowRuns:
     """Jobs, by way of Prefect's REST API and database; one instance serves a whole process."""
 
-    def __init__(self, settings: Settings, database: PrefectDatabase):
+    def __init__(self, settings: Settings, database: PrefectDatabase, offers: OfferBook):
         self._settings = settings
+        self._offers = offers
         self._reads = JobReads(database, FLOW)
         self._credentials = CredentialsInPrefect()
         self._stack = AsyncExitStack()
@@ -109,7 +112,8 @@ class FlowRuns:
         """Validate a configuration and start a flow run for it; a repeated key gives the job of the first time."""
         connected = await self._credentials.connections() if platforms_of(config) else ()
         with using(config.dataset_path):
-            plan = await asyncio.to_thread(make_plan, config, self._settings, connected)
+            on_offer = await market(config, self._settings, self._offers)
+            plan = await asyncio.to_thread(make_plan, config, self._settings, connected, on_offer)
             async with self._submitting, answering():
                 flow_run = await self._create(config, idempotency_key, parent_job_id)
         job = job_of(Run.of(flow_run), self._settings)

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel, ValidationError
 
+from infra.machine_choice import Market
+from infra.machines.offers import OfferBook
+from infra.market import market
 from infra.planning import make_plan, platforms_of
 from infra.platforms.connections import Platforms
 from infra.settings import Settings
@@ -24,17 +27,19 @@ class Planned:
 class JobPlans:
     """Plans jobs; leaves nothing behind."""
 
-    def __init__(self, settings: Settings, platforms: Platforms):
+    def __init__(self, settings: Settings, platforms: Platforms, offers: OfferBook):
         self._settings = settings
         self._platforms = platforms
+        self._offers = offers
 
     async def plan(self, config: TrainingConfig) -> Planned:
         """Check a configuration as submitting it does; raises what is wrong with it."""
         connected = await self._platforms.connected(platforms_of(config))
-        return await asyncio.to_thread(self._plan, config, connected)
+        on_offer = await market(config, self._settings, self._offers)
+        return await asyncio.to_thread(self._plan, config, connected, on_offer)
 
-    def _plan(self, config: TrainingConfig, connected: Collection[str]) -> Planned:
-        plan = make_plan(config, self._settings, connected)
+    def _plan(self, config: TrainingConfig, connected: Collection[str], on_offer: Market) -> Planned:
+        plan = make_plan(config, self._settings, connected, on_offer)
         return Planned(plan, None if config.force else trained_before(plan, self._settings))
 
 

@@ -5,10 +5,14 @@ import json
 from collections.abc import Collection
 from math import ceil
 from pathlib import Path
+from typing import Any
 
 from infra import capabilities
 from infra.dataset_store import DatasetStore
+from infra.estimates import Work, local_seconds, tokens_of
+from infra.fit import needed_gb
 from infra.hubs.local import find as find_model
+from infra.machine_choice import Market, check_wishes, choose
 from infra.platforms import usable
 from infra.settings import Settings
 from peft_studio import datasets
@@ -45,10 +49,6 @@ NOT_IN_KEY = {
 }
 # Lists of which neither order nor repetition matters.
 IN_ANY_ORDER = ("target_modules", "modules_to_save", "layers_to_transform", "trainable_tokens")
-CHARACTERS_PER_TOKEN = 4
-FLOPS_PER_PARAMETER_AND_TOKEN = 4
-EFFICIENCY = 0.5
-OVERHEAD_SECONDS = 10
 
 
 def platforms_of(config: TrainingConfig) -> frozenset[str]:
@@ -56,19 +56,28 @@ def platforms_of(config: TrainingConfig) -> frozenset[str]:
     return usable.outside(config.provider, config.experiment_tracker)
 
 
-def make_plan(config: TrainingConfig, settings: Settings, connected: Collection[str] = ()) -> Plan:
+def rented_from(config: TrainingConfig) -> str | None:
+    """Return the provider that a job's machine is rented from, by its own name; None where it is this machine."""
+    return next(iter(usable.outside(config.provider)), None)
+
+
+def make_plan(
+    config: TrainingConfig, settings: Settings, connected: Collection[str] = (), market: Market | None = None
+) -> Plan:
     """
     Check everything that can be checked without training, cheapest first; the first thing wrong is raised.
 
-    ``connected`` are those of ``platforms_of(config)`` that are. Reads the data set from end to end and may ask a
-    hub about the model: run it in a thread.
+    ``connected`` are those of ``platforms_of(config)`` that are; ``market`` is what is on offer, which a job on a
+    rented machine needs. Reads the data set from end to end and may ask a hub about the model: run it in a thread.
     """
     _check_platform(config, connected)
     _check_tracker(config, connected)
     _check_output_dir(config, settings)
     _check_deployment(config)
-    machine = capabilities.load(settings)
-    if machine:
+    provider, market, machine = rented_from(config), market or Market(), None
+    if provider:
+        check_wishes(market, provider, config.wanted_resource, config.spot)
+    elif machine := capabilities.load(settings):
         _check_machine(config, machine)
     model = _model(config, settings)
     check_names(config, model)
@@ -76,15 +85,23 @@ def make_plan(config: TrainingConfig, settings: Settings, connected: Collection[
     dataset = _dataset(config, settings)
     train, _ = datasets.split_rows(dataset.rows, config.validation_split, config.seed)
     steps = total_steps(config, len(train))
+    epochs = steps / _steps_per_epoch(config, len(train)) * len(train) / dataset.rows
+    work = Work(config, model, dataset, tokens_of(config, dataset, epochs))
     return Plan(
         config=config,
         model=model,
         dataset=dataset,
         cache_key=cache_key(config, model, dataset),
         total_steps=steps,
-        estimated_cost=0.0,
-        estimated_duration_minutes=_minutes(config, model, dataset, len(train), machine),
+        tokens=work.tokens,
+        needed_vram_gb=needed_gb(config, model, dataset),
+        **(_on_rented(work, market, provider) if provider else _here(work, machine)),
     )
+
+
+def work_of(plan: Plan) -> Work:
+    """Return what decides how long a planned job takes."""
+    return Work(plan.config, plan.model, plan.dataset, plan.tokens or tokens_of(plan.config, plan.dataset, 1))
 
 
 def total_steps(config: TrainingConfig, train_rows: int) -> int:
@@ -107,27 +124,21 @@ def cache_key(config: TrainingConfig, model: ModelFacts, dataset: DatasetFacts) 
     return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def estimate_seconds(
-    config: TrainingConfig, model: ModelFacts, dataset: DatasetFacts, epochs: float, rate: float
-) -> float:
-    """
-    Estimate training time at a rate in GFLOP/s: tokens x 4 FLOPs x parameters / (rate x 0.5) + 10 s.
-
-    Tokens are a quarter of the characters, at most ``max_length`` a row. A frozen base model costs two FLOPs a
-    parameter and token forwards and two backwards; half of the rate of matrix products is what training reaches.
-    """
-    tokens = min(dataset.characters / CHARACTERS_PER_TOKEN, dataset.rows * config.max_length) * epochs
-    flops = tokens * FLOPS_PER_PARAMETER_AND_TOKEN * model.parameters
-    return OVERHEAD_SECONDS + flops / (rate * 1e9 * EFFICIENCY)
+def _here(work: Work, machine: Capabilities | None) -> dict[str, Any]:
+    """What is known of a job on this machine, whose speed was measured or is not known."""
+    minutes = round(local_seconds(work, machine.gflops(work.config.precision)) / 60, 2) if machine else None
+    return {"estimated_cost": 0.0, "estimated_duration_minutes": minutes}
 
 
-def _minutes(
-    config: TrainingConfig, model: ModelFacts, dataset: DatasetFacts, train_rows: int, machine: Capabilities | None
-) -> float | None:
-    if machine is None:
-        return None
-    epochs = total_steps(config, train_rows) / _steps_per_epoch(config, train_rows) * train_rows / dataset.rows
-    return round(estimate_seconds(config, model, dataset, epochs, machine.gflops(config.precision)) / 60, 2)
+def _on_rented(work: Work, market: Market, provider: str) -> dict[str, Any]:
+    chosen, best = choose(work, market, provider)
+    expected = chosen.estimate
+    return {
+        "estimated_cost": expected.cost.expected if expected else None,
+        "estimated_duration_minutes": expected.minutes.expected if expected else None,
+        "estimate": expected,
+        "offers": best,
+    }
 
 
 def _steps_per_epoch(config: TrainingConfig, train_rows: int) -> int:
@@ -166,10 +177,14 @@ def _check_platform(config: TrainingConfig, connected: Collection[str]) -> None:
     if issue := usable.unknown(config.provider, Feature.TRAINING):
         raise _invalid("provider", issue)
     usable.check(config.provider, Feature.TRAINING, connected, "provider")
-    if config.resource_id not in (None, "auto", "local"):
+    if rented_from(config):
+        return
+    if config.wanted_resource not in (None, "local"):
         raise _invalid(
             "resource_id", f"this machine has no resource {config.resource_id!r}; use 'local', or leave the field out"
         )
+    if config.spot:
+        raise _invalid("spot", "this machine costs nothing and is not taken away; leave the field out")
 
 
 def _check_tracker(config: TrainingConfig, connected: Collection[str]) -> None:

@@ -4,11 +4,11 @@ import asyncio
 import shutil
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Protocol
 
 from infra import capabilities
+from infra.machine_choice import likely_resource
 from infra.machines.offers import OfferBook, Offered
 from infra.platforms import usable
 from infra.platforms.connections import Platforms
@@ -188,14 +188,6 @@ def _no_resource(provider: str, resource_id: str, known: Collection[str]) -> Not
         field="resource_id",
         resource_id=resource_id[:64],
     )
-
-
-def likely_resource(resource_id: str, known: Collection[str]) -> str:
-    """Say which machines could have been meant, as an addition to a sentence."""
-    if not known:
-        return "; it offers none at the moment"
-    close = get_close_matches(resource_id.lower()[:64], sorted(known), n=3, cutoff=0.5) or sorted(known)[:5]
-    return f"; it has {', '.join(map(repr, close))}"
 
 
 def _free_gb(folder: Path) -> float:

@@ -39,6 +39,36 @@ class DatasetFacts(BaseModel):
     conversational: bool = Field(default=False, description="Of preferences: whether they are lists of messages.")
 
 
+class Range(BaseModel):
+    """A figure that nobody knows exactly: it will hardly be below ``low`` or above ``high``."""
+
+    low: float
+    expected: float
+    high: float
+
+
+class Estimate(BaseModel):
+    """What a job will take on one kind of machine, from renting it to giving it back."""
+
+    cost: Range = Field(description="In US dollars.")
+    minutes: Range
+    measured_jobs: int = Field(description="Finished jobs on such machines that have corrected it.")
+
+
+class PlannedOffer(BaseModel):
+    """A machine that the job could train on, and what it would take there."""
+
+    provider: str
+    resource_id: str
+    name: str
+    gpu_type: str | None
+    gpu_count: int
+    vram_gb: float | None
+    spot: bool
+    hourly_rate: float
+    estimate: Estimate | None = Field(description="Null where nobody knows how fast the machine is.")
+
+
 class Plan(BaseModel):
     """A job that can work: its configuration and what it stands on."""
 
@@ -49,6 +79,12 @@ class Plan(BaseModel):
     total_steps: int
     estimated_cost: float | None = Field(description="In US dollars; None where nothing is known.")
     estimated_duration_minutes: float | None
+    tokens: int | None = Field(default=None, description="Tokens that are trained on, all epochs together, estimated.")
+    needed_vram_gb: float | None = Field(default=None, description="Memory that it takes of each GPU, estimated.")
+    estimate: Estimate | None = Field(default=None, description="Of a rented machine; null where nobody knows.")
+    offers: list[PlannedOffer] = Field(
+        default=[], description="The machines on which it costs least to finish, of all connected providers."
+    )
 
     @property
     def is_chat(self) -> bool:

@@ -3,8 +3,9 @@
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from infra.credentials import connected_now
+from infra.credentials import CredentialsInPrefect, connected_now
 from infra.job_record import JobRecord
+from infra.market import market_now
 from infra.planning import make_plan, platforms_of
 from infra.settings import settings
 from peft_studio.config import TrainingConfig
@@ -27,7 +28,7 @@ def validate(config: TrainingConfig) -> Plan:
     record = JobRecord.current()
     record.enter(Phase.VALIDATING)
     # A job that was interrupted goes on with the model and the data it began with.
-    plan = record.run.read("plan.json", Plan) or make_plan(config, settings(), connected_now(platforms_of(config)))
+    plan = record.run.read("plan.json", Plan) or _planned(config)
     record.run.write("config.json", config)
     record.run.write("plan.json", plan)
     record.say(
@@ -35,3 +36,8 @@ def validate(config: TrainingConfig) -> Plan:
         f"({plan.dataset.format}), {plan.total_steps:,} optimizer steps."
     )
     return plan
+
+
+def _planned(config: TrainingConfig) -> Plan:
+    on_offer = market_now(config, settings(), CredentialsInPrefect())
+    return make_plan(config, settings(), connected_now(platforms_of(config)), on_offer)

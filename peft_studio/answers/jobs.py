@@ -3,11 +3,13 @@
 from datetime import datetime
 from typing import Any
 
+from pydantic import Field
+
 from peft_studio.answers.answer import Answer
 from peft_studio.checkpoints import Checkpoint
 from peft_studio.config import TrainingConfig
 from peft_studio.jobs import Job, JobStatus, Phase
-from peft_studio.plan import DatasetFacts, ModelFacts
+from peft_studio.plan import DatasetFacts, Estimate, ModelFacts, PlannedOffer
 
 
 class JobCreated(Answer):
@@ -29,6 +31,10 @@ class JobPlan(Answer):
     total_steps: int
     estimated_cost: float | None = None
     estimated_duration_minutes: float | None = None
+    tokens: int | None = None
+    needed_vram_gb: float | None = None
+    estimate: Estimate | None = None
+    offers: list[PlannedOffer] = Field(default_factory=list[PlannedOffer])
     cache_key: str
     reused_from: str | None = None
 

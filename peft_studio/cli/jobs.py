@@ -12,6 +12,7 @@ from peft_studio.cli.session import Session, command
 from peft_studio.cli.tables import facts, money, size, table, text
 from peft_studio.cli.watching import watch
 from peft_studio.jobs import Job, JobStatus
+from peft_studio.plan import Estimate, PlannedOffer
 
 app = typer.Typer(help=SECTIONS["jobs"], no_args_is_help=True)
 
@@ -62,6 +63,8 @@ def plan(session: Session, file: JobFile, changes: Set = None) -> None:
         "steps": found.total_steps,
         "cost": money(found.estimated_cost),
         "duration": _minutes(found.estimated_duration_minutes),
+        **({"between": _between(found.estimate)} if found.estimate else {}),
+        **{f"best offer {place}": _offer(one) for place, one in enumerate(found.offers, 1)},
         "trained before": found.reused_from,
     }
     session.show(found, lambda: facts(told))
@@ -200,6 +203,17 @@ def _facts(job: Job) -> Table:
             if before is not None and after is not None:
                 told[name] = f"{before:.3f} before, {after:.3f} after"
     return facts(told)
+
+
+def _between(expected: Estimate) -> str:
+    cost, minutes = expected.cost, expected.minutes
+    sure = f"as {expected.measured_jobs} finished jobs show" if expected.measured_jobs else "by rated speed alone"
+    return f"${cost.low:.2f} and ${cost.high:.2f}, {minutes.low:.0f} and {minutes.high:.0f} min, {sure}"
+
+
+def _offer(one: PlannedOffer) -> str:
+    whole = f"${one.estimate.cost.expected:.2f} to finish" if one.estimate else "unknown speed"
+    return f"{one.resource_id} at {one.provider}: {whole}, ${one.hourly_rate:g} an hour"
 
 
 def _minutes(minutes: float | None) -> str:

@@ -11,7 +11,8 @@ import pytest
 
 from infra import capabilities
 from infra.dataset_store import DatasetStore
-from infra.planning import cache_key, estimate_seconds, make_plan, platforms_of, total_steps
+from infra.estimates import Work, local_seconds, tokens_of
+from infra.planning import cache_key, make_plan, platforms_of, total_steps
 from infra.platforms import vendors
 from infra.settings import Settings
 from infra.uploads import UploadRecord, Uploads
@@ -360,9 +361,12 @@ def test_the_key_follows_the_content_of_model_and_data() -> None:
 def test_the_estimate_follows_its_formula() -> None:
     config = TrainingConfig(base_model="m", dataset_path="d")
     # 10,000 tokens, twice, times four FLOPs times a million parameters, at half of 1 GFLOP/s
-    assert estimate_seconds(config, MODEL, DATASET, epochs=2, rate=1) == pytest.approx(10 + 160)
+    work = Work(config, MODEL, DATASET, tokens_of(config, DATASET, epochs=2))
+    assert local_seconds(work, rate=1) == pytest.approx(10 + 160)
     short = TrainingConfig(base_model="m", dataset_path="d", max_length=10)
-    assert estimate_seconds(short, MODEL, DATASET, epochs=2, rate=1) == pytest.approx(10 + 16)
+    assert local_seconds(Work(short, MODEL, DATASET, tokens_of(short, DATASET, 2)), rate=1) == pytest.approx(10 + 16)
+    again = TrainingConfig(base_model="m", dataset_path="d", gradient_checkpointing=True)
+    assert local_seconds(Work(again, MODEL, DATASET, work.tokens), rate=1) == pytest.approx(10 + 240)
 
 
 def test_the_rate_is_that_of_the_number_format() -> None:

@@ -70,6 +70,32 @@ export interface JobCreated {
   estimated_duration_minutes: number | null;
 }
 
+export interface Range {
+  low: number;
+  expected: number;
+  high: number;
+}
+
+export interface Estimate {
+  /** In US dollars. */
+  cost: Range;
+  minutes: Range;
+  /** Finished jobs on such machines that have corrected it. */
+  measured_jobs: number;
+}
+
+export interface PlannedOffer {
+  provider: string;
+  resource_id: string;
+  name: string;
+  gpu_type: string | null;
+  gpu_count: number;
+  vram_gb: number | null;
+  spot: boolean;
+  hourly_rate: number;
+  estimate: Estimate | null;
+}
+
 export interface JobPlan {
   config: TrainingConfig;
   model: { id: string; architecture: string; parameters: number; [field: string]: unknown };
@@ -77,6 +103,13 @@ export interface JobPlan {
   total_steps: number;
   estimated_cost: number | null;
   estimated_duration_minutes: number | null;
+  /** Tokens that are trained on, all epochs together, estimated. */
+  tokens: number | null;
+  needed_vram_gb: number | null;
+  /** Of a rented machine; null where nobody knows. */
+  estimate: Estimate | null;
+  /** The machines on which it costs least to finish. */
+  offers: PlannedOffer[];
   cache_key: string;
   reused_from: string | null;
 }

@@ -1,5 +1,6 @@
 """Rented machines over HTTP: what a connected vendor offers and what that costs, from its simulator."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from infra.simulators.loopback import served
 from infra.simulators.vendors import SIMULATED
 from tests.integration.api.fixtures import Client, Connect
 from tests.integration.api.machines import measured
+from tests.model_folders import write_model
 
 
 @pytest.fixture
@@ -93,3 +95,58 @@ def test_an_unknown_machine_is_answered_with_close_ones(client: Client) -> None:
 
 def test_the_aliases_of_a_provider_name_it_too(client: Client) -> None:
     assert whole(client, "?provider=RunPod") == whole(client, "?provider=runpod")
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> dict[str, Any]:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("".join(json.dumps({"text": f"The number {number}"}) + "\n" for number in range(50)))
+    return {
+        "base_model": str(write_model(tmp_path / "model")),
+        "model_source": "local",
+        "dataset_path": str(rows),
+        "provider": "runpod",
+    }
+
+
+def test_a_plan_shows_where_it_costs_least_to_finish(client: Client, job: dict[str, Any]) -> None:
+    answer = client.post("/api/v1/jobs/plan", json={"config": job})
+    assert answer.status_code == 200
+    plan = answer.json()
+    assert len(plan["offers"]) == 3
+    best = plan["offers"][0]
+    assert best["provider"] == "runpod"
+    assert plan["estimate"] == best["estimate"]
+    assert plan["estimate"]["cost"]["expected"] == plan["estimated_cost"] > 0
+    costs = [one["estimate"]["cost"]["expected"] for one in plan["offers"]]
+    assert costs == sorted(costs)
+    named = client.post("/api/v1/jobs/plan", json={"config": job | {"resource_id": plan["offers"][2]["resource_id"]}})
+    assert named.json()["estimate"] == plan["offers"][2]["estimate"]
+
+
+@pytest.mark.parametrize(
+    ("wish", "field"),
+    [
+        ({"resource_id": "gpu-9000"}, "resource_id"),
+        ({"spot": True}, "spot"),
+        ({"max_cost": 0}, "config.max_cost"),
+        ({"max_cost": 0.000001}, "max_cost"),
+        ({"max_duration": 0.001}, "max_duration"),
+        ({"num_processes": 64}, "num_processes"),
+        ({"provider": "local", "spot": True}, "spot"),
+    ],
+)
+def test_what_cannot_be_had_is_refused_by_field(
+    client: Client, job: dict[str, Any], wish: dict[str, Any], field: str
+) -> None:
+    answer = client.post("/api/v1/jobs/plan", json={"config": job | wish})
+    assert answer.status_code == 400
+    error = answer.json()["error"]
+    assert (error["code"], error["details"]["field"]) == ("INVALID_CONFIG", field)
+
+
+def test_a_provider_that_is_not_connected_is_said_to_be(client: Client, job: dict[str, Any]) -> None:
+    answer = client.post("/api/v1/jobs/plan", json={"config": job | {"provider": "vast"}})
+    assert answer.status_code == 409
+    assert answer.json()["error"]["code"] == "PLATFORM_NOT_CONNECTED"
+    assert answer.json()["error"]["details"]["field"] == "provider"
