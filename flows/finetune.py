@@ -14,6 +14,7 @@ from prefect.states import Cancelled
 
 from infra.flow_runs import CANCELLED, is_cancelled, tag_current_run
 from infra.job_record import JobRecord
+from infra.machines.jobs import JobMachines
 from infra.pausing import pause_if_asked, suspend
 from infra.settings import settings
 from peft_studio.config import TrainingConfig
@@ -105,6 +106,8 @@ def train_somewhere(plan: Plan, record: JobRecord) -> tuple[Trained, float | Non
             record.say(f"It takes a GPU with more than {beyond_gb:g} GB; one is looked for.", "WARNING")
         finally:
             cost = release(machine)
+    if trained.job_id == record.job_id:
+        JobMachines(record).note_speed(plan, trained.summary)
     return trained, cost
 
 

@@ -1,5 +1,6 @@
 """One job's machines, as its flow sees them: this machine, or one after another that is rented."""
 
+from infra import measured_speeds
 from infra.credentials import CredentialsInPrefect, CredentialStore
 from infra.job_plans import trained_before
 from infra.job_record import JobRecord
@@ -15,6 +16,7 @@ from infra.settings import Settings, settings
 from peft_studio.errors import BudgetExceeded, TimedOut
 from peft_studio.events import LogLevel
 from peft_studio.experiments import project_of
+from peft_studio.jobs import TrainingSummary
 from peft_studio.machines import MachineReceipt, MachineStatus
 from peft_studio.plan import Plan
 from peft_studio.run_dir import RunDir
@@ -88,6 +90,10 @@ class JobMachines:
         for receipt in self.receipts:
             if not receipt.status.is_over:
                 self._rental.returns.release(receipt, reason)
+
+    def note_speed(self, plan: Plan, summary: TrainingSummary) -> None:
+        """Remember how fast the job's machine was, for estimates to come."""
+        measured_speeds.note(self._settings, plan, self.receipts, summary)
 
     def _rent(self, plan: Plan, beyond_gb: float) -> MachineReceipt:
         earlier = self.receipts

@@ -129,7 +129,7 @@ def test_a_plan_shows_where_it_costs_least_to_finish(client: Client, job: dict[s
     [
         ({"resource_id": "gpu-9000"}, "resource_id"),
         ({"spot": True}, "spot"),
-        ({"max_cost": 0}, "config.max_cost"),
+        ({"max_cost": 0}, "max_cost"),
         ({"max_cost": 0.000001}, "max_cost"),
         ({"max_duration": 0.001}, "max_duration"),
         ({"num_processes": 64}, "num_processes"),
