@@ -91,7 +91,11 @@ class HuggingFaceJobs:
         return [_offer(flavor) for flavor in flavors if not flavor.accelerator or flavor.accelerator.type == "gpu"]
 
     async def rent(self, offer: Offer, order: Order) -> Rented:
-        """Start a job; the vendor ends it after the order's longest time."""
+        """Start a job; the vendor ends it after the order's longest time. A flavour's disk is as large as it is."""
+        if offer.storage_gb is not None and order.disk_gb > offer.storage_gb:
+            raise NoCapacity(
+                f"{offer.name} at Hugging Face has {offer.storage_gb:.0f} GB of disk, not {order.disk_gb}."
+            )
         body = {
             "dockerImage": order.image,
             "command": list(order.command),

@@ -11,7 +11,7 @@ from collections import defaultdict
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-from infra.providers.base import Account, MachineState, Offer, Order, Rented, Unclear
+from infra.providers.base import Account, MachineState, NoCapacity, Offer, Order, Rented, Unclear
 from infra.providers.vast_answers import (
     NAME,
     PLATFORM,
@@ -61,7 +61,9 @@ class Vast:
         return [offer for kind in kinds.values() for offer in sorted(kind, key=lambda offer: offer.hourly_rate)[:_KEPT]]
 
     async def rent(self, offer: Offer, order: Order) -> Rented:
-        """Accept an offer, or bid for it; nothing is created that cannot start at once."""
+        """Accept an offer, or bid for it; nothing is created that cannot start at once, or has too small a disk."""
+        if offer.storage_gb is not None and order.disk_gb > offer.storage_gb:
+            raise NoCapacity(f"The host at Vast.ai has {offer.storage_gb:.0f} GB of disk, not {order.disk_gb}.")
         body: dict[str, Any] = {
             "image": order.image,
             "label": order.name,

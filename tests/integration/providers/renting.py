@@ -1,5 +1,7 @@
 """A provider with a simulated vendor at its other end, for tests of what they make of each other."""
 
+import json
+import shlex
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Generator
@@ -11,7 +13,7 @@ import anyio
 import pytest
 
 from infra.providers.base import MachineState, Offer, Order, Provider, Rented
-from infra.simulators.cloud import Cloud, SimulatedMachine
+from infra.simulators.cloud import RUN_EVENTS, Cloud, SimulatedMachine
 from infra.simulators.faults import Fault, FaultKind, Faults
 from tests.integration.providers.exchanges import Exchange
 from tests.integration.providers.vendors import Vendor
@@ -103,6 +105,13 @@ def order(*command: str, **environment: str) -> Order:
         disk_gb=20,
         max_seconds=600,
     )
+
+
+def at_step(step: int) -> tuple[str, ...]:
+    """Return a command that reports a step where a job's machine keeps its events, and then sleeps."""
+    events = RUN_EVENTS.replace("*", "first")
+    line = json.dumps({"type": "metrics", "metrics": {"step": step}})
+    return "sh", "-c", f'mkdir -p "$(dirname {events})"; echo {shlex.quote(line)} > {events}; sleep 60'
 
 
 async def eventually(look: Callable[[], Awaitable[Found | None]]) -> Found:

@@ -5,7 +5,6 @@ Over real sockets against the shipped simulators, whose machines run the order's
 """
 
 import re
-import shlex
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
@@ -16,11 +15,11 @@ from infra.platforms.vendors import VENDORS as PLATFORMS
 from infra.providers import PROVIDERS
 from infra.providers.base import MachineState, NoCapacity, Unclear
 from infra.simulators.accounts import BROKE, GOOD
-from infra.simulators.cloud import RUN_EVENTS, SimulatedMachine
+from infra.simulators.cloud import SimulatedMachine
 from infra.simulators.faults import FaultKind
 from peft_studio.errors import CredentialRefused, InsufficientCredits, ResourceUnavailable, StudioError
 from peft_studio.platforms import Feature
-from tests.integration.providers.renting import Renting, eventually, order, renting_from
+from tests.integration.providers.renting import Renting, at_step, eventually, order, renting_from
 from tests.integration.providers.vendors import VENDORS, Vendor
 
 pytestmark = pytest.mark.anyio
@@ -173,9 +172,7 @@ async def test_what_a_machine_really_costs_is_read_from_it(renting: Renting) -> 
 
 async def test_a_machine_that_was_taken_away_is_lost(renting: Renting) -> None:
     renting.fail(FaultKind.PREEMPTED, 3)
-    event = '{"type": "metrics", "metrics": {"step": 3}}'
-    script = f"mkdir -p {RUN_EVENTS.parent}; echo {shlex.quote(event)} > {RUN_EVENTS}; sleep 60"
-    rented = await renting.rent("sh", "-c", script)
+    rented = await renting.rent(*at_step(3))
     await renting.becomes(rented.id, MachineState.LOST)
     await renting.provider.release(rented.id)
     await renting.goes(rented.name)
