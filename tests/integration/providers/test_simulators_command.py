@@ -1,7 +1,6 @@
 """``python -m infra.simulators``: a vendor to rehearse with, its faults, and nothing left of it in the end."""
 
 import json
-import os
 import re
 import signal
 import subprocess
@@ -9,6 +8,7 @@ import sys
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
 from infra.providers.base import Account, NoCapacity
@@ -43,8 +43,8 @@ async def test_a_simulated_vendor_is_a_process_that_takes_its_machines_with_it(t
                 assert (receipt["name"], receipt["gone"]) == (rented.name, None)
             simulator.send_signal(signal.SIGTERM)
             assert simulator.wait(20) == 0
-            with pytest.raises(ProcessLookupError):
-                os.kill(process, 0)
+            # Whoever reaps orphans here may take a while: a process that has ended is enough.
+            assert not psutil.pid_exists(process) or psutil.Process(process).status() == psutil.STATUS_ZOMBIE
         finally:
             simulator.kill()
 
