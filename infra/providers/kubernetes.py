@@ -13,7 +13,7 @@ from urllib.parse import quote
 from infra.providers import wire
 from infra.providers.base import Account, NoCapacity, Offer, Order, Rented, Unclear
 from infra.providers.kubernetes_jobs import OF_JOB, PRODUCT, asked, rented
-from infra.providers.kubernetes_shapes import Job, Jobs, Node, Nodes, Pod, Pods, Status
+from infra.providers.kubernetes_shapes import Events, Job, Jobs, Node, Nodes, Pod, Pods, Said, Status
 from infra.providers.slugs import resource_id
 from infra.vendor_http import Answer, Call, trusting
 from peft_studio.errors import InvalidConfig, ResourceUnavailable
@@ -33,6 +33,7 @@ class Kubernetes:
         self._rate = float(account.get("hourly_rate", "0"))
         self._jobs = f"/apis/batch/v1/namespaces/{self._namespace}/jobs"
         self._pods = f"/api/v1/namespaces/{self._namespace}/pods"
+        self._events = f"/api/v1/namespaces/{self._namespace}/events"
 
     async def offers(self) -> list[Offer]:
         """Return the kinds of GPUs that the nodes have; where nodes may not be listed, one GPU of an unknown kind."""
@@ -78,7 +79,14 @@ class Kubernetes:
         if answer.status == 404:
             return None
         pods = await self._read(self._call(self._pods, params={"labelSelector": f"{OF_JOB}={machine_id}"}))
-        return rented(wire.understood(Job, answer), wire.understood(Pods, pods).items)
+        job, found = wire.understood(Job, answer), wire.understood(Pods, pods).items
+        return rented(job, found, [] if found else await self._warnings(machine_id))
+
+    async def _warnings(self, name: str) -> list[Said]:
+        """Return why a Job has no pod, a quota say, where the token may know."""
+        selector = {"fieldSelector": f"involvedObject.name={name},type=Warning"}
+        answer = await self._read(self._call(self._events, params=selector), expected=(200, 403))
+        return wire.understood(Events, answer).items if answer.status == 200 else []
 
     async def release(self, machine_id: str) -> None:
         """Delete the Job in the foreground, which means that it is listed until its pod is gone."""

@@ -58,9 +58,11 @@ def _asked_pod(order: Order, product: str, gpus: int) -> dict[str, Any]:
     }
 
 
-def rented(job: Job, pods: Sequence[Pod]) -> Rented:
-    """Return the machine that a Job and its pods (one, or none yet or any more) are."""
+def rented(job: Job, pods: Sequence[Pod], warnings: Sequence[Said] = ()) -> Rented:
+    """Return the machine that a Job and its pods (one, or none yet or any more) are; warnings say why there is none."""
     state, exit_code, reason = _state(job, pods[-1] if pods else None)
+    if state is MachineState.BOOTING and not pods and warnings:
+        reason = warnings[-1].words
     return Rented(
         id=job.metadata.name,
         name=job.metadata.name,

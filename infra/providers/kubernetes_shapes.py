@@ -157,6 +157,13 @@ class Pods(Shown):
     items: list[Pod] = []
 
 
+class Events(Shown):
+    """What the cluster has noted of its objects, oldest first."""
+
+    kind: Literal["EventList"]
+    items: list[Said] = []
+
+
 class _Cause(Shown):
     field: str = ""
     reason: str = ""

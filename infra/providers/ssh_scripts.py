@@ -49,6 +49,7 @@ is_busy() {
 }
 
 able() {
+    case "$python" in "~/"*) python="$HOME/${python#??}" ;; esac
     code='import sys, importlib.util as u; print(sys.executable if all(map(u.find_spec, sys.argv[1:])) else "")'
     "$python" -c "$code" "$@" 2>/dev/null
 }

@@ -34,6 +34,7 @@ _NODES = {  # name: product, MiB of one GPU, GPUs
 }
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _JOBS, _PODS = "/apis/batch/v1/namespaces/default/jobs", "/api/v1/namespaces/default/pods"
+_EVENTS = "/api/v1/namespaces/default/events"
 
 
 def status(code: int, reason: str, message: str, *causes: Json, headers: Mapping[str, str] | None = None) -> Reply:
@@ -43,12 +44,16 @@ def status(code: int, reason: str, message: str, *causes: Json, headers: Mapping
     return Reply(body | {"reason": reason, "code": code} | details, code, headers or {})
 
 
-def create_kubernetes(cloud: Cloud, *, may_list_nodes: bool = True) -> App:
-    """Make the application; it answers below ``/``, with or without ``/kubernetes`` before it."""
+def create_kubernetes(cloud: Cloud, *, may_list_nodes: bool = True, gpu_quota: int | None = None) -> App:
+    """
+    Make the application; it answers below ``/``, with or without ``/kubernetes`` before it.
+
+    With a quota of GPUs for the namespace, a Job that exceeds it exists without a pod until there is room.
+    """
     too_many = status(
         429, "TooManyRequests", "Too many requests, please try again later.", headers={"Retry-After": "1"}
     )
-    entrance, cluster = Entrance("kubernetes", cloud, too_many), _Cluster(cloud)
+    entrance, cluster = Entrance("kubernetes", cloud, too_many), _Cluster(cloud, gpu_quota)
 
     async def answer(asked: Asked) -> Reply:
         if (reply := entrance.reply(asked)) is not None:
@@ -62,6 +67,8 @@ def create_kubernetes(cloud: Cloud, *, may_list_nodes: bool = True) -> App:
                 return status(403, "Forbidden", 'nodes is forbidden: User "trainer" cannot list resource "nodes"')
             case "GET", [*_] if path == _PODS:
                 return Reply({"kind": "PodList", "items": cluster.pods(asked.query.get("labelSelector", ""))})
+            case "GET", [*_] if path == _EVENTS:
+                return Reply({"kind": "EventList", "items": cluster.events(asked.query.get("fieldSelector", ""))})
             case "POST", [""]:
                 return await cluster.create(json.loads(asked.content))
             case "GET", [""]:
@@ -82,8 +89,9 @@ def credentials(address: str) -> dict[str, str]:
 
 
 class _Cluster:
-    def __init__(self, cloud: Cloud):
+    def __init__(self, cloud: Cloud, gpu_quota: int | None):
         self._cloud = cloud
+        self._gpu_quota = gpu_quota
         self._deleting: set[asyncio.Task[None]] = set()
 
     async def create(self, body: Json) -> Reply:
@@ -136,9 +144,17 @@ class _Cluster:
 
     def place_those_that_wait(self) -> None:
         for machine in self._cloud.existing():
-            if machine.is_at_work and "node" not in machine.details and (node := self._room_for(machine)):
+            if not machine.is_at_work or "node" in machine.details:
+                continue
+            machine.details["has_pod"] = machine.details.get("has_pod") or self._is_within_quota(machine)
+            if machine.details["has_pod"] and (node := self._room_for(machine)):
                 machine.details["node"] = node
                 machine.boot_seconds = time.time() - machine.created + machine.details["boot_seconds"]
+
+    def _is_within_quota(self, machine: SimulatedMachine) -> bool:
+        others = [one for one in self._cloud.existing() if one.is_at_work and one.details.get("has_pod")]
+        used = sum(one.details["gpus"] for one in others)
+        return self._gpu_quota is None or used + machine.details["gpus"] <= self._gpu_quota
 
     def _room_for(self, machine: SimulatedMachine) -> str | None:
         for node, (product, _, gpus) in _NODES.items():
@@ -151,7 +167,17 @@ class _Cluster:
     def pods(self, selector: str) -> list[Json]:
         label, _, name = selector.partition("=")
         chosen = [one for one in self._cloud.existing() if name in ("", one.name)] if label == _OF_JOB else []
-        return [_pod(machine) for machine in chosen if not machine.lost and "is_late" not in machine.details]
+        shown = [machine for machine in chosen if not machine.lost and "is_late" not in machine.details]
+        return [_pod(machine) for machine in shown if machine.details["has_pod"]]
+
+    def events(self, selector: str) -> list[Json]:
+        """Return why the Job of a selector has no pod."""
+        name = selector.partition("involvedObject.name=")[2].partition(",")[0]
+        machine = self._cloud.get(name)
+        if machine is None or machine.details["has_pod"]:
+            return []
+        why = f'pods "{name}-" is forbidden: exceeded quota: gpus, limited: requests.{_GPU}={self._gpu_quota}'
+        return [{"type": "Warning", "reason": "FailedCreate", "message": f"Error creating: {why}"}]
 
     def delete(self, machine: SimulatedMachine, asked: Asked) -> Reply:
         policy = json.loads(asked.content or b"{}").get("propagationPolicy")

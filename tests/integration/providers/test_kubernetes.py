@@ -46,6 +46,24 @@ async def test_who_may_not_list_nodes_is_offered_a_gpu_of_which_nothing_is_known
         assert (await provider.rent(offer, order())).state is MachineState.BOOTING
 
 
+async def test_a_job_without_a_pod_says_what_it_waits_for(renting: Renting) -> None:
+    with served(create_kubernetes(renting.cloud, gpu_quota=1)) as address:
+        provider = Kubernetes(Account(address, {"token": GOOD}))
+        offer = next(offer for offer in await provider.offers() if offer.gpu_count == 1)
+        first, second = await provider.rent(offer, order()), await provider.rent(offer, order())
+        waiting = await provider.machine(second.id)
+        assert waiting and waiting.state is MachineState.BOOTING
+        assert waiting.reason.startswith("FailedCreate: ") and "exceeded quota" in waiting.reason
+        assert [one.reason for one in await provider.machines() if one.id == second.id] == ["There is no pod yet."]
+        await provider.release(first.id)
+
+        async def runs() -> bool | None:
+            machine = await provider.machine(second.id)
+            return (machine is not None and machine.state is MachineState.RUNNING) or None
+
+        assert await eventually(runs)
+
+
 async def test_a_name_is_rented_once_however_often_it_is_asked_for(renting: Renting) -> None:
     offer, wanted = await renting.cheapest(), order()
     first = await renting.provider.rent(offer, wanted)

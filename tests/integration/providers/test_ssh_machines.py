@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -123,6 +124,28 @@ async def test_a_python_without_the_trainer_is_said_to_lack_it(given: dict[str, 
     with pytest.raises(NoCapacity, match=r"pip install 'peft-studio\[train\]'"):
         await bare.rent(offer, order("python", "-m", "peft_studio.remote"))
     assert renting.cloud.machines == {}
+
+
+async def test_a_python_below_the_home_is_found(given: dict[str, str], renting: Renting) -> None:
+    offer = await renting.cheapest()
+    here = Ssh(Account("", given | {"python": "~/train/bin/python"}))
+    first = await renting.provider.rent(
+        offer, order("sh", "-c", "mkdir -p ../../../../train/bin; touch ready; sleep 60")
+    )
+    home = renting.behind(first).home
+    await until(home / "ready")
+    (home.parents[3] / "train" / "bin" / "python").symlink_to(sys.executable)
+    await here.release(first.id)
+    await renting.goes(first.name)
+    machine = await here.rent(offer, order("python", "-c", "pass"))
+    assert (await renting.becomes(machine.id, MachineState.ENDED)).exit_code == 0
+
+
+async def test_the_program_of_rented_machines_is_there(renting: Renting) -> None:
+    machine = await renting.rent("python", "-m", "peft_studio.remote")
+    ended = await renting.becomes(machine.id, MachineState.ENDED)
+    assert ended.exit_code == 2
+    assert "PEFT_STUDIO_CLAIM" in (renting.behind(machine).home / "console.log").read_text()
 
 
 async def test_the_command_runs_in_a_home_of_its_own_with_the_hosts_python(renting: Renting) -> None:
