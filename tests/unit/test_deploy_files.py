@@ -100,5 +100,8 @@ def test_the_deployment_is_one_of_the_flow_with_variables_that_the_pool_knows() 
     [deployment] = described["deployments"]
     assert described["prefect-version"] == usual["prefect-version"]
     assert deployment["entrypoint"] == usual["deployments"][0]["entrypoint"]
+    [step] = described["pull"]
+    folder = step["prefect.deployments.steps.set_working_directory"]["directory"]
+    assert ("WORKDIR", folder) in instructions(DEPLOY / "Dockerfile.server")
     assert set(deployment["work_pool"]["job_variables"]) <= set(TEMPLATE["variables"]["properties"])
     assert f"prefect work-pool create {deployment['work_pool']['name']}" in (ROOT / "docs/kubernetes.md").read_text()
