@@ -38,7 +38,7 @@ def name_of_run() -> str:
 
 
 def free_machine(flow: Any, flow_run: FlowRun, state: State[Any]) -> None:
-    """Release the machine of a run that was cancelled or whose process died: its ``finally`` may never have run."""
+    """Release the machine of a run that was cancelled: its ``finally`` may never have run."""
     release_whatever_is_left(JobRecord(job_id_of(flow_run.id), settings()))
 
 
@@ -68,7 +68,6 @@ def tell_why(flow: Any, flow_run: FlowRun, state: State[Any]) -> None:
     flow_run_name=name_of_run,
     on_failure=[tell_why, stop_serving],
     on_cancellation=[free_machine, stop_serving],
-    on_crashed=[free_machine],
 )
 def finetune(config: TrainingConfig) -> JobResult | State:
     """Run one fine-tuning job, from its configuration to an evaluated adapter."""

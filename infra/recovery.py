@@ -28,7 +28,9 @@ from prefect.states import AwaitingRetry, Cancelled, Failed, Suspended
 from infra.flow_runs import CANCELLED, FLOW
 from infra.job_control import RETRIED
 from infra.job_record import HEARTBEAT, HEARTBEAT_SECONDS, JobRecord
+from infra.machines.jobs import JobMachines
 from infra.settings import Settings
+from peft_studio.errors import StudioError
 from peft_studio.jobs import JobStatus, Phase, job_id_of
 from peft_studio.run_dir import Request
 
@@ -91,13 +93,17 @@ class Recovery:
         deaths = 1 + times_taken_up(await client.read_flow_run_states(run.id))
         if (await client.read_flow_run(run.id)).state_type is not run.state_type:
             return  # somebody decided otherwise meanwhile
+        # A run that is taken up again finds its machine at work; of any other nothing may be left.
         if state.is_cancelling():
+            await self._release(record)
             await client.set_flow_run_state(run.id, Cancelled(message=CANCELLED), force=True)
         elif record.run.is_asked(Request.PAUSE):
+            await self._release(record)
             record.run.enter(Phase.PAUSED, JobStatus.PENDING)
             await client.set_flow_run_state(run.id, Suspended(), force=True)
         elif deaths > self._settings.max_recoveries:
             reason = f"The job's process died {deaths} times; the last time: {state.message or 'without a word'}"
+            await self._release(record)
             record.fail("The job's process died too often.", reason, "PROCESS_DIED")
             await client.set_flow_run_state(run.id, Failed(message=reason), force=True)
         else:
@@ -107,6 +113,13 @@ class Recovery:
                 run.id, AwaitingRetry(message=TAKEN_UP, scheduled_time=datetime.now(UTC)), force=True
             )
         log.warning("Recovered %s from %s (death %d)", record.job_id, state.name, deaths)
+
+    async def _release(self, record: JobRecord) -> None:
+        """Give the machines of a job back that has no process to do so; what fails here is left to the sweep."""
+        try:
+            await asyncio.to_thread(JobMachines(record, self._settings).release, "The job's process was gone.")
+        except (StudioError, httpx.HTTPError):
+            log.exception("The machines of %s are left to the sweep", record.job_id)
 
 
 def times_taken_up(states: Sequence[State]) -> int:

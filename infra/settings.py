@@ -82,6 +82,9 @@ class Settings(BaseSettings):
     silence_minutes: float = Field(
         default=30, gt=0, description="How long a rented machine trains on where the studio does not answer it."
     )
+    stop_seconds: float = Field(
+        default=90, gt=0, description="What a rented machine may take to save and send a checkpoint and be ended."
+    )
     machine_hours: float = Field(default=72, gt=0, le=160, description="The longest that any machine is rented for.")
     platform_urls: dict[str, str] = Field(
         default={}, description='Where platforms are, other than usual: {"runpod": "http://127.0.0.1:9000"}.'

@@ -23,7 +23,6 @@ from peft_studio.run_dir import RunDir
 
 HERE = Machine(provider=LOCAL, resource_id=LOCAL, hourly_rate=0.0)
 _DISK_GB = 20  # of the image's own, and for checkpoints
-_LEAST_SECONDS = 60.0  # in which a machine could do anything
 
 
 class JobMachines:
@@ -83,7 +82,7 @@ class JobMachines:
         def say(message: str, level: LogLevel) -> None:
             self._record.say(message, level)
 
-        return RemoteAttempt(receipt, run, limits_of(plan), self._settings, self._credentials, say)
+        return RemoteAttempt(receipt, run, limits_of(plan, self._settings), self._settings, self._credentials, say)
 
     def release(self, reason: str) -> None:
         """Give back every machine that the job still has; done twice it does no harm."""
@@ -99,14 +98,16 @@ class JobMachines:
         earlier = self.receipts
         anywhere = any(one.status is MachineStatus.GONE and one.ready_at for one in earlier)
         offers = candidates(plan, self._settings, self._credentials, anywhere=anywhere, beyond_gb=beyond_gb)
-        limits, longest = limits_of(plan), 3600 * self._settings.machine_hours
-        affordable = [one for one in offers if limits.seconds_left(earlier, one.hourly_rate, longest) > _LEAST_SECONDS]
+        limits, longest = limits_of(plan, self._settings), 3600 * self._settings.machine_hours
+        affordable = [
+            one for one in offers if limits.seconds_left(earlier, one.hourly_rate, longest) > limits.reserve_seconds
+        ]
         if offers and not affordable:
             _raise_limit(limits, self.cost)
         dearest = max((one.hourly_rate for one in affordable), default=0.0)
         wanted = Wanted(
             plan=plan,
-            deadline_seconds=limits.seconds_left(earlier, dearest, longest),
+            deadline_seconds=left.get(dearest, longest),
             disk_gb=_DISK_GB + round((4 * plan.model.parameters + 2 * plan.dataset.bytes) / 1e9),
             project=project_of(plan.config),
             key_id=self._record.key_id,
@@ -114,9 +115,9 @@ class JobMachines:
         return self._rental.rent(wanted, affordable)
 
 
-def limits_of(plan: Plan) -> Limits:
+def limits_of(plan: Plan, settings: Settings) -> Limits:
     """Return what a job may cost and how long it may have machines."""
-    return Limits(cost=plan.config.max_cost, minutes=plan.config.max_duration)
+    return Limits(plan.config.max_cost, plan.config.max_duration, settings.stop_seconds)
 
 
 def _raise_limit(limits: Limits, cost: float | None) -> None:

@@ -8,22 +8,25 @@ from infra.machines.receipts import cost_by_rate, cost_of
 from peft_studio.machines import MachineReceipt
 
 WARN_AT = 0.8
-# What saving a checkpoint, sending it and ending the machine take, so that the cap is kept and not just noticed.
-RESERVE_SECONDS = 90.0
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a job may cost (US dollars) and how long it may have machines (minutes); None where it may what it takes."""
+    """
+    What a job may cost (US dollars) and how long it may have machines (minutes); None where it may what it takes.
+
+    ``reserve_seconds`` are what it takes to save a checkpoint, send it and end the machine: so the cap is kept.
+    """
 
     cost: float | None = None
     minutes: float | None = None
+    reserve_seconds: float = 90.0
 
     def seconds_left(self, earlier: Sequence[MachineReceipt], hourly_rate: float, longest: float) -> float:
         """Return how long a further machine may be had at a rate, at most so many seconds; 0 or less: not at all."""
         left = [longest]
         if self.cost is not None and hourly_rate > 0:
-            left.append((self.cost - (cost_of(earlier) or 0.0)) / hourly_rate * 3600 - RESERVE_SECONDS)
+            left.append((self.cost - (cost_of(earlier) or 0.0)) / hourly_rate * 3600 - self.reserve_seconds)
         if self.minutes is not None:
             left.append(60 * self.minutes - _seconds(earlier))
         return min(left)
@@ -45,7 +48,7 @@ def read(receipts: Sequence[MachineReceipt], limits: Limits, at: datetime) -> Re
     over: str | None = None
     if limits.cost is not None:
         shares.append(cost / limits.cost)
-        if cost + sum(_ahead(one) for one in receipts if not one.status.is_over) >= limits.cost:
+        if cost + sum(_ahead(one, limits.reserve_seconds) for one in receipts if not one.status.is_over) >= limits.cost:
             over = "cost"
     if limits.minutes is not None:
         shares.append(seconds / (60 * limits.minutes))
@@ -54,10 +57,10 @@ def read(receipts: Sequence[MachineReceipt], limits: Limits, at: datetime) -> Re
     return Reading(cost=cost, share=max(shares), over=over)
 
 
-def _ahead(receipt: MachineReceipt) -> float:
+def _ahead(receipt: MachineReceipt, seconds: float) -> float:
     """Return what a machine costs until it can be gone, the increment that is begun then included."""
     rate = receipt.offered_rate if receipt.hourly_rate is None else receipt.hourly_rate
-    return (RESERVE_SECONDS + receipt.billing_increment) * rate / 3600
+    return (seconds + receipt.billing_increment) * rate / 3600
 
 
 def _seconds(receipts: Sequence[MachineReceipt], at: datetime | None = None) -> float:

@@ -22,11 +22,11 @@ from peft_studio.run_dir import Request, RunDir
 from peft_studio.trainer.outcome import DONE, FAILED, FULL
 
 _LOOK_SECONDS = 0.3
+_PATIENCE_SECONDS = 60.0  # with a machine that was told to end
 _BUCKET_LOOK_SECONDS = 2.0
-_SILENT_SECONDS = 20.0  # four signs of life
-_ASK_SILENT_SECONDS = 5.0
+_SILENT_SECONDS = 12.0  # more than two signs of life
+_ASK_SILENT_SECONDS = 3.0
 _ASK_SECONDS = 60.0  # of one that is heard of: its key may have been revoked
-_STOP_SECONDS = 180.0
 
 
 class RemoteAttempt:
@@ -114,7 +114,7 @@ class RemoteAttempt:
         if reading.over and self._why is None:
             self._why = _why(reading, self._limits)
             self._say(f"{self._why.message} A checkpoint is saved, then the machine is given back.", "WARNING")
-            self._give_up_at = time.monotonic() + _STOP_SECONDS
+            self._give_up_at = time.monotonic() + max(_PATIENCE_SECONDS, self._settings.stop_seconds)
             self._order(stop=self._why.message)
 
     def _look_after(self) -> None:

@@ -140,7 +140,7 @@ class Sweeper:
                 state = insist(lambda: client.read_flow_run(flow_run_id_of(job_id))).state
             except ObjectNotFound:
                 return False
-        return state is None or not state.is_final()
+        return state is None or not state.is_final() or state.is_crashed()  # it is about to be taken up again
 
     async def _machines(self, platform: str) -> list[Rented]:
         return await (await provider_of(platform, self._settings, self._credentials)).machines()

@@ -26,7 +26,16 @@ from infra.simulators.faults import Fault, FaultKind, Faults
 
 ADMIN = "/_simulator"  # GET …/ledger, GET …/environments, POST …/faults: what a rehearsal looks at and changes
 RUN_EVENTS = "peft-studio/run/*/events.jsonl"  # where a job's machine keeps its events, below its home
-_PASSED_ON = ("PYTHONPATH", "HF_ENDPOINT", "HF_HUB_DISABLE_XET", "OMP_NUM_THREADS", "PEFT_STUDIO_THREADS", "LANG")
+_PASSED_ON = (
+    "PEFT_STUDIO_LAUNCHER",
+    "PEFT_STUDIO_WARM_SOCKET",
+    "PYTHONPATH",
+    "HF_ENDPOINT",
+    "HF_HUB_DISABLE_XET",
+    "OMP_NUM_THREADS",
+    "PEFT_STUDIO_THREADS",
+    "LANG",
+)
 _LOOK_SECONDS = 0.05
 
 

@@ -11,6 +11,7 @@ as they come, so that a machine may vanish at any moment.
 from pathlib import Path
 
 CLAIM_VARIABLE = "PEFT_STUDIO_CLAIM"
+LAUNCHER_VARIABLE = "PEFT_STUDIO_LAUNCHER"  # a command that runs a Python module, where it is not to be ``python -m``
 
 
 def work_folder() -> Path:

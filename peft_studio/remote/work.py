@@ -1,5 +1,7 @@
 """The trainer at work on a rented machine: started, watched, told to stop, started anew where that may help."""
 
+import os
+import shlex
 import subprocess
 import sys
 import time
@@ -9,6 +11,7 @@ from contextlib import suppress
 from peft_studio.errors import OutOfMemory, ResourceUnavailable
 from peft_studio.events import Log, LogLevel
 from peft_studio.oom_ladder import step_down
+from peft_studio.remote import LAUNCHER_VARIABLE
 from peft_studio.remote.assignment import Assignment
 from peft_studio.remote.courier import Courier
 from peft_studio.remote.outbox import Outbox
@@ -32,6 +35,7 @@ class Work:
         self._deadline = now + assignment.deadline_seconds
         self._pushed_at, self._checkpoint_at = 0.0, now
         self._checkpoints_asked = 0
+        self._launcher = shlex.split(os.environ.get(LAUNCHER_VARIABLE, "")) or [sys.executable, "-m"]
 
     def do(self, environment: Mapping[str, str]) -> int:
         """Train, then measure what the adapter is worth; return the exit code of what ended it."""
@@ -65,7 +69,7 @@ class Work:
         """Run one program to its end; have it stop where that is ordered, or time is up."""
         with self._run.log.open("ab") as log:
             program = subprocess.Popen(
-                [sys.executable, "-m", module, str(self._run.path), *arguments, "--tied-to-stdin"],
+                [*self._launcher, module, str(self._run.path), *arguments, "--tied-to-stdin"],
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,

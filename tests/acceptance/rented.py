@@ -1,0 +1,90 @@
+"""A studio that rents: connected to simulated vendors, whose machines share its warm server so that they start fast."""
+
+import os
+import sys
+from collections.abc import Generator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from benchmarks.studio import Studio, running_studio
+from infra.simulators.cloud import Cloud
+from infra.simulators.loopback import served
+from infra.simulators.vendors import SIMULATED
+from infra.warm import SOCKET_VARIABLE
+from peft_studio.machines import MachineReceipt
+from peft_studio.remote import LAUNCHER_VARIABLE
+
+BOOT_SECONDS = 0.2
+
+
+@dataclass
+class RentingStudio:
+    """The studio, and the clouds it rents from."""
+
+    studio: Studio
+    clouds: Mapping[str, Cloud]
+    addresses: Mapping[str, str]
+    api: httpx.Client
+
+    def post(self, path: str, **body: Any) -> httpx.Response:
+        return self.api.post(path, json=body)
+
+    def job(self, job_id: str) -> dict[str, Any]:
+        return self.api.get(f"/jobs/{job_id}").raise_for_status().json()
+
+    def receipts(self, job_id: str) -> list[MachineReceipt]:
+        return [MachineReceipt.model_validate(one) for one in self.job(job_id)["machines"]]
+
+    def existing(self) -> list[str]:
+        """Names of the machines that some vendor still has."""
+        return [machine.name for cloud in self.clouds.values() for machine in cloud.existing()]
+
+    def billed(self, job_id: str) -> float:
+        """What the vendors' own ledgers say that a job's machines have cost."""
+        part = job_id.removeprefix("job_")
+        return sum(one.cost for cloud in self.clouds.values() for one in cloud.ledger() if part in one.name)
+
+
+@contextmanager
+def renting_studio(data_dir: Path, *vendors: str, **environment: str) -> Generator[RentingStudio]:
+    """Start simulators and a studio, and connect it to them."""
+    shared = {
+        SOCKET_VARIABLE: str(data_dir / "tmp" / "warm.sock"),
+        LAUNCHER_VARIABLE: f"{sys.executable} -m infra.warm run",
+    }
+    before = {name: os.environ.get(name) for name in shared}
+    os.environ |= shared
+    try:
+        with ExitStack() as stack:
+            clouds = {name: SIMULATED[name].cloud(boot_seconds=BOOT_SECONDS) for name in vendors}
+            for cloud in clouds.values():
+                stack.callback(cloud.close)
+            addresses = {
+                name: stack.enter_context(served(SIMULATED[name].application(clouds[name]))) for name in vendors
+            }
+            urls = ",".join(f'"{name}":"{address}/{name}"' for name, address in addresses.items())
+            settings = {
+                "PEFT_STUDIO_PLATFORM_URLS": "{" + urls + "}",
+                "PEFT_STUDIO_REQUESTS_PER_MINUTE": "100000",
+                "PEFT_STUDIO_STOP_SECONDS": "1",
+                **environment,
+            }
+            studio = stack.enter_context(running_studio(data_dir, **settings))
+            headers = {"Authorization": f"Bearer {studio.key}"}
+            api = stack.enter_context(httpx.Client(base_url=f"{studio.url}/api/v1", headers=headers, timeout=60))
+            renting = RentingStudio(
+                studio, clouds, {name: f"{address}/{name}" for name, address in addresses.items()}, api
+            )
+            for name in vendors:
+                given = SIMULATED[name].credentials(addresses[name])
+                renting.post(f"/platforms/{name}/connect", credentials=dict(given)).raise_for_status()
+            yield renting
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name)
+            if value is not None:
+                os.environ[name] = value

@@ -1,0 +1,175 @@
+"""Jobs on rented machines, from request to receipt: what happens to a machine leaves no mark on the adapter."""
+
+import asyncio
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from infra.providers.base import Account, Order
+from infra.providers.runpod import RunPod
+from infra.simulators.accounts import GOOD
+from infra.simulators.faults import Fault, FaultKind
+from peft_studio.jobs import JobStatus
+from peft_studio.machines import MachineStatus
+from tests.acceptance.conftest import eventually
+from tests.acceptance.jobs import flow_process, follow, job, losses, run_dir, submit, wait_for_step
+from tests.acceptance.rented import RentingStudio, renting_studio
+
+pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(300)]
+STEPS = 30
+
+
+@pytest.fixture(scope="module")
+def renting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RentingStudio]:
+    with renting_studio(tmp_path_factory.mktemp("renting"), "runpod", "vast", "huggingface") as started:
+        yield started
+
+
+@pytest.fixture
+def rented(renting: RentingStudio) -> Iterator[RentingStudio]:
+    """The studio, with nothing left of what other tests had go wrong, and nothing left of this one's machines."""
+    yield renting
+    for cloud in renting.clouds.values():
+        cloud.faults.clear()
+    assert eventually(lambda: renting.existing() == [], 60), renting.existing()
+
+
+@pytest.fixture(scope="module")
+def at_home(renting: RentingStudio) -> str:
+    """The hash of the adapter that the same job trains on this machine."""
+    job_id = submit(renting.studio, max_steps=STEPS)
+    follow(renting.studio, job_id)
+    artifact = job(renting.studio, job_id).artifact
+    assert artifact is not None
+    return artifact.hash
+
+
+@pytest.mark.parametrize("vendor", ["runpod", "vast", "huggingface"])
+def test_a_job_trains_on_a_rented_machine_and_its_adapter_is_the_one_of_this_machine(
+    rented: RentingStudio, at_home: str, vendor: str
+) -> None:
+    job_id = submit(rented.studio, provider=vendor, max_steps=STEPS)
+    events = follow(rented.studio, job_id)
+    done = rented.job(job_id)
+    assert (done["status"], done.get("error")) == ("completed", None)
+    assert done["artifact"]["hash"] == at_home
+    assert [step for step, _ in losses(events)] == list(range(1, STEPS + 1))
+    assert done["evaluation"]["adapter"]["loss"] < done["evaluation"]["base"]["loss"]
+    [receipt] = rented.receipts(job_id)
+    assert receipt.status is MachineStatus.GONE and receipt.hourly_rate is not None
+    assert done["cost"] == pytest.approx(rented.billed(job_id), abs=0.005)
+    assert done["cost"] > 0
+
+
+def test_a_preempted_job_goes_on_elsewhere_from_its_last_checkpoint(rented: RentingStudio, at_home: str) -> None:
+    rented.clouds["runpod"].faults.add(Fault(kind=FaultKind.PREEMPTED, value=14))
+    job_id = submit(rented.studio, provider="runpod", max_steps=STEPS, checkpoint_steps=5)
+    follow(rented.studio, job_id)
+    done = rented.job(job_id)
+    assert (done["status"], done.get("error")) == ("completed", None)
+    assert done["artifact"]["hash"] == at_home
+    first, second = rented.receipts(job_id)
+    assert (first.status, second.status) == (MachineStatus.GONE, MachineStatus.GONE)
+    resumed = run_dir(rented.studio, job_id).read_summary()
+    assert resumed is not None and resumed.resumed_at and resumed.resumed_at[0] in (5, 10, 15)
+    assert done["cost"] == pytest.approx(rented.billed(job_id), abs=0.005)
+
+
+def test_a_killed_flow_process_finds_its_machine_again(rented: RentingStudio, at_home: str) -> None:
+    job_id = submit(rented.studio, provider="runpod", max_steps=STEPS)
+    wait_for_step(rented.studio, job_id, 5)
+    flow_process(rented.studio, job_id).kill()
+    follow(rented.studio, job_id)
+    done = rented.job(job_id)
+    assert (done["status"], done.get("error")) == ("completed", None)
+    assert done["artifact"]["hash"] == at_home
+    assert len(rented.receipts(job_id)) == 1
+
+
+def test_a_cancelled_job_gives_its_machine_back(rented: RentingStudio) -> None:
+    job_id = submit(rented.studio, provider="vast", max_steps=5000, num_epochs=100)
+    wait_for_step(rented.studio, job_id, 3)
+    rented.post(f"/jobs/{job_id}/cancel").raise_for_status()
+    assert eventually(lambda: job(rented.studio, job_id).status is JobStatus.CANCELLED, 60)
+    assert eventually(lambda: rented.existing() == [], 60)
+    assert eventually(lambda: [one.status for one in rented.receipts(job_id)] == [MachineStatus.GONE], 30)
+    assert rented.job(job_id)["cost"] == pytest.approx(rented.billed(job_id), abs=0.005)
+
+
+def test_a_job_ends_with_a_checkpoint_when_it_has_cost_what_it_may(rented: RentingStudio) -> None:
+    # An hour there is a thousand times as dear as it was listed: 12 cents a second.
+    rented.clouds["runpod"].faults.add(Fault(kind=FaultKind.PRICE_DRIFT, value=1000))
+    job_id = submit(rented.studio, provider="runpod", max_steps=5000, num_epochs=100, max_cost=1.5)
+    follow(rented.studio, job_id)
+    ended = rented.job(job_id)
+    assert (ended["status"], ended["termination_reason"]) == ("failed", "budget_exceeded")
+    assert "max_cost" in ended["error"]["details"]
+    assert list(run_dir(rented.studio, job_id).checkpoints.glob("step-*/manifest.json"))
+    assert ended["cost"] == pytest.approx(rented.billed(job_id), rel=0.2)
+    said = [line["message"] for line in rented.api.get(f"/jobs/{job_id}/logs").json()["logs"]]
+    assert any("an hour, not $" in line for line in said)
+    assert any("of what the job may take is used up" in line for line in said)
+
+
+def test_a_key_that_is_revoked_in_the_middle_fails_the_job_and_calls_for_a_person(rented: RentingStudio) -> None:
+    job_id = submit(rented.studio, provider="vast", max_steps=5000, num_epochs=100)
+    wait_for_step(rented.studio, job_id, 3)
+    cloud = rented.clouds["vast"]
+    cloud.faults.add(Fault(kind=FaultKind.REVOKED_KEY))
+    rented.post(f"/jobs/{job_id}/pause")  # whatever has it ask its vendor
+    assert eventually(lambda: rented.job(job_id)["status"] == "failed", 60)
+    ended = rented.job(job_id)
+    assert ended["error"]["code"] == "AUTHENTICATION_FAILED"
+    [receipt] = rented.receipts(job_id)
+    assert receipt.status is MachineStatus.STRANDED and "console" in receipt.reason
+    cloud.faults.clear()
+    for machine in cloud.existing():  # as a person does
+        cloud.terminate(machine)
+
+
+def test_the_sweep_ends_what_no_live_job_works_on(rented: RentingStudio) -> None:
+    job_id = submit(rented.studio, provider="runpod", max_steps=5000, num_epochs=100)
+    wait_for_step(rented.studio, job_id, 3)
+    [receipt] = rented.receipts(job_id)
+    cloud = rented.clouds["runpod"]
+    orphan = receipt.name[:-1] + "9"  # of the same job, but not in the ledger
+    rent_directly(rented, orphan)
+    rent_directly(rented, "somebody-elses")
+    run_flow(rented, "sweep/default")
+    assert eventually(lambda: orphan not in rented.existing(), 60)
+    assert {receipt.name, "somebody-elses"} <= set(rented.existing())
+    for machine in cloud.existing():
+        if machine.name == "somebody-elses":
+            cloud.terminate(machine)
+    rented.post(f"/jobs/{job_id}/cancel").raise_for_status()
+
+
+def rent_directly(renting: RentingStudio, name: str) -> None:
+    """Rent a machine at RunPod behind the studio's back."""
+    address = renting.addresses["runpod"]
+
+    async def rent() -> None:
+        provider = RunPod(Account(address, {"api_key": GOOD}))
+        offer = next(offer for offer in await provider.offers() if offer.available)
+        order = Order(name=name, image="x", command=["sleep", "600"], environment={}, disk_gb=10, max_seconds=600)
+        await provider.rent(offer, order)
+
+    asyncio.run(rent())
+
+
+def run_flow(renting: RentingStudio, deployment: str) -> None:
+    """Have Prefect run a deployment, the way its users do."""
+    command = [sys.executable, "-m", "prefect", "deployment", "run", deployment]
+    printed = subprocess.run(
+        [sys.executable, "-m", "peft_studio.cli", "env", "--data-dir", str(renting.studio.data_dir)],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    variables = dict(line.removeprefix("export ").split("=", 1) for line in printed.splitlines())
+    told = {name: shlex.split(value)[0] if value else "" for name, value in variables.items()}
+    subprocess.run(command, check=True, capture_output=True, env=os.environ | told)
