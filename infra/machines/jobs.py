@@ -99,9 +99,8 @@ class JobMachines:
         anywhere = any(one.status is MachineStatus.GONE and one.ready_at for one in earlier)
         offers = candidates(plan, self._settings, self._credentials, anywhere=anywhere, beyond_gb=beyond_gb)
         limits, longest = limits_of(plan, self._settings), 3600 * self._settings.machine_hours
-        affordable = [
-            one for one in offers if limits.seconds_left(earlier, one.hourly_rate, longest) > limits.reserve_seconds
-        ]
+        left = {one.hourly_rate: limits.seconds_left(earlier, one.hourly_rate, longest) for one in offers}
+        affordable = [one for one in offers if left[one.hourly_rate] > limits.reserve_seconds]
         if offers and not affordable:
             _raise_limit(limits, self.cost)
         dearest = max((one.hourly_rate for one in affordable), default=0.0)
