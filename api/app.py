@@ -26,6 +26,7 @@ from api.wire import Wire
 from infra.adapter_records import AdapterRecords
 from infra.adapters import sweep_deleted
 from infra.api_keys import KeyRing, records_in
+from infra.budgets import Budgets, BudgetsInPrefect
 from infra.credentials import CredentialsInPrefect, CredentialStore
 from infra.datasets import Datasets
 from infra.deployments import AdapterDeployments
@@ -57,6 +58,7 @@ def create_app(
     deployments: Deployments | None = None,
     control: Control | None = None,
     credentials: CredentialStore | None = None,
+    budgets: Budgets | None = None,
 ) -> Litestar:
     """Put the API together; what is not given is the real thing, set up from the environment."""
     settings = settings or settings_of_process()
@@ -68,7 +70,9 @@ def create_app(
     credentials = credentials or CredentialsInPrefect()
     platforms = Platforms(credentials, settings)
     offers = offer_book(settings, credentials)
-    jobs = jobs or FlowRuns(settings, database, offers)
+    kept = BudgetsInPrefect(database, settings)
+    watched = [] if jobs else [offers.keep_fresh]  # with jobs of a test's there is no Prefect to ask
+    jobs = jobs or FlowRuns(settings, database, offers, kept)
     authenticator = Authenticator(keys, Tickets(settings.data_dir / "tickets"), settings.wrong_keys_per_minute)
     app = Litestar(
         [
@@ -77,7 +81,7 @@ def create_app(
         ],
         dependencies={
             **_given(jobs=jobs, control=control or JobControl(settings, jobs), settings=settings),
-            **_given(uploads=uploads, uploaded_adapters=uploaded, platforms=platforms),
+            **_given(uploads=uploads, uploaded_adapters=uploaded, platforms=platforms, budgets=budgets or kept),
             **_readers(jobs, settings, platforms, credentials, offers),
             **_adapters(jobs, uploaded, local, settings, platforms),
             **_callers(keys, authenticator, settings),
@@ -92,7 +96,7 @@ def create_app(
         cors_config=cross_origin(settings.origins),
         logging_config=None,
         lifespan=[lambda _: uploads.swept()],
-        on_startup=[uploaded.sweep, partial(sweep_deleted, settings), offers.keep_fresh],
+        on_startup=[uploaded.sweep, partial(sweep_deleted, settings), *watched],
         on_shutdown=[offers.close, keys.close, jobs.close, database.close],
     )
     app.asgi_handler = Entrance(app)

@@ -32,9 +32,18 @@ class Jobs(Protocol):
     """Where jobs are submitted and looked up."""
 
     async def submit(
-        self, config: TrainingConfig, *, idempotency_key: str | None = None, parent_job_id: str | None = None
+        self,
+        config: TrainingConfig,
+        *,
+        idempotency_key: str | None = None,
+        parent_job_id: str | None = None,
+        key_id: str | None = None,
     ) -> Submission:
-        """Validate a configuration and start a job; a repeated key gives the job of the first time."""
+        """
+        Validate a configuration and start a job; a repeated idempotency key gives the job of the first time.
+
+        ``key_id`` is the API key's, whose budget pays.
+        """
         ...
 
     async def get(self, job_id: str) -> Job:

@@ -40,3 +40,16 @@ PRICING: dict[str, Any] = {
     "pricing": {"hourly_rate": 0, "currency": "USD", "billing_increment": 1, "minimum_charge": 0},
     "availability": {"available": True, "queue_length": 0, "estimated_wait_minutes": 0},
 }
+
+PUT_BUDGETS: dict[str, Any] = {
+    "budgets": [
+        {"scope": "project", "id": "support", "monthly_usd": 200.0},
+        {"scope": "key", "id": "3f9a1c0b7e2d", "monthly_usd": 50.0},
+    ]
+}
+BUDGETS: dict[str, Any] = {
+    "budgets": [
+        {"scope": "key", "id": "3f9a1c0b7e2d", "monthly_usd": 50.0, "spent_usd": 12.4, "held_usd": 3.1},
+        {"scope": "project", "id": "support", "monthly_usd": 200.0, "spent_usd": 12.4, "held_usd": 3.1},
+    ]
+}

@@ -22,6 +22,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.runtime import flow_run as current_flow_run
 from prefect.states import Cancelled, Cancelling
 
+from infra.budgets import BudgetsInPrefect
 from infra.credentials import CredentialsInPrefect
 from infra.dataset_uses import using
 from infra.event_feed import EventFeeds
@@ -93,9 +94,10 @@ async def answering(seconds: float = _PREFECT_SECONDS) -> AsyncGenerator[None]:
 class FlowRuns:
     """Jobs, by way of Prefect's REST API and database; one instance serves a whole process."""
 
-    def __init__(self, settings: Settings, database: PrefectDatabase, offers: OfferBook):
+    def __init__(self, settings: Settings, database: PrefectDatabase, offers: OfferBook, budgets: BudgetsInPrefect):
         self._settings = settings
         self._offers = offers
+        self._budgets = budgets
         self._reads = JobReads(database, FLOW)
         self._credentials = CredentialsInPrefect()
         self._stack = AsyncExitStack()
@@ -107,15 +109,21 @@ class FlowRuns:
         self._submitting = asyncio.Semaphore(_SUBMISSIONS)
 
     async def submit(
-        self, config: TrainingConfig, *, idempotency_key: str | None = None, parent_job_id: str | None = None
+        self,
+        config: TrainingConfig,
+        *,
+        idempotency_key: str | None = None,
+        parent_job_id: str | None = None,
+        key_id: str | None = None,
     ) -> Submitted:
         """Validate a configuration and start a flow run for it; a repeated key gives the job of the first time."""
         connected = await self._credentials.connections() if platforms_of(config) else ()
+        parent = [PARENT + parent_job_id] if parent_job_id else []
         with using(config.dataset_path):
             on_offer = await market(config, self._settings, self._offers)
             plan = await asyncio.to_thread(make_plan, config, self._settings, connected, on_offer)
-            async with self._submitting, answering():
-                flow_run = await self._create(config, idempotency_key, parent_job_id)
+            async with self._submitting, self._budgets.admitting(plan, key_id, idempotency_key) as tags, answering():
+                flow_run = await self._create(config, idempotency_key, [*tags_of(config), *parent, *tags])
         job = job_of(Run.of(flow_run), self._settings)
         if job.config != config:
             raise Conflict(
@@ -214,10 +222,10 @@ class FlowRuns:
                 self._client = await self._stack.enter_async_context(get_client())
             return self._client
 
-    async def _create(self, config: TrainingConfig, idempotency_key: str | None, parent_job_id: str | None) -> FlowRun:
+    async def _create(self, config: TrainingConfig, idempotency_key: str | None, tags: Sequence[str]) -> FlowRun:
         wanted = DeploymentFlowRunCreate(
             parameters={"config": config.model_dump(mode="json", exclude_unset=True)},
-            tags=[*tags_of(config), *([PARENT + parent_job_id] if parent_job_id else [])],
+            tags=list(tags),
             idempotency_key=idempotency_key,
             work_queue_name=LOCAL_QUEUE if config.provider == "local" else RENTED_QUEUE,
             # It was checked just now, and better: by its own model. A JSON schema costs the server 16 ms a job.

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from peft_studio.answers import (
         AdapterList,
         AdapterUploaded,
+        BudgetList,
         CheckpointSaved,
         DatasetList,
         Deleted,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
         ResourcePricing,
         Ticket,
     )
+    from peft_studio.budgets import Budget
     from peft_studio.catalog import ModelDetails
     from peft_studio.checkpoints import Checkpoint
     from peft_studio.client import AsyncClient, Client
@@ -91,7 +93,9 @@ __all__ = [
     "Algorithm",
     "AsyncClient",
     "AuthenticationFailed",
+    "Budget",
     "BudgetExceeded",
+    "BudgetList",
     "Checkpoint",
     "CheckpointSaved",
     "Client",
@@ -167,7 +171,7 @@ __all__ = [
 
 _HOMES = (
     *("errors", "config", "jobs", "events", "adapters", "catalog", "checkpoints", "deployments", "experiments"),
-    *("platforms", "previews", "stored_datasets", "answers", "client"),
+    *("budgets", "platforms", "previews", "stored_datasets", "answers", "client"),
 )
 
 

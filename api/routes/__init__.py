@@ -3,6 +3,7 @@
 from api import documentation
 from api.routes import (
     adapters,
+    budgets,
     datasets,
     deployments,
     experiments,
@@ -26,6 +27,7 @@ BELOW_API = {
     "Platforms": platforms.ROUTES,
     "Models": models.ROUTES,
     "Resources": resources.ROUTES,
+    "Budgets": budgets.ROUTES,
     "Adapters": adapters.ROUTES,
     "Experiments": experiments.ROUTES,
     "Deployments": deployments.ROUTES,

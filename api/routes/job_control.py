@@ -1,14 +1,14 @@
 """What is done with training jobs: plan, clone, pause, resume, retry, have a checkpoint saved."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from litestar import post
+from litestar import Request, post
 from litestar.di import NamedDependency
 from litestar.openapi.spec import Example
 from litestar.params import Body, FromPath, SkipValidation
 
 from api import examples, job_examples
-from api.dependencies import Control, Jobs
+from api.dependencies import Caller, Control, Jobs
 from api.idempotency import IdempotencyKey
 from api.job_wire import CheckpointSaved, CloneJob, JobChanged, JobPlan
 from api.openapi import WithOptionalBody, documented
@@ -43,11 +43,13 @@ async def clone_job(
     jobs: TheJobs,
     job_id: FromPath[str],
     idempotency_key: IdempotencyKey,
+    request: Request[Caller, Any, Any],
     data: Annotated[CloneJob | None, Body(examples=[Example(value={"config": {"learning_rate": 1e-4}})])] = None,
 ) -> JobCreated:
     """Start a new job with another one's configuration, changed where the body says so."""
     config = (data or CloneJob()).config_of(await jobs.get(job_id))
-    return JobCreated.of(await jobs.submit(config, idempotency_key=idempotency_key, parent_job_id=job_id))
+    clone = await jobs.submit(config, idempotency_key=idempotency_key, parent_job_id=job_id, key_id=request.user.id)
+    return JobCreated.of(clone)
 
 
 @post(

@@ -1,14 +1,14 @@
 """Training jobs: create, list, look at, cancel, read the log of."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from litestar import get, post
+from litestar import Request, get, post
 from litestar.di import NamedDependency
 from litestar.openapi.spec import Example
 from litestar.params import Body, FromPath, QueryParameter, SkipValidation
 
 from api import examples
-from api.dependencies import Jobs
+from api.dependencies import Caller, Jobs
 from api.idempotency import IdempotencyKey
 from api.openapi import documented
 from api.wire import CreateJob, JobCancelled, JobCreated, JobList, JobLogs
@@ -26,9 +26,15 @@ async def create_job(
     data: Annotated[CreateJob, Body(examples=[Example(value={"config": examples.CONFIG})])],
     jobs: TheJobs,
     idempotency_key: IdempotencyKey,
+    request: Request[Caller, Any, Any],
 ) -> JobCreated:
-    """Check a configuration, estimate what it takes, and start the job."""
-    return JobCreated.of(await jobs.submit(data.config, idempotency_key=idempotency_key))
+    """
+    Check a configuration, estimate what it takes, and start the job.
+
+    A job on a rented machine holds `max_cost`, or else the high end of its estimate, in the monthly budgets of the API
+    key and the project until it has ended; where one of them does not pay for that, it is refused.
+    """
+    return JobCreated.of(await jobs.submit(data.config, idempotency_key=idempotency_key, key_id=request.user.id))
 
 
 @get(

@@ -14,6 +14,7 @@ from peft_studio.answers.adapters import (
     DeploymentTested,
 )
 from peft_studio.answers.answer import Answer, Deleted
+from peft_studio.answers.budgets import BudgetList
 from peft_studio.answers.datasets import DatasetList
 from peft_studio.answers.experiments import ExperimentList
 from peft_studio.answers.jobs import CheckpointSaved, JobChanged, JobCreated, JobList, JobPlan, MetricsHistory
@@ -30,6 +31,7 @@ __all__ = [
     "AdapterList",
     "AdapterUploaded",
     "Answer",
+    "BudgetList",
     "CheckpointSaved",
     "DatasetList",
     "Deleted",

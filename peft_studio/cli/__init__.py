@@ -23,6 +23,7 @@ GROUP = "peft_studio.commands"
 # What ``--help`` says of what it has not imported.
 SECTIONS = {
     "adapters": "List, download, upload and delete adapters.",
+    "budgets": "Look at monthly budgets for rented machines, and set them.",
     "datasets": "Upload, look at and delete data sets.",
     "deployments": "Serve adapters, try them out, and stop serving them.",
     "experiments": "Look at experiments, and compare them.",

@@ -2,6 +2,7 @@
 
 from peft_studio.client.access import AccessOperations
 from peft_studio.client.adapters import AdapterOperations
+from peft_studio.client.budgets import BudgetOperations
 from peft_studio.client.datasets import DatasetOperations
 from peft_studio.client.deployments import DeploymentOperations
 from peft_studio.client.experiments import ExperimentOperations
@@ -17,5 +18,6 @@ class Operations(
     ExperimentOperations,
     PlatformOperations,
     AccessOperations,
+    BudgetOperations,
 ):
     """What a studio can be asked for."""

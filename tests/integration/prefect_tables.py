@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -44,6 +44,31 @@ class Tables:
             *values,
             version,
         )
+
+    def variable(self, name: str, value: Any, *tags: str) -> None:
+        """Write a variable."""
+        columns = "id, name, value, tags, created, updated"
+        values = uuid4(), name, json.dumps(value), json.dumps(tags)
+        self.run(f"INSERT INTO variable ({columns}) VALUES ($1, $2, $3, $4, now(), now())", *values)
+
+    def flow_run(
+        self, flow: str, state: StateType, tags: Sequence[str] = (), idempotency_key: str | None = None
+    ) -> UUID:
+        """Write a run of a flow, and the flow where there is none."""
+        self.run(
+            "INSERT INTO flow (id, name, tags, labels, created, updated) VALUES ($1, $2, '[]', '{}', now(), now()) "
+            "ON CONFLICT DO NOTHING",
+            *(uuid4(), flow),
+        )
+        run_id = uuid4()
+        self.run(
+            """INSERT INTO flow_run (id, flow_id, name, state_type, tags, parameters, context, empirical_policy, labels,
+                auto_scheduled, idempotency_key, run_count, total_run_time, created, updated)
+            VALUES ($1, (SELECT id FROM flow WHERE name = $2), 'run', $3::text::state_type, $4, '{}', '{}', '{}', '{}',
+                false, $5, 0, '0', now(), now())""",
+            *(run_id, flow, state.value, json.dumps(tags), idempotency_key),
+        )
+        return run_id
 
     def run(self, statement: str, *values: Any) -> None:
         """Run one statement."""
@@ -88,7 +113,7 @@ def prefect_tables(folder: Path) -> Generator[Tables]:
 
 async def _create(url: str) -> None:
     engine = create_async_engine(url)
-    states = ", ".join(f"'{state}'" for state in StateType)
+    states = ", ".join(f"'{state.value}'" for state in StateType)
     async with engine.begin() as connection:
         await connection.execute(text(f"CREATE TYPE state_type AS ENUM ({states})"))
         for name in TABLES:  # without the indexes, some of which need an extension

@@ -8,6 +8,7 @@ import pytest
 
 from infra import measured_speeds
 from infra.estimates import Work, cost, estimate, rank
+from infra.fit import needed_gb
 from infra.machine_choice import Market, check_wishes, choose
 from infra.measured_speeds import MeasuredJob
 from infra.settings import Settings
@@ -16,7 +17,7 @@ from peft_studio.errors import InvalidConfig, ResourceUnavailable
 from peft_studio.jobs import TrainingSummary
 from peft_studio.machines import MachineReceipt, MachineStatus
 from peft_studio.plan import Plan
-from tests.unit.test_fit import DATA, MODEL, config, needed, offer
+from tests.rented_jobs import DATA, LLAMA, config, offer
 
 NOW = datetime(2026, 11, 1, tzinfo=UTC)
 FITTING = {"quantization": Quantization.INT4, "batch_size": 1}
@@ -27,18 +28,18 @@ ABACUS = offer("gpu-abacus", 0.01, gpu_type="Abacus", vram_gb=80)
 
 
 def work(tokens: int = 10_000_000, **changes: Any) -> Work:
-    return Work(config(**FITTING | {"provider": "runpod"} | changes), MODEL, DATA, tokens)
+    return Work(config(**FITTING | {"provider": "runpod"} | changes), LLAMA, DATA, tokens)
 
 
 def measured(kind: str = "gpu-h100", *, slower: float = 1.0, number: int = 0) -> MeasuredJob:
     """A job that took so many times what was expected of it on an H100."""
     tokens = 5_000_000
-    expected = tokens * MODEL.parameters * 4 / (989e12 * 0.35)
+    expected = tokens * LLAMA.parameters * 4 / (989e12 * 0.35)
     return MeasuredJob(
         provider="runpod",
         resource_id=kind,
         job_id=f"job_{number}",
-        parameters=MODEL.parameters,
+        parameters=LLAMA.parameters,
         tokens=tokens,
         training_seconds=expected * slower,
         other_seconds=235.0 * slower,
@@ -61,7 +62,7 @@ def test_an_estimate_is_training_at_the_rated_speed_and_what_is_around_it() -> N
     found = estimate(work(), H100)
     assert found
     # 10 million tokens x 4 FLOPs x 6.7 billion, at 35 % of 989 TFLOP/s; 30 s boot, 17.5 GB at 100 MB/s, 30 s of starts
-    seconds = 1e7 * 4 * MODEL.parameters / (989e12 * 0.35) + 30 + 40 + 2 * MODEL.parameters / 1e8 + 30
+    seconds = 1e7 * 4 * LLAMA.parameters / (989e12 * 0.35) + 30 + 40 + 2 * LLAMA.parameters / 1e8 + 30
     assert found.minutes.expected == pytest.approx(seconds / 60, rel=1e-3)
     assert found.cost.expected == pytest.approx(seconds * 3.0 / 3600, rel=1e-2)
     assert estimate(work(), ABACUS) is None
@@ -192,7 +193,7 @@ def test_a_machine_that_is_too_small_is_refused_with_what_would_do() -> None:
     error = refusal(resource_id="gpu-rtx4090", **heavy)
     assert error.details["field"] == "resource_id"
     assert error.details["fits"] == ["gpu-a100", "gpu-h100"]
-    assert error.details["needed_vram_gb"] == needed(batch_size=4)
+    assert error.details["needed_vram_gb"] == needed_gb(config(), LLAMA, DATA)
     assert "24 GB do not hold it" in error.message
     elsewhere = Market([RTX, A100.model_copy(update={"provider": "lambda"})])
     assert refusal(elsewhere, **heavy).details["fits"] == ["gpu-a100 (lambda)"]
@@ -254,7 +255,7 @@ def summary(seconds: float = 300.0, tokens: int = 1_000_000) -> TrainingSummary:
 def planned() -> Plan:
     return Plan(
         config=config(),
-        model=MODEL,
+        model=LLAMA,
         dataset=DATA,
         cache_key="k",
         total_steps=1,

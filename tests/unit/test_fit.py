@@ -8,33 +8,20 @@ from peft import LoraConfig, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from infra.fit import SIDES_A_WIDTH, cheapest_that_fit, has_room, memory_gb, needed_gb, tokens_at_once
-from infra.providers.base import Offer
 from peft_studio.algorithms import Algorithm
-from peft_studio.config import Optimizer, Precision, TrainingConfig
+from peft_studio.config import Optimizer, Precision
 from peft_studio.gpus import gpu_named
 from peft_studio.memory import KEPT_BYTES
-from peft_studio.plan import DatasetFacts, RowFormat
+from peft_studio.plan import RowFormat
 from peft_studio.trainer.memory import compute_again
-from tests.unit.test_memory import LLAMA, SIDES, kept
-
-MODEL = LLAMA.model_copy(update={"layers": 32, "context_length": 4096})
-DATA = DatasetFacts(path="d", sha256="0" * 64, format=RowFormat.TEXT, rows=1000, bytes=1, characters=4_000_000)
-
-
-def config(**changes: Any) -> TrainingConfig:
-    return TrainingConfig.model_validate({"base_model": "m", "dataset_path": "d"} | changes)
+from tests.rented_jobs import DATA, LLAMA, SIDES, config, offer
+from tests.unit.test_memory import kept
 
 
 def needed(**changes: Any) -> float:
-    found = needed_gb(config(**changes), MODEL, DATA)
+    found = needed_gb(config(**changes), LLAMA, DATA)
     assert found is not None
     return found
-
-
-def offer(resource_id: str, rate: float, **changes: Any) -> Offer:
-    given = {"provider": "runpod", "name": resource_id, "gpu_type": None, "gpu_count": 1, "vram_gb": None}
-    terms = {"hourly_rate": rate, "billing_increment": 1, "minimum_charge": 0.0, "boot_seconds": 30.0}
-    return Offer.model_validate(given | terms | {"resource_id": resource_id} | changes)
 
 
 def test_a_model_of_seven_billion_takes_what_is_known_of_it() -> None:
@@ -81,16 +68,16 @@ def test_optimizers_differ_by_what_they_remember() -> None:
 
 
 def test_the_base_model_is_divided_where_that_is_asked_for() -> None:
-    whole, shared = (needed_gb(config(shard_base=shard), MODEL, DATA, gpus=4) for shard in (False, True))
+    whole, shared = (needed_gb(config(shard_base=shard), LLAMA, DATA, gpus=4) for shard in (False, True))
     assert whole and shared
     assert whole - shared == pytest.approx(13.5 * 3 / 4, abs=0.2)
 
 
 def test_no_more_tokens_are_counted_than_there_can_be() -> None:
-    assert tokens_at_once(config(), MODEL, DATA) == 4 * 1024
-    assert tokens_at_once(config(max_length=100_000), MODEL, DATA) == 4 * 4096
-    assert tokens_at_once(config(), MODEL, DATA.model_copy(update={"rows": 2})) == 2 * 1024
-    assert tokens_at_once(config(), MODEL, DATA.model_copy(update={"format": RowFormat.PREFERENCE})) == 8 * 1024
+    assert tokens_at_once(config(), LLAMA, DATA) == 4 * 1024
+    assert tokens_at_once(config(max_length=100_000), LLAMA, DATA) == 4 * 4096
+    assert tokens_at_once(config(), LLAMA, DATA.model_copy(update={"rows": 2})) == 2 * 1024
+    assert tokens_at_once(config(), LLAMA, DATA.model_copy(update={"format": RowFormat.PREFERENCE})) == 8 * 1024
 
 
 @pytest.mark.parametrize("layers", [3, 8])
@@ -111,7 +98,7 @@ def test_what_checkpointing_keeps_of_a_token_is_as_estimated(layers: int) -> Non
 
 
 def test_a_model_of_unknown_sizes_is_not_guessed_at() -> None:
-    unknown = MODEL.model_copy(update={"linear_sides": None})
+    unknown = LLAMA.model_copy(update={"linear_sides": None})
     assert needed_gb(config(), unknown, DATA) is None
     assert has_room(offer("gpu-h100", 3, vram_gb=80), config(), unknown, DATA) is None
 
@@ -120,9 +107,9 @@ def test_room_is_the_vendors_word_before_the_makers() -> None:
     assert memory_gb(offer("a", 1, gpu_type="NVIDIA A100-SXM4", vram_gb=80)) == 80
     assert memory_gb(offer("a", 1, gpu_type="NVIDIA GeForce RTX 4090")) == 24
     assert memory_gb(offer("a", 1, gpu_type="Abacus 9000")) is None
-    assert has_room(offer("a", 1, gpu_type="Abacus 9000"), config(), MODEL, DATA) is None
-    assert has_room(offer("a", 1, vram_gb=24), config(), MODEL, DATA) is False
-    assert has_room(offer("a", 1, vram_gb=80), config(), MODEL, DATA) is True
+    assert has_room(offer("a", 1, gpu_type="Abacus 9000"), config(), LLAMA, DATA) is None
+    assert has_room(offer("a", 1, vram_gb=24), config(), LLAMA, DATA) is False
+    assert has_room(offer("a", 1, vram_gb=80), config(), LLAMA, DATA) is True
 
 
 def test_what_would_fit_is_named_cheapest_first() -> None:
@@ -134,7 +121,7 @@ def test_what_would_fit_is_named_cheapest_first() -> None:
         offer("gpu-sold-out", 0.1, vram_gb=80, available=False),
         offer("gpu-unknown", 0.1),
     ]
-    assert cheapest_that_fit(offers, config(), MODEL, DATA) == ["gpu-a100", "gpu-h100"]
+    assert cheapest_that_fit(offers, config(), LLAMA, DATA) == ["gpu-a100", "gpu-h100"]
 
 
 @pytest.mark.parametrize(

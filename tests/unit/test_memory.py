@@ -11,23 +11,10 @@ from peft_studio.algorithms import Algorithm, Quantization
 from peft_studio.base_models import inspect_model
 from peft_studio.config import ModelSource
 from peft_studio.memory import DENSE_BYTES, KEPT_BYTES, LEAST_TOKENS, USUAL_TOKENS, vram_gb
-from peft_studio.plan import ModelFacts
 from peft_studio.trainer.data import Batch
 from peft_studio.trainer.loss import summed_loss
 from tests.model_folders import write_model
-
-# Llama 2 7B, from its published shapes: 32 blocks of 4096, 11008 in between, 32000 tokens.
-SIDES = 32 * (4 * (4096 + 4096) + 3 * (4096 + 11008))
-LINEAR = 32 * (4 * 4096 * 4096 + 3 * 4096 * 11008)
-LLAMA = ModelFacts(
-    id="llama",
-    architecture="LlamaForCausalLM",
-    parameters=6_738_415_616,
-    linear_modules=["q_proj"],
-    linear_parameters=LINEAR,
-    linear_sides=SIDES,
-    vocabulary=32_000,
-)
+from tests.rented_jobs import LLAMA
 
 
 def kept(model: torch.nn.Module, tokens: int) -> int:

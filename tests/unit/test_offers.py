@@ -11,7 +11,7 @@ from infra.machines.offers import LOOK_SECONDS, OfferBook
 from infra.providers.base import Offer, Order, Rented
 from infra.resources import likely_resource, rentable
 from peft_studio.errors import CredentialRefused, ResourceUnavailable, StudioError
-from tests.unit.test_fit import offer
+from tests.rented_jobs import offer
 
 pytestmark = pytest.mark.anyio
 SECONDS = 10.0

@@ -224,6 +224,14 @@ export class Client {
     return this.#delete(path("keys", keyId));
   }
 
+  listBudgets() {
+    return this.#get("/budgets");
+  }
+
+  putBudgets(budgets) {
+    return this.#requests.json("PUT", "/budgets", { json: { budgets } });
+  }
+
   #get(where, query, options = {}) {
     return this.#requests.json("GET", where, { query, ...options });
   }

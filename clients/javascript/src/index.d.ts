@@ -332,6 +332,19 @@ export interface Resource {
   pricing: Pricing;
 }
 
+export interface Budget {
+  scope: "key" | "project";
+  /** The API key's id, or the project's name. */
+  id: string;
+  monthly_usd: number;
+}
+
+export interface BudgetState extends Budget {
+  spent_usd: number;
+  /** What jobs that have not ended may still cost. */
+  held_usd: number;
+}
+
 export interface Key {
   id: string;
   name: string;
@@ -511,6 +524,10 @@ export class Client {
   /** The secret in `key` cannot be shown again. */
   createKey(name: string, role?: Key["role"]): Promise<Key & { key: string }>;
   revokeKey(keyId: string): Promise<{ success: boolean; id: string }>;
+  /** What rented machines may cost in a calendar month (UTC). */
+  listBudgets(): Promise<{ budgets: BudgetState[] }>;
+  /** Has these budgets and no others; with a key of the role admin. */
+  putBudgets(budgets: Budget[]): Promise<{ budgets: BudgetState[] }>;
 }
 
 export class StudioError extends Error {

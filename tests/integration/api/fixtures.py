@@ -13,7 +13,7 @@ from api.app import create_app
 from infra.credentials import CredentialsInMemory
 from infra.serving.records import DeploymentsInMemory
 from infra.settings import Settings
-from tests.integration.api.studio_in_memory import JobsInMemory, KeysInMemory
+from tests.integration.api.studio_in_memory import BudgetsInMemory, JobsInMemory, KeysInMemory
 
 Client = TestClient[Litestar]
 
@@ -60,7 +60,9 @@ def connect(
             **settings: Any,
         ) -> Client:
             given = Settings.model_validate({"requests_per_minute": 1000, "data_dir": tmp_path / "data", **settings})
-            app = create_app(jobs, keys or KeysInMemory(), given, deployments, credentials=credentials, control=jobs)
+            app = create_app(
+                jobs, keys or KeysInMemory(), given, deployments, jobs, credentials, budgets=BudgetsInMemory()
+            )
             # Errors inside the API are answered like everywhere else, and not raised into the test.
             client = stack.enter_context(TestClient(app, raise_server_exceptions=False))
             if key:

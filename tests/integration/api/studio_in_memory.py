@@ -9,6 +9,7 @@ from uuid import uuid4
 
 from api.dependencies import Role
 from infra.api_keys import ApiKey, check_key
+from peft_studio.budgets import Budget, BudgetState
 from peft_studio.checkpoints import Checkpoint
 from peft_studio.config import TrainingConfig
 from peft_studio.errors import Conflict, InvalidConfig, JobNotFound, NotFound
@@ -83,6 +84,7 @@ class JobsInMemory:
     jobs: dict[str, Job] = field(default_factory=dict)
     events: dict[str, list[Event]] = field(default_factory=dict)
     keys: dict[str, str] = field(default_factory=dict)
+    submitted_by: list[str | None] = field(default_factory=list)
     trouble: Exception | None = None
     followers: int = 0
     closed: bool = False
@@ -107,9 +109,15 @@ class JobsInMemory:
             self.jobs[event.job_id] = self.jobs[event.job_id].model_copy(update={"status": event.status})
 
     async def submit(
-        self, config: TrainingConfig, *, idempotency_key: str | None = None, parent_job_id: str | None = None
+        self,
+        config: TrainingConfig,
+        *,
+        idempotency_key: str | None = None,
+        parent_job_id: str | None = None,
+        key_id: str | None = None,
     ) -> Submitted:
         self._stumble()
+        self.submitted_by.append(key_id)
         if idempotency_key in self.keys:
             job = self.jobs[self.keys[idempotency_key]]
         else:
@@ -212,6 +220,19 @@ class JobsInMemory:
     def _stumble(self) -> None:
         if self.trouble:
             raise self.trouble
+
+
+class BudgetsInMemory:
+    """Budgets of which nothing is ever spent."""
+
+    def __init__(self) -> None:
+        self.kept: list[Budget] = []
+
+    async def list(self) -> Sequence[BudgetState]:
+        return [BudgetState(**budget.model_dump(), spent_usd=0.0, held_usd=0.0) for budget in self.kept]
+
+    async def put(self, budgets: Sequence[Budget]) -> None:
+        self.kept = [*budgets]
 
 
 def plan_of(config: TrainingConfig) -> Plan:

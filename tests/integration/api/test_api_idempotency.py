@@ -25,7 +25,12 @@ class ForgetfulJobs(JobsInMemory):
     """Jobs that do not recognise a repeated key themselves, and take a while."""
 
     async def submit(
-        self, config: TrainingConfig, *, idempotency_key: str | None = None, parent_job_id: str | None = None
+        self,
+        config: TrainingConfig,
+        *,
+        idempotency_key: str | None = None,
+        parent_job_id: str | None = None,
+        key_id: str | None = None,
     ) -> Submitted:
         await asyncio.sleep(0.05)
         return await super().submit(config, parent_job_id=parent_job_id)
@@ -184,7 +189,12 @@ def test_the_domain_is_given_the_key_made_one_with_its_caller(connect: Connect) 
 
     class Noting(JobsInMemory):
         async def submit(
-            self, config: TrainingConfig, *, idempotency_key: str | None = None, parent_job_id: str | None = None
+            self,
+            config: TrainingConfig,
+            *,
+            idempotency_key: str | None = None,
+            parent_job_id: str | None = None,
+            key_id: str | None = None,
         ) -> Submitted:
             given.append(idempotency_key)
             raise ResourceUnavailable("Killed.")

@@ -29,7 +29,14 @@ def requests(file: Path) -> dict[str, Call[Any]]:
         needed = [
             one for one in inspect.signature(method).parameters.values() if one.default is inspect.Parameter.empty
         ]
-        values: dict[str, Any] = {"file": file, "metadata": {}, "config": {}, "credentials": {}, "experiment_ids": []}
+        values: dict[str, Any] = {
+            "file": file,
+            "metadata": {},
+            "config": {},
+            "credentials": {},
+            "experiment_ids": [],
+            "budgets": [],
+        }
         found[name] = method(**{one.name: values.get(one.name, "x") for one in needed})
     return found
 

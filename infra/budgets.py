@@ -1,0 +1,230 @@
+"""
+Budgets: kept as variables of Prefect's, written through its server and read from its database, and held to.
+
+A job on a rented machine holds what it may cost (``max_cost``, else the high estimate) from its submission to its end;
+the hold is a tag of its flow run. What it has really cost is in the receipts of its machines.
+"""
+
+import asyncio
+import fcntl
+import hashlib
+from collections.abc import AsyncGenerator, Iterable, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Protocol
+from uuid import UUID
+
+import httpx
+from prefect.client.orchestration import PrefectClient, get_client
+from prefect.client.schemas.actions import VariableCreate, VariableUpdate
+from prefect.exceptions import ObjectNotFound
+from pydantic_core import from_json
+
+from infra.job_record import KEY_TAG
+from infra.machine_reads import MachineReads
+from infra.machines.receipts import cost_by_rate
+from infra.planning import rented_from
+from infra.prefect_database import PrefectDatabase
+from infra.settings import DEPLOYMENT, Settings
+from peft_studio.budgets import Budget, BudgetState, Scope
+from peft_studio.errors import InsufficientCredits, InvalidConfig, ResourceUnavailable
+from peft_studio.experiments import DEFAULT_PROJECT, project_of
+from peft_studio.jobs import job_id_of
+from peft_studio.machines import MachineReceipt
+from peft_studio.plan import Plan
+
+TAG = "peft-studio-budget"
+HOLD_TAG = "hold:"
+_PROJECT_TAG = "project:"
+_VARIABLE = "budget_"
+_PREFECT_SECONDS = 10.0
+_FLOW = DEPLOYMENT.partition("/")[0]
+_LIVE = """SELECT r.id, r.tags::text AS tags FROM flow_run r
+    WHERE r.flow_id = (SELECT id FROM flow WHERE name = $1) AND r.state_type NOT IN ('COMPLETED', 'FAILED', 'CANCELLED')
+    AND r.tags @? '$[*] ? (@ starts with "hold:")'"""
+_REPEATED = """SELECT 1 FROM flow_run r
+    WHERE r.flow_id = (SELECT id FROM flow WHERE name = $1) AND r.idempotency_key = $2"""
+
+
+class Budgets(Protocol):
+    """Where budgets are kept."""
+
+    async def list(self) -> Sequence[BudgetState]:
+        """Return all budgets, and what of each is gone this month."""
+        ...
+
+    async def put(self, budgets: Sequence[Budget]) -> None:
+        """Have these budgets, and no others."""
+        ...
+
+
+@dataclass(frozen=True)
+class Hold:
+    """What one job that has not ended may cost in all, and who pays."""
+
+    job_id: str
+    amount: float
+    key_id: str | None
+    project: str
+
+    def is_of(self, budget: Budget) -> bool:
+        """Whether the budget pays for the job."""
+        return budget.id == (self.key_id if budget.scope is Scope.KEY else self.project)
+
+
+@dataclass(frozen=True)
+class Month:
+    """What a month's machines have cost so far, and what live jobs hold."""
+
+    receipts: Sequence[MachineReceipt]
+    holds: Sequence[Hold]
+    at: datetime
+
+    def state(self, budget: Budget) -> BudgetState:
+        """Return what of a budget is spent, and what is held beyond what the same jobs have spent."""
+        own = [receipt for receipt in self.receipts if _pays(budget, receipt)]
+        held = 0.0
+        for hold in self.holds:
+            if hold.is_of(budget):
+                spent = self._spent(receipt for receipt in own if receipt.job_id == hold.job_id)
+                held += max(0.0, hold.amount - spent)
+        return BudgetState(**budget.model_dump(), spent_usd=round(self._spent(own), 4), held_usd=round(held, 4))
+
+    def _spent(self, receipts: Iterable[MachineReceipt]) -> float:
+        costs = (one.cost if one.cost is not None else cost_by_rate(one, one.gone_at or self.at) for one in receipts)
+        return sum(cost or 0.0 for cost in costs)
+
+
+class BudgetsInPrefect:
+    """Budgets in Prefect's database; one instance serves a whole process."""
+
+    def __init__(self, database: PrefectDatabase, settings: Settings):
+        self._database = database
+        self._receipts = MachineReads(database)
+        self._lock_file = settings.data_dir / "budgets.lock"
+        self._one_by_one = asyncio.Lock()
+
+    async def list(self) -> Sequence[BudgetState]:
+        """Return all budgets, and what of each is gone this month."""
+        budgets, month = await self._read(), await self._month()
+        return [month.state(budget) for budget in budgets]
+
+    async def put(self, budgets: Sequence[Budget]) -> None:
+        """Have these budgets, of which no two are of the same key or project, and no others."""
+        wanted = {(budget.scope, budget.id) for budget in budgets}
+        stale = [budget for budget in await self._read() if (budget.scope, budget.id) not in wanted]
+        async with _reachable(), get_client() as client:
+            for budget in budgets:
+                await _write(client, budget)
+            for budget in stale:
+                with suppress(ObjectNotFound):
+                    await client.delete_variable_by_name(_name(budget))
+
+    @asynccontextmanager
+    async def admitting(
+        self, plan: Plan, key_id: str | None, idempotency_key: str | None
+    ) -> AsyncGenerator[Sequence[str]]:
+        """
+        Let a job's flow run be created, with the tags that are yielded, where its budgets pay for what it may cost.
+
+        Two jobs that one budget pays for are admitted one after the other, over all processes of this machine: the
+        second sees the first one's hold. Raises ``InsufficientCredits``; ``InvalidConfig`` where a budget is to pay
+        for nobody knows how much. A submission that is repeated holds nothing more.
+        """
+        key = [KEY_TAG + key_id] if key_id else []
+        if rented_from(plan.config) is None:
+            yield key
+            return
+        wanted = plan.config.max_cost or (plan.estimate.cost.high if plan.estimate else None)
+        hold = Hold("", wanted or 0.0, key_id, project_of(plan.config))
+        if not any(hold.is_of(budget) for budget in await self._read()):
+            yield key + _tag(wanted)
+            return
+        async with self._one_by_one, _locked(self._lock_file):
+            if not await self._is_repeated(idempotency_key):
+                await self._require(hold, wanted)
+            yield key + _tag(wanted)
+
+    async def _require(self, hold: Hold, wanted: float | None) -> None:
+        month = await self._month()
+        for budget in await self._read():
+            if not hold.is_of(budget):
+                continue
+            whose = f"the {budget.scope} {budget.id!r}"
+            if wanted is None:
+                issue = f"nobody knows what the job will cost, and {whose} has a budget; say how much it may cost"
+                raise InvalidConfig(f"max_cost: {issue}", field="max_cost", issue=issue)
+            state = month.state(budget)
+            if state.spent_usd + state.held_usd + wanted > budget.monthly_usd:
+                raise InsufficientCredits(
+                    f"The budget of {whose} is ${budget.monthly_usd:.2f} a month: ${state.spent_usd:.2f} are spent, "
+                    f"${state.held_usd:.2f} held by jobs that have not ended, and this job may cost ${wanted:.2f}. "
+                    "Lower max_cost, wait for jobs to end, or raise the budget (PUT /budgets).",
+                    **state.model_dump(mode="json"),
+                    wanted_usd=round(wanted, 4),
+                )
+
+    async def _is_repeated(self, idempotency_key: str | None) -> bool:
+        return idempotency_key is not None and bool(await self._database.fetch(_REPEATED, _FLOW, idempotency_key))
+
+    async def _read(self) -> Sequence[Budget]:
+        budgets = [Budget.model_validate(value) for value in await self._database.variables(TAG)]
+        return sorted(budgets, key=lambda budget: (budget.scope, budget.id))
+
+    async def _month(self) -> Month:
+        at = datetime.now(UTC)
+        rows = await self._database.fetch(_LIVE, _FLOW)
+        holds = [_hold(row["id"], from_json(row["tags"])) for row in rows]
+        return Month(await self._receipts.of_month(at), holds, at)
+
+
+def _pays(budget: Budget, receipt: MachineReceipt) -> bool:
+    whose = receipt.key_id if budget.scope is Scope.KEY else receipt.project or DEFAULT_PROJECT
+    return budget.id == whose
+
+
+def _hold(run_id: UUID, tags: Sequence[str]) -> Hold:
+    def tagged(kind: str) -> str | None:
+        return next((tag.removeprefix(kind) for tag in tags if tag.startswith(kind)), None)
+
+    amount, project = float(tagged(HOLD_TAG) or 0), tagged(_PROJECT_TAG) or DEFAULT_PROJECT
+    return Hold(job_id_of(run_id), amount, tagged(KEY_TAG), project)
+
+
+def _tag(wanted: float | None) -> list[str]:
+    return [] if wanted is None else [f"{HOLD_TAG}{wanted:.4f}"]
+
+
+def _name(budget: Budget) -> str:
+    """Name a budget's variable: names of variables are of a-z, 0-9 and _ alone."""
+    return _VARIABLE + hashlib.sha256(f"{budget.scope}\0{budget.id}".encode()).hexdigest()[:32]
+
+
+async def _write(client: PrefectClient, budget: Budget) -> None:
+    name, value = _name(budget), budget.model_dump(mode="json")
+    try:
+        await client.update_variable(VariableUpdate(name=name, value=value, tags=[TAG]))
+    except (ObjectNotFound, httpx.HTTPStatusError) as error:
+        if isinstance(error, httpx.HTTPStatusError) and error.response.status_code != 404:
+            raise
+        await client.create_variable(VariableCreate(name=name, value=value, tags=[TAG]))
+
+
+@asynccontextmanager
+async def _locked(path: Path) -> AsyncGenerator[None]:
+    """Hold a file's lock, for which other processes wait too."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        await asyncio.to_thread(fcntl.flock, file, fcntl.LOCK_EX)
+        yield
+
+
+@asynccontextmanager
+async def _reachable() -> AsyncGenerator[None]:
+    try:
+        async with asyncio.timeout(_PREFECT_SECONDS):
+            yield
+    except (TimeoutError, httpx.HTTPError) as error:
+        raise ResourceUnavailable("The Prefect server, which keeps budgets, does not answer; try again.") from error
