@@ -16,7 +16,7 @@ from infra.simulators.faults import Fault, FaultKind
 from peft_studio.jobs import JobStatus
 from peft_studio.machines import MachineStatus
 from tests.acceptance.conftest import eventually
-from tests.acceptance.jobs import flow_process, follow, job, losses, run_dir, submit, wait_for_step
+from tests.acceptance.jobs import flow_process, follow, job, losses, run_dir, short_job, submit, wait_for_step
 from tests.acceptance.rented import RentingStudio, renting_studio
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(300)]
@@ -146,6 +146,24 @@ def test_the_sweep_ends_what_no_live_job_works_on(rented: RentingStudio) -> None
         if machine.name == "somebody-elses":
             cloud.terminate(machine)
     rented.post(f"/jobs/{job_id}/cancel").raise_for_status()
+
+
+def test_a_job_that_no_budget_pays_for_is_refused_and_its_machine_is_never_rented(rented: RentingStudio) -> None:
+    limit = {"budgets": [{"scope": "project", "id": "frugal", "monthly_usd": 1.0}]}
+    [budget] = rented.api.put("/budgets", json=limit).raise_for_status().json()["budgets"]
+    assert (budget["spent_usd"], budget["held_usd"]) == (0, 0)
+    costly = short_job(provider="runpod", project_name="frugal", max_cost=1.01)
+    refused = rented.post("/jobs", config=costly)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (402, "INSUFFICIENT_CREDITS")
+    job_id = submit(rented.studio, provider="runpod", project_name="frugal", max_cost=0.9, max_steps=STEPS)
+    [budget] = rented.api.get("/budgets").json()["budgets"]
+    assert budget["spent_usd"] + budget["held_usd"] == pytest.approx(0.9, abs=0.001)
+    follow(rented.studio, job_id)
+    [budget] = rented.api.get("/budgets").json()["budgets"]
+    assert budget["held_usd"] == 0
+    assert 0 < budget["spent_usd"] == pytest.approx(rented.job(job_id)["cost"], abs=0.001)
+    assert rented.receipts(job_id)[0].key_id is not None
+    assert rented.api.put("/budgets", json={"budgets": []}).json() == {"budgets": []}
 
 
 def rent_directly(renting: RentingStudio, name: str) -> None:
