@@ -50,7 +50,7 @@ class Studio:
 
 
 @contextmanager
-def running_studio(data_dir: Path | None = None, **environment: str) -> Generator[Studio]:
+def running_studio(data_dir: Path | None = None, *options: str, **environment: str) -> Generator[Studio]:
     """Start a studio, wait until it is ready, and stop it in the end."""
     with tempfile.TemporaryDirectory(prefix="peft-studio-bench-") as folder:
         data_dir = data_dir or Path(folder)
@@ -58,7 +58,7 @@ def running_studio(data_dir: Path | None = None, **environment: str) -> Generato
         began = time.perf_counter()
         ports = ["--port", str(port), "--prefect-port", str(prefect_port)]
         process = subprocess.Popen(
-            [sys.executable, "-m", "peft_studio.cli", "up", "--data-dir", str(data_dir), *ports],
+            [sys.executable, "-m", "peft_studio.cli", "up", "--data-dir", str(data_dir), *ports, *options],
             stdout=subprocess.PIPE,
             text=True,
             start_new_session=True,

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
+from infra.embedded import rehearsal
 from infra.embedded.environment import child_environment, prefect_auth_file
 from infra.embedded.programs import programs
 from infra.embedded.studio import announce, api_url, check, occupied, scratch_folder, settings_of_running
@@ -31,6 +32,9 @@ PrefectPort = Annotated[
 ]
 Host = Annotated[str | None, typer.Option(help="Address the API listens on; by default 127.0.0.1.")]
 DatabaseUrl = Annotated[str | None, typer.Option(help="An external PostgreSQL instead of the embedded one.")]
+Simulate = Annotated[
+    str | None, typer.Option(help="Rehearse with simulated vendors: runpod,vast,lambda,kubernetes,ssh or some of them.")
+]
 
 keys = typer.Typer(help="Create, list and revoke the API keys of the running studio.", no_args_is_help=True)
 
@@ -41,16 +45,23 @@ def up(
     prefect_port: PrefectPort = None,
     host: Host = None,
     database_url: DatabaseUrl = None,
+    simulate: Simulate = None,
 ) -> None:
     """Start the studio: PostgreSQL, Prefect, a worker and the API. Ctrl-C stops all of it."""
     started = time.monotonic()
+    vendors = rehearsal.vendors_of(simulate) if simulate is not None else []
+    data_dir = data_dir or (rehearsal.DATA_DIR if vendors else None)
     settings = _settings(data_dir=data_dir, port=port, prefect_port=prefect_port, host=host, database_url=database_url)
+    rehearsal.keep_apart(settings.data_dir, vendors)
+    settings = rehearsal.with_simulated(settings, vendors)
     os.umask(0o077)  # jobs, adapters and logs are nobody else's business
     with occupied(settings.data_dir), scratch_folder(settings.data_dir) as scratch:
         check(settings)
         _log_to(settings.logs)
 
         def on_ready() -> None:
+            if vendors:
+                rehearsal.connect(settings, vendors)
             announce(settings)
             logging.info("Ready after %.1f s", time.monotonic() - started)
             print(f"PEFT Studio is ready at {api_url(settings)}")
@@ -59,7 +70,8 @@ def up(
             print("Make an API key with: peft-studio keys create NAME. Ctrl-C stops the studio.", flush=True)
 
         print(f"Starting PEFT Studio in {settings.data_dir} …", file=sys.stderr, flush=True)
-        Supervisor(programs(settings, scratch), settings.logs).run(on_ready)
+        parts = [*rehearsal.simulators(settings, vendors, scratch), *programs(settings, scratch)]
+        Supervisor(parts, settings.logs).run(on_ready)
         print("PEFT Studio has stopped.", file=sys.stderr)
 
 
