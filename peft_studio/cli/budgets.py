@@ -3,13 +3,14 @@
 from typing import Annotated
 
 import typer
+from pydantic import ValidationError
 
 from peft_studio.answers import BudgetList
 from peft_studio.budgets import Budget, Scope
 from peft_studio.cli import SECTIONS
 from peft_studio.cli.session import Session, command
 from peft_studio.cli.tables import money, table
-from peft_studio.errors import NotFound
+from peft_studio.errors import InvalidConfig, NotFound
 
 app = typer.Typer(help=SECTIONS["budgets"], no_args_is_help=True)
 
@@ -28,8 +29,12 @@ def set_budget(
     session: Session, scope: Whose, who: Id, monthly: Annotated[float, typer.Argument(help="US dollars a month.")]
 ) -> None:
     """Set one budget; the others stay."""
-    others = _but(session, scope, who)
-    _show(session, session.client.put_budgets([*others, Budget(scope=scope, id=who, monthly_usd=monthly)]))
+    try:
+        budget = Budget(scope=scope, id=who, monthly_usd=monthly)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise InvalidConfig(f"{first['loc'][0]}: {first['msg']}.", field=first["loc"][0], issue=first["msg"]) from None
+    _show(session, session.client.put_budgets([*_but(session, scope, who), budget]))
 
 
 @command(app, "remove")

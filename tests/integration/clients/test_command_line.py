@@ -112,6 +112,18 @@ def test_people_get_tables_and_scripts_get_the_answer(run: Run, api: Served) -> 
     assert machines[0]["id"] in run("resources", "list").stdout
 
 
+def test_a_budget_is_set_seen_and_removed(run: Run) -> None:
+    assert run("budgets", "set", "project", "support", "50", key="rules").returncode == 0
+    assert "$50.00" in run("budgets", "set", "project", "other", "0.5", key="rules").stdout
+    shown = json.loads(run("budgets", "list", "--json").stdout)["budgets"]
+    assert {one["id"]: one["monthly_usd"] for one in shown} == {"support": 50, "other": 0.5}
+    run("budgets", "remove", "project", "other", key="rules")
+    assert "other" not in run("budgets", "remove", "project", "support", key="rules").stdout
+    assert run("budgets", "remove", "project", "support", key="rules").returncode == 2
+    assert run("budgets", "set", "project", "support", "0", key="rules").returncode == 2
+    assert run("budgets", "set", "project", "support", "5").returncode == 5
+
+
 @pytest.mark.parametrize(
     ("words", "more", "code", "said"),
     [
