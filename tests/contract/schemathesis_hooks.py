@@ -34,6 +34,8 @@ _REFUSED: dict[str, tuple[str, ...]] = {
     "POST /api/v1/datasets/uploads": ("Upload-Metadata",),
     # An object, in a parameter that is text.
     "GET /api/v1/datasets/{dataset_id}/preview": ("columns",),
+    # Which keys there are, and that none is there twice.
+    "PUT /api/v1/budgets": ("budgets.",),
     # Which characters can be printed.
     "POST /api/v1/keys": ("name",),
 }
