@@ -37,6 +37,7 @@ from infra.job_control import JobControl
 from infra.job_history import JobHistory
 from infra.job_plans import JobPlans
 from infra.kept_answers import KeptAnswers
+from infra.machine_reads import MachineReads, Machines
 from infra.machines.offers import OfferBook, offer_book
 from infra.platforms.connections import Platforms
 from infra.prefect_database import PrefectDatabase
@@ -59,6 +60,7 @@ def create_app(
     control: Control | None = None,
     credentials: CredentialStore | None = None,
     budgets: Budgets | None = None,
+    machines: Machines | None = None,
 ) -> Litestar:
     """Put the API together; what is not given is the real thing, set up from the environment."""
     settings = settings or settings_of_process()
@@ -81,7 +83,8 @@ def create_app(
         ],
         dependencies={
             **_given(jobs=jobs, control=control or JobControl(settings, jobs), settings=settings),
-            **_given(uploads=uploads, uploaded_adapters=uploaded, platforms=platforms, budgets=budgets or kept),
+            **_given(uploads=uploads, uploaded_adapters=uploaded, platforms=platforms),
+            **_given(budgets=budgets or kept, machines=machines or MachineReads(database)),
             **_readers(jobs, settings, platforms, credentials, offers),
             **_adapters(jobs, uploaded, local, settings, platforms),
             **_callers(keys, authenticator, settings),
@@ -99,6 +102,10 @@ def create_app(
         on_startup=[uploaded.sweep, partial(sweep_deleted, settings), *watched],
         on_shutdown=[offers.close, keys.close, jobs.close, database.close],
     )
+    return _behind_entrance(app)
+
+
+def _behind_entrance(app: Litestar) -> Litestar:
     app.asgi_handler = Entrance(app)
     describe_idempotency(app)
     return app

@@ -53,3 +53,32 @@ BUDGETS: dict[str, Any] = {
         {"scope": "project", "id": "support", "monthly_usd": 200.0, "spent_usd": 12.4, "held_usd": 3.1},
     ]
 }
+
+MACHINES: dict[str, Any] = {
+    "machines": [
+        {
+            "name": "pst-3f9a1c-0123456789abcdef0123456789abcdef-1",
+            "provider": "runpod",
+            "resource_id": "gpu-rtx4090",
+            "job_id": "job_0123456789abcdef0123456789abcdef",
+            "attempt": 1,
+            "status": "gone",
+            "spot": False,
+            "vram_gb": 24,
+            "machine_id": "k3x9q2m1",
+            "offered_rate": 0.69,
+            "hourly_rate": 0.69,
+            "billing_increment": 1,
+            "intended_at": "2024-01-15T10:30:02Z",
+            "rented_at": "2024-01-15T10:30:03Z",
+            "ready_at": "2024-01-15T10:31:10Z",
+            "released_at": "2024-01-15T11:15:00Z",
+            "gone_at": "2024-01-15T11:15:02Z",
+            "cost": 0.5173,
+            "cost_from": "vendor",
+            "reason": "The job had no more use for it.",
+            "project": "my-finetuning",
+            "key_id": None,
+        }
+    ]
+}

@@ -16,6 +16,7 @@ from peft_studio.errors import InvalidConfig
 from peft_studio.events import Log
 from peft_studio.experiments import Comparison, Direction, Experiment
 from peft_studio.jobs import Job, JobStatus
+from peft_studio.machines import MachineReceipt
 from peft_studio.platforms import Platform, PlatformStatus
 from peft_studio.resources import Availability, Pricing, Resource, UnavailableProvider
 from peft_studio.stored_datasets import Dataset
@@ -88,6 +89,12 @@ class JobLogs(BaseModel):
 
 class Whole(BaseModel):
     """An answer that shows every field it has, as null where there is no value."""
+
+
+class MachineList(BaseModel):
+    """Rented machines."""
+
+    machines: Sequence[MachineReceipt]
 
 
 class ResourceList(Whole):

@@ -8,7 +8,7 @@ first one is written from within the job's own flow run.
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Protocol
 from uuid import UUID
 
 from infra.prefect_database import PrefectDatabase
@@ -22,6 +22,18 @@ _NEWEST = f"""SELECT c.data #>> '{{}}' AS receipt FROM artifact_collection c
     WHERE c.key LIKE '{KEY}%' AND c.type = '{MACHINE}'"""
 _FIELD = "((c.data #>> '{{}}')::json ->> '{name}')"
 _OVER = ", ".join(f"'{status}'" for status in MachineStatus if status.is_over)
+
+
+class Machines(Protocol):
+    """Where receipts are read; each of these returns the oldest first."""
+
+    async def not_over(self) -> Sequence[MachineReceipt]:
+        """Return the machines of which something is still to be done."""
+        ...
+
+    async def latest(self, limit: int, provider: str | None = None) -> Sequence[MachineReceipt]:
+        """Return the machines rented last, of one provider or of all."""
+        ...
 
 
 class MachineReads:
@@ -48,9 +60,10 @@ class MachineReads:
         intended = f"{_FIELD.format(name='intended_at')}::timestamptz"
         return await self._receipts(f"{_NEWEST} AND {intended} >= $1 AND {intended} < $2", begin, end)
 
-    async def latest(self, limit: int) -> Sequence[MachineReceipt]:
-        """Return the machines rented last, the oldest of them first."""
-        return await self._receipts(f"{_NEWEST} ORDER BY c.created DESC LIMIT $1", limit)
+    async def latest(self, limit: int, provider: str | None = None) -> Sequence[MachineReceipt]:
+        """Return the machines rented last, of one provider or of all, the oldest of them first."""
+        own = f"($2::text IS NULL OR {_FIELD.format(name='provider')} = $2)"
+        return await self._receipts(f"{_NEWEST} AND {own} ORDER BY c.created DESC LIMIT $1", limit, provider)
 
     async def _receipts(self, query: str, *values: Any) -> Sequence[MachineReceipt]:
         rows = await self._database.fetch(query, *values)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         JobPlan,
         KeyCreated,
         KeyList,
+        MachineList,
         MetricsHistory,
         ModelSearch,
         PlatformConnected,
@@ -133,6 +134,7 @@ __all__ = [
     "KeyList",
     "Log",
     "LongRows",
+    "MachineList",
     "MachineLost",
     "Metrics",
     "MetricsHistory",
@@ -171,7 +173,7 @@ __all__ = [
 
 _HOMES = (
     *("errors", "config", "jobs", "events", "adapters", "catalog", "checkpoints", "deployments", "experiments"),
-    *("budgets", "platforms", "previews", "stored_datasets", "answers", "client"),
+    *("budgets", "machines", "platforms", "previews", "stored_datasets", "answers", "client"),
 )
 
 

@@ -18,6 +18,7 @@ from peft_studio.answers.budgets import BudgetList
 from peft_studio.answers.datasets import DatasetList
 from peft_studio.answers.experiments import ExperimentList
 from peft_studio.answers.jobs import CheckpointSaved, JobChanged, JobCreated, JobList, JobPlan, MetricsHistory
+from peft_studio.answers.machines import MachineList
 from peft_studio.answers.platforms import (
     ModelSearch,
     PlatformConnected,
@@ -47,6 +48,7 @@ __all__ = [
     "Key",
     "KeyCreated",
     "KeyList",
+    "MachineList",
     "MetricsHistory",
     "ModelSearch",
     "PlatformConnected",

@@ -23,6 +23,7 @@ GROUP = "peft_studio.commands"
 # What ``--help`` says of what it has not imported.
 SECTIONS = {
     "adapters": "List, download, upload and delete adapters.",
+    "machines": "Look at machines that were rented for jobs, and what each has cost.",
     "budgets": "Look at monthly budgets for rented machines, and set them.",
     "datasets": "Upload, look at and delete data sets.",
     "deployments": "Serve adapters, try them out, and stop serving them.",

@@ -7,6 +7,7 @@ from peft_studio.client.datasets import DatasetOperations
 from peft_studio.client.deployments import DeploymentOperations
 from peft_studio.client.experiments import ExperimentOperations
 from peft_studio.client.jobs import JobOperations
+from peft_studio.client.machines import MachineOperations
 from peft_studio.client.platforms import PlatformOperations
 
 
@@ -19,5 +20,6 @@ class Operations(
     PlatformOperations,
     AccessOperations,
     BudgetOperations,
+    MachineOperations,
 ):
     """What a studio can be asked for."""

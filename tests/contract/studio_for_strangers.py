@@ -27,7 +27,7 @@ from infra.simulators.sources import Repositories, Trouble, create_civitai, crea
 from peft_studio.events import Event, Log, Metrics
 from peft_studio.jobs import JobStatus, Phase
 from tests.integration.api.machines import made, measured
-from tests.integration.api.studio_in_memory import START, BudgetsInMemory, JobsInMemory, KeysInMemory
+from tests.integration.api.studio_in_memory import START, BudgetsInMemory, JobsInMemory, KeysInMemory, MachinesInMemory
 from tests.loopback import on_loopback
 from tests.model_folders import write_model
 
@@ -62,7 +62,14 @@ def studio_for_strangers() -> Iterator[str]:
         jobs, deployments = JobsSoFar(), DeploymentsInMemory()
         _furnish(jobs, deployments, data_dir)
         app = create_app(
-            jobs, KeysButTheStrangers(), settings, deployments, jobs, CredentialsInMemory(), BudgetsInMemory()
+            jobs,
+            KeysButTheStrangers(),
+            settings,
+            deployments,
+            jobs,
+            CredentialsInMemory(),
+            BudgetsInMemory(),
+            MachinesInMemory(),
         )
         with on_loopback(app, http=RequestProtocol) as url:
             _upload_some(url)

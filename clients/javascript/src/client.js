@@ -224,6 +224,10 @@ export class Client {
     return this.#delete(path("keys", keyId));
   }
 
+  listMachines({ active, provider, limit } = {}) {
+    return this.#get("/machines", { active, provider, limit });
+  }
+
   listBudgets() {
     return this.#get("/budgets");
   }

@@ -60,6 +60,34 @@ export interface Job {
   reused_from?: string;
   endpoint?: string;
   attempts: number;
+  /** Every machine that was rented for it. */
+  machines: Machine[];
+}
+
+export interface Machine {
+  name: string;
+  provider: string;
+  resource_id: string;
+  job_id: string;
+  attempt: number;
+  status: "intended" | "rented" | "ready" | "releasing" | "gone" | "never" | "stranded";
+  spot: boolean;
+  vram_gb?: number;
+  machine_id?: string;
+  /** In US dollars: as it was listed, and as it really is. */
+  offered_rate: number;
+  hourly_rate?: number;
+  billing_increment: number;
+  intended_at: string;
+  rented_at?: string;
+  ready_at?: string;
+  released_at?: string;
+  gone_at?: string;
+  cost?: number | null;
+  cost_from?: "vendor" | "rate";
+  reason: string;
+  project?: string;
+  key_id?: string;
 }
 
 export interface JobCreated {
@@ -525,6 +553,7 @@ export class Client {
   createKey(name: string, role?: Key["role"]): Promise<Key & { key: string }>;
   revokeKey(keyId: string): Promise<{ success: boolean; id: string }>;
   /** What rented machines may cost in a calendar month (UTC). */
+  listMachines(options?: { active?: boolean; provider?: string; limit?: number }): Promise<{ machines: Machine[] }>;
   listBudgets(): Promise<{ budgets: BudgetState[] }>;
   /** Has these budgets and no others; with a key of the role admin. */
   putBudgets(budgets: Budget[]): Promise<{ budgets: BudgetState[] }>;

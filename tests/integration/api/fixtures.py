@@ -13,7 +13,7 @@ from api.app import create_app
 from infra.credentials import CredentialsInMemory
 from infra.serving.records import DeploymentsInMemory
 from infra.settings import Settings
-from tests.integration.api.studio_in_memory import BudgetsInMemory, JobsInMemory, KeysInMemory
+from tests.integration.api.studio_in_memory import BudgetsInMemory, JobsInMemory, KeysInMemory, MachinesInMemory
 
 Client = TestClient[Litestar]
 
@@ -61,7 +61,14 @@ def connect(
         ) -> Client:
             given = Settings.model_validate({"requests_per_minute": 1000, "data_dir": tmp_path / "data", **settings})
             app = create_app(
-                jobs, keys or KeysInMemory(), given, deployments, jobs, credentials, budgets=BudgetsInMemory()
+                jobs,
+                keys or KeysInMemory(),
+                given,
+                deployments,
+                jobs,
+                credentials,
+                budgets=BudgetsInMemory(),
+                machines=MachinesInMemory(),
             )
             # Errors inside the API are answered like everywhere else, and not raised into the test.
             client = stack.enter_context(TestClient(app, raise_server_exceptions=False))

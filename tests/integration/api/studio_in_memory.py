@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from api.dependencies import Role
 from infra.api_keys import ApiKey, check_key
@@ -16,6 +16,8 @@ from peft_studio.errors import Conflict, InvalidConfig, JobNotFound, NotFound
 from peft_studio.events import Event, Log, Status
 from peft_studio.experiments import project_of
 from peft_studio.jobs import Job, JobStatus, Phase, job_id_of
+from peft_studio.machine_names import machine_name
+from peft_studio.machines import MachineReceipt, MachineStatus
 from peft_studio.plan import DatasetFacts, ModelFacts, Plan, RowFormat
 
 START = datetime(2024, 1, 15, 10, 30, tzinfo=UTC)
@@ -233,6 +235,34 @@ class BudgetsInMemory:
 
     async def put(self, budgets: Sequence[Budget]) -> None:
         self.kept = [*budgets]
+
+
+class MachinesInMemory:
+    """Receipts of two machines: one that is gone, and one that works."""
+
+    def __init__(self) -> None:
+        self.kept = [receipt(1, MachineStatus.GONE, "runpod"), receipt(2, MachineStatus.READY, "vast")]
+
+    async def not_over(self) -> Sequence[MachineReceipt]:
+        return [one for one in self.kept if not one.status.is_over]
+
+    async def latest(self, limit: int, provider: str | None = None) -> Sequence[MachineReceipt]:
+        return [one for one in self.kept if provider in (None, one.provider)][-limit:]
+
+
+def receipt(attempt: int, status: MachineStatus, provider: str) -> MachineReceipt:
+    return MachineReceipt(
+        name=machine_name("abcdef", job_id_of(UUID(int=1)), attempt),
+        provider=provider,
+        resource_id="gpu-rtx4090",
+        job_id=job_id_of(UUID(int=1)),
+        attempt=attempt,
+        status=status,
+        offered_rate=0.44,
+        billing_increment=1,
+        intended_at=START,
+        rented_at=START,
+    )
 
 
 def plan_of(config: TrainingConfig) -> Plan:

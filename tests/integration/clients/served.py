@@ -22,7 +22,7 @@ from peft_studio.events import Log, Metrics, Status
 from peft_studio.jobs import Job, JobStatus, Phase
 from tests.adapter_files import weights
 from tests.integration.api.machines import measured
-from tests.integration.api.studio_in_memory import BudgetsInMemory, JobsInMemory, KeysInMemory
+from tests.integration.api.studio_in_memory import BudgetsInMemory, JobsInMemory, KeysInMemory, MachinesInMemory
 from tests.loopback import on_loopback
 
 
@@ -43,7 +43,14 @@ def served(**settings: Any) -> Iterator[Served]:
         measured(Path(folder))
         given = Settings.model_validate({"requests_per_minute": 10_000, "data_dir": folder, **settings})
         app = create_app(
-            jobs, KeysInMemory(), given, DeploymentsInMemory(), jobs, CredentialsInMemory(), BudgetsInMemory()
+            jobs,
+            KeysInMemory(),
+            given,
+            DeploymentsInMemory(),
+            jobs,
+            CredentialsInMemory(),
+            BudgetsInMemory(),
+            MachinesInMemory(),
         )
         with on_loopback(app) as url:
             yield Served(url, jobs, given.data_dir)
