@@ -9,6 +9,7 @@ from infra.machines.accounts import provider_of
 from infra.machines.ledger import Ledger
 from infra.machines.receipts import cost_by_rate
 from infra.providers.base import Provider, Rented
+from infra.providers.wire import CREATE_SECONDS
 from infra.rendezvous.work import door_of
 from infra.settings import Settings
 from peft_studio.errors import CredentialRefused, PlatformNotConnected, ResourceUnavailable
@@ -16,6 +17,7 @@ from peft_studio.events import now
 from peft_studio.machines import MachineReceipt, MachineStatus
 
 GONE_SECONDS = 180.0
+LOST_ANSWER_SECONDS = 60.0  # after which a machine that was created all the same shows up in its vendor's list
 _LOOK_SECONDS = 0.5
 _LONGEST_LOOK_SECONDS = 5.0
 _STRANDED = (
@@ -62,7 +64,7 @@ class Returns:
     async def _end(self, receipt: MachineReceipt) -> tuple[bool, float | None]:
         """End the machine and wait until it is gone; tell whether there was one, and what its vendor says it cost."""
         provider = await provider_of(receipt.provider, self._settings, self._credentials)
-        machine_id = receipt.machine_id or await _id_by_name(provider, receipt.name)
+        machine_id = receipt.machine_id or await _id_by_name(provider, receipt)
         if machine_id is None:
             return False, None
         await provider.release(machine_id)
@@ -81,8 +83,15 @@ async def find(provider: Provider, name: str, seconds: float) -> Rented | None:
         await asyncio.sleep(_LOOK_SECONDS)
 
 
-async def _id_by_name(provider: Provider, name: str) -> str | None:
-    found = await find(provider, name, seconds=0)
+def may_yet_appear(receipt: MachineReceipt) -> float:
+    """Return for how many more seconds a machine may show up in its vendor's list, whose creation nobody confirmed."""
+    if receipt.machine_id is not None:
+        return 0.0
+    return max(0.0, CREATE_SECONDS + LOST_ANSWER_SECONDS - (now() - receipt.intended_at).total_seconds())
+
+
+async def _id_by_name(provider: Provider, receipt: MachineReceipt) -> str | None:
+    found = await find(provider, receipt.name, may_yet_appear(receipt))
     return found.id if found else None
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from infra.credentials import CredentialStore
 from infra.machines.accounts import provider_of
 from infra.machines.ledger import Ledger, studio_id
-from infra.machines.release import Returns, find
+from infra.machines.release import LOST_ANSWER_SECONDS, Returns, find, may_yet_appear
 from infra.providers.base import MachineState, NoCapacity, Offer, Order, Provider, Rented, Unclear
 from infra.rendezvous.door import hub_secrets
 from infra.rendezvous.work import Terms, door_of, leave_work
@@ -20,7 +20,6 @@ from peft_studio.machines import MachineReceipt, MachineStatus
 from peft_studio.plan import Plan
 from peft_studio.remote import CLAIM_VARIABLE
 
-LOST_ANSWER_SECONDS = 60.0  # in which a machine that was created all the same shows up in its vendor's list
 COMMAND = ("python", "-m", "peft_studio.remote")
 _LOOK_SECONDS = 0.25
 _ASK_SECONDS = 5.0
@@ -61,7 +60,8 @@ class Rental:
         for receipt in self.ledger.of_job(self._job_id):
             if receipt.status.is_over:
                 continue
-            found = asyncio.run(self._look(receipt))
+            # The process that has asked for it may have been killed before its vendor had answered.
+            found = asyncio.run(self._look(receipt, may_yet_appear(receipt)))
             if found is None or found.state in _DEAD or receipt.status is MachineStatus.RELEASING or usable:
                 self.returns.release(receipt, "The job had no more use for it.")
             else:
