@@ -1,5 +1,6 @@
 """Which platforms the studio is connected to: connect with a real check, list, check again, disconnect."""
 
+import re
 from collections.abc import Collection, Mapping
 from urllib.parse import urlsplit
 
@@ -21,6 +22,7 @@ from peft_studio.events import now
 from peft_studio.platforms import Platform, PlatformStatus
 
 LONGEST_VALUE = 16_384
+_A_NAME = re.compile("[a-z_]{1,32}")
 _SEVERAL_LINES = frozenset(("ca_certificate", "private_key", "known_hosts"))
 
 
@@ -138,7 +140,8 @@ def _checked(vendor: Vendor, given: Mapping[str, SecretStr]) -> dict[str, str]:
     known = {field.name: field for field in vendor.fields}
     takes = f"it takes {', '.join(known)}" if known else "it takes none"
     if unknown := next((name for name in given if name not in known), None):
-        raise _invalid(unknown[:64], f"{vendor.display_name} has no such credential; {takes}")
+        shown = unknown if _A_NAME.fullmatch(unknown) else "…"  # it may be a key in the place of its name
+        raise _invalid(shown, f"{vendor.display_name} has no such credential; {takes}")
     values = {name: value.get_secret_value().strip() for name, value in given.items()}
     if missing := next((name for name, field in known.items() if field.required and not values.get(name)), None):
         raise _invalid(missing, f"Required; {known[missing].description}")

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from infra.simulators.accounts import GOOD
 from infra.simulators.exchange import Asked, Reply
 from infra.simulators.faults import Fault, FaultKind, Faults
 
@@ -100,7 +101,10 @@ class Cloud:
         restarts_ended: bool = False,
         gone_when_ended: bool = False,
         faults: Faults | None = None,
+        key: str = GOOD,
     ):
+        """``key`` is the one that its vendor's simulator takes."""
+        self.key = key
         self.boot_seconds = boot_seconds
         self.billing_increment = billing_increment
         self.faults = faults or Faults()

@@ -23,6 +23,6 @@ class Entrance:
         revoked = self.cloud.faults.take(FaultKind.REVOKED_KEY) is not None
         door = DOORS[self.platform]
         key = door.key_of(asked.headers)
-        if revoked or key != GOOD:
-            return door.refused if revoked else door.reply(asked.headers)
+        if revoked or key != self.cloud.key:
+            return door.refused if revoked or key == GOOD else door.reply(asked.headers)
         return self.too_many if self.cloud.faults.take(FaultKind.RATE_LIMIT) else None

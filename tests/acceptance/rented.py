@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,9 @@ from typing import Any
 import httpx
 
 from benchmarks.studio import Studio, running_studio
+from infra.simulators.accounts import GOOD
 from infra.simulators.cloud import Cloud
+from infra.simulators.exchange import App
 from infra.simulators.loopback import served
 from infra.simulators.vendors import SIMULATED
 from infra.warm import SOCKET_VARIABLE
@@ -29,6 +31,7 @@ class RentingStudio:
     clouds: Mapping[str, Cloud]
     addresses: Mapping[str, str]
     api: httpx.Client
+    asked: Sequence[str]  # the addresses that vendors were asked at, so far
 
     def post(self, path: str, **body: Any) -> httpx.Response:
         return self.api.post(path, json=body)
@@ -50,8 +53,10 @@ class RentingStudio:
 
 
 @contextmanager
-def renting_studio(data_dir: Path, *vendors: str, **environment: str) -> Generator[RentingStudio]:
-    """Start simulators and a studio, and connect it to them."""
+def renting_studio(
+    data_dir: Path, *vendors: str, keys: Mapping[str, str] | None = None, **environment: str
+) -> Generator[RentingStudio]:
+    """Start simulators, which take the usual key unless they are given another, and a studio; connect it to them."""
     shared = {
         SOCKET_VARIABLE: str(data_dir / "tmp" / "warm.sock"),
         LAUNCHER_VARIABLE: f"{sys.executable} -m infra.warm run",
@@ -60,11 +65,13 @@ def renting_studio(data_dir: Path, *vendors: str, **environment: str) -> Generat
     os.environ |= shared
     try:
         with ExitStack() as stack:
-            clouds = {name: SIMULATED[name].cloud(boot_seconds=BOOT_SECONDS) for name in vendors}
+            keys, asked = dict.fromkeys(vendors, GOOD) | dict(keys or {}), list[str]()
+            clouds = {name: SIMULATED[name].cloud(boot_seconds=BOOT_SECONDS, key=keys[name]) for name in vendors}
             for cloud in clouds.values():
                 stack.callback(cloud.close)
             addresses = {
-                name: stack.enter_context(served(SIMULATED[name].application(clouds[name]))) for name in vendors
+                name: stack.enter_context(served(_recording(SIMULATED[name].application(clouds[name]), asked)))
+                for name in vendors
             }
             urls = ",".join(f'"{name}":"{address}/{name}"' for name, address in addresses.items())
             settings = {
@@ -76,15 +83,25 @@ def renting_studio(data_dir: Path, *vendors: str, **environment: str) -> Generat
             studio = stack.enter_context(running_studio(data_dir, **settings))
             headers = {"Authorization": f"Bearer {studio.key}"}
             api = stack.enter_context(httpx.Client(base_url=f"{studio.url}/api/v1", headers=headers, timeout=60))
-            renting = RentingStudio(
-                studio, clouds, {name: f"{address}/{name}" for name, address in addresses.items()}, api
-            )
+            addresses = {name: f"{address}/{name}" for name, address in addresses.items()}
+            renting = RentingStudio(studio, clouds, addresses, api, asked)
             for name in vendors:
-                given = SIMULATED[name].credentials(addresses[name])
-                renting.post(f"/platforms/{name}/connect", credentials=dict(given)).raise_for_status()
+                usual = SIMULATED[name].credentials(addresses[name].rpartition("/")[0])
+                given = {field: value.replace(GOOD, keys[name]) for field, value in usual.items()}
+                renting.post(f"/platforms/{name}/connect", credentials=given).raise_for_status()
             yield renting
     finally:
         for name, value in before.items():
             os.environ.pop(name)
             if value is not None:
                 os.environ[name] = value
+
+
+def _recording(app: App, asked: list[str]) -> App:
+    """Have an application note the addresses that it is asked at."""
+
+    async def recording(scope: Any, receive: Any, send: Any) -> None:
+        asked.append(f"{scope['method']} {scope['path']}?{scope['query_string'].decode()}")
+        await app(scope, receive, send)
+
+    return recording

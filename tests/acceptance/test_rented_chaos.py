@@ -41,9 +41,8 @@ pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(SECONDS + 120)]
 
 @pytest.fixture
 def renting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RentingStudio]:
-    # A job may be killed more often than usual jobs are, and the last answer of a machine may be lost each time.
-    more = {"PEFT_STUDIO_MAX_RECOVERIES": "50", "PEFT_STUDIO_BOOT_MINUTES": str(BOOT_MINUTES)}
-    with renting_studio(tmp_path_factory.mktemp("chaos"), *VENDORS, **more) as started:
+    folder, minutes = tmp_path_factory.mktemp("chaos"), str(BOOT_MINUTES)
+    with renting_studio(folder, *VENDORS, PEFT_STUDIO_MAX_RECOVERIES="50", PEFT_STUDIO_BOOT_MINUTES=minutes) as started:
         yield started
 
 
@@ -98,7 +97,8 @@ class Chaos:
                     self._add(waiting.pop(waiting.index(fault)))
                 live.append(self._submit())
                 left -= 1
-            if kills and time.monotonic() > kill_at:
+            due = len(self._kills) * (JOBS - left) / JOBS  # no more at first than in the end
+            if kills and len(self._kills) - len(kills) < due and time.monotonic() > kill_at:
                 self._kill(kills.pop(), live)
                 kill_at = time.monotonic() + self._choose.uniform(2, 10)
             time.sleep(0.5)
