@@ -82,7 +82,7 @@ def create_app(
             Router("/api/v1", route_handlers=[openapi_document, *_sections(routes.BELOW_API)]),
         ],
         dependencies={
-            **_given(jobs=jobs, control=control or JobControl(settings, jobs), settings=settings),
+            **_given(jobs=jobs, control=control or JobControl(settings, jobs, kept), settings=settings),
             **_given(uploads=uploads, uploaded_adapters=uploaded, platforms=platforms),
             **_given(budgets=budgets or kept, machines=machines or MachineReads(database)),
             **_readers(jobs, settings, platforms, credentials, offers),

@@ -11,6 +11,7 @@ from peft_studio.checkpoints import Checkpoint
 from peft_studio.config import TrainingConfig
 from peft_studio.events import Event, Log
 from peft_studio.jobs import Job, JobStatus
+from peft_studio.placement import RaisedLimits
 from peft_studio.plan import Plan
 
 
@@ -94,7 +95,7 @@ class Control(Protocol):
         """Have a paused job go on."""
         ...
 
-    async def retry(self, job_id: str) -> Job:
+    async def retry(self, job_id: str, raised: RaisedLimits | None = None) -> Job:
         """Have a job that failed or was cancelled go on."""
         ...
 

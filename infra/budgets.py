@@ -22,6 +22,7 @@ from prefect.client.schemas.actions import VariableCreate, VariableUpdate
 from prefect.exceptions import ObjectNotFound
 from pydantic_core import from_json
 
+from infra.job_limits import CAP_TAG
 from infra.job_record import KEY_TAG
 from infra.machine_reads import MachineReads
 from infra.machines.receipts import cost_by_rate
@@ -29,6 +30,7 @@ from infra.planning import rented_from
 from infra.prefect_database import PrefectDatabase
 from infra.settings import DEPLOYMENT, Settings
 from peft_studio.budgets import Budget, BudgetState, Scope
+from peft_studio.config import TrainingConfig
 from peft_studio.errors import InsufficientCredits, InvalidConfig, ResourceUnavailable
 from peft_studio.experiments import DEFAULT_PROJECT, project_of
 from peft_studio.jobs import job_id_of
@@ -92,6 +94,10 @@ class Month:
                 held += max(0.0, hold.amount - spent)
         return BudgetState(**budget.model_dump(), spent_usd=round(self._spent(own), 4), held_usd=round(held, 4))
 
+    def spent_by(self, job_id: str, budget: Budget) -> float:
+        """Return what one job has cost of a budget already."""
+        return self._spent(one for one in self.receipts if one.job_id == job_id and _pays(budget, one))
+
     def _spent(self, receipts: Iterable[MachineReceipt]) -> float:
         costs = (one.cost if one.cost is not None else cost_by_rate(one, one.gone_at or self.at) for one in receipts)
         return sum(cost or 0.0 for cost in costs)
@@ -139,13 +145,33 @@ class BudgetsInPrefect:
             return
         wanted = plan.config.max_cost or (plan.estimate.cost.high if plan.estimate else None)
         hold = Hold("", wanted or 0.0, key_id, project_of(plan.config))
+        async with self._admitting(hold, wanted, idempotency_key) as tags:
+            yield [*key, *tags]
+
+    @asynccontextmanager
+    async def readmitting(
+        self, job_id: str, config: TrainingConfig, wanted: float | None, tags: Sequence[str]
+    ) -> AsyncGenerator[Sequence[str]]:
+        """Let a job that had ended be tried again, as ``admitting`` does; ``tags`` are those of its flow run so far."""
+        others = [tag for tag in tags if not tag.startswith((HOLD_TAG, CAP_TAG))]
+        if rented_from(config) is None:
+            yield others
+            return
+        key_id = next((tag.removeprefix(KEY_TAG) for tag in tags if tag.startswith(KEY_TAG)), None)
+        async with self._admitting(Hold(job_id, wanted or 0.0, key_id, project_of(config)), wanted) as own:
+            yield [*others, *own]
+
+    @asynccontextmanager
+    async def _admitting(
+        self, hold: Hold, wanted: float | None, idempotency_key: str | None = None
+    ) -> AsyncGenerator[Sequence[str]]:
         if not any(hold.is_of(budget) for budget in await self._read()):
-            yield key + _tag(wanted)
+            yield [] if wanted is None else [f"{HOLD_TAG}{wanted:.4f}"]
             return
         async with self._one_by_one, _locked(self._lock_file):
             if not await self._is_repeated(idempotency_key):
                 await self._require(hold, wanted)
-            yield key + _tag(wanted)
+            yield [] if wanted is None else [f"{HOLD_TAG}{wanted:.4f}", f"{CAP_TAG}{wanted:.4f}"]
 
     async def _require(self, hold: Hold, wanted: float | None) -> None:
         month = await self._month()
@@ -157,7 +183,7 @@ class BudgetsInPrefect:
                 issue = f"nobody knows what the job will cost, and {whose} has a budget; say how much it may cost"
                 raise InvalidConfig(f"max_cost: {issue}", field="max_cost", issue=issue)
             state = month.state(budget)
-            if state.spent_usd + state.held_usd + wanted > budget.monthly_usd:
+            if state.spent_usd + state.held_usd + wanted - month.spent_by(hold.job_id, budget) > budget.monthly_usd:
                 raise InsufficientCredits(
                     f"The budget of {whose} is ${budget.monthly_usd:.2f} a month: ${state.spent_usd:.2f} are spent, "
                     f"${state.held_usd:.2f} held by jobs that have not ended, and this job may cost ${wanted:.2f}. "
@@ -191,10 +217,6 @@ def _hold(run_id: UUID, tags: Sequence[str]) -> Hold:
 
     amount, project = float(tagged(HOLD_TAG) or 0), tagged(_PROJECT_TAG) or DEFAULT_PROJECT
     return Hold(job_id_of(run_id), amount, tagged(KEY_TAG), project)
-
-
-def _tag(wanted: float | None) -> list[str]:
-    return [] if wanted is None else [f"{HOLD_TAG}{wanted:.4f}"]
 
 
 def _name(budget: Budget) -> str:

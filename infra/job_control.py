@@ -16,13 +16,19 @@ from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.client.schemas.responses import OrchestrationResult, SetStateStatus
 from prefect.states import Scheduled, Suspended
 
+from infra.budgets import BudgetsInPrefect
 from infra.dataset_uses import using
 from infra.flow_runs import answering
+from infra.job_limits import FILE as LIMITS
+from infra.job_limits import wanted_again
 from infra.job_locks import changing
 from infra.settings import Settings
 from peft_studio.checkpoints import Checkpoint, list_checkpoints
+from peft_studio.config import TrainingConfig
 from peft_studio.errors import Conflict, ResourceUnavailable
 from peft_studio.jobs import Job, JobStatus, Phase, flow_run_id_of
+from peft_studio.placement import RaisedLimits
+from peft_studio.plan import Plan
 from peft_studio.run_dir import Request
 
 RETRIED = "Tried again on request."
@@ -43,9 +49,10 @@ class Jobs(Protocol):
 class JobControl:
     """Changes jobs, by what Prefect's server says of them."""
 
-    def __init__(self, settings: Settings, jobs: Jobs):
+    def __init__(self, settings: Settings, jobs: Jobs, budgets: BudgetsInPrefect):
         self._settings = settings
         self._jobs = jobs
+        self._budgets = budgets
 
     async def pause(self, job_id: str) -> Job:
         """Hold a job back, or have it save a checkpoint and end its processes; return it when that is done."""
@@ -78,13 +85,17 @@ class JobControl:
             await asyncio.to_thread(run.enter, Phase.QUEUED, JobStatus.PENDING)
         return await self._jobs.get(job_id)
 
-    async def retry(self, job_id: str) -> Job:
-        """Have a job that failed or was cancelled go on from its last checkpoint."""
+    async def retry(self, job_id: str, raised: RaisedLimits | None = None) -> Job:
+        """
+        Have a job that failed or was cancelled go on from its last checkpoint, with other limits where they are given.
+
+        Raises ``InsufficientCredits`` where its budgets do not pay for that any more.
+        """
         config = (await self._jobs.get(job_id)).config
         with using(config.dataset_path):
-            return await self._retry(job_id)
+            return await self._retry(job_id, config, raised or RaisedLimits())
 
-    async def _retry(self, job_id: str) -> Job:
+    async def _retry(self, job_id: str, config: TrainingConfig, raised: RaisedLimits) -> Job:
         async with self._changing(job_id) as (client, flow_run):
             if flow_run.state_type not in (StateType.FAILED, StateType.CANCELLED):
                 job = await self._jobs.get(job_id)
@@ -94,9 +105,16 @@ class JobControl:
                     status=job.status,
                 )
             run = self._settings.run_dir(job_id)
-            await asyncio.to_thread(run.withdraw, *Request)
-            again = Scheduled(name="AwaitingRetry", message=RETRIED, scheduled_time=datetime.now(UTC))
-            _require_accepted(job_id, await client.set_flow_run_state(flow_run.id, again))
+            plan = await asyncio.to_thread(run.read, "plan.json", Plan)
+            wanted = wanted_again(plan, run, raised) if plan else raised.max_cost or config.max_cost
+            async with self._budgets.readmitting(job_id, config, wanted, flow_run.tags) as tags:
+                await asyncio.to_thread(run.withdraw, *Request)
+                if raised != RaisedLimits():
+                    await asyncio.to_thread(run.write, LIMITS, raised)
+                if set(tags) != set(flow_run.tags):
+                    await client.update_flow_run(flow_run.id, tags=tags)
+                again = Scheduled(name="AwaitingRetry", message=RETRIED, scheduled_time=datetime.now(UTC))
+                _require_accepted(job_id, await client.set_flow_run_state(flow_run.id, again))
             await asyncio.to_thread(run.enter, Phase.QUEUED, JobStatus.PENDING)
         return await self._jobs.get(job_id)
 

@@ -64,10 +64,14 @@ class JobRecord:
         return self.job_id.replace("_", "-")
 
     @property
+    def tags(self) -> list[str]:
+        """The tags of its flow run; none outside of it."""
+        return current_flow_run.tags or []
+
+    @property
     def key_id(self) -> str | None:
         """The API key that the job was submitted with; None where it was not by one, and outside of its flow run."""
-        tags: list[str] = current_flow_run.tags or []
-        return next((tag.removeprefix(KEY_TAG) for tag in tags if tag.startswith(KEY_TAG)), None)
+        return next((tag.removeprefix(KEY_TAG) for tag in self.tags if tag.startswith(KEY_TAG)), None)
 
     @property
     def _resource(self) -> dict[str, str]:

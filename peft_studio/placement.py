@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from peft_studio.choices import Name
 
-_Limit = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Limit = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Placement(BaseModel):
@@ -22,10 +22,10 @@ class Placement(BaseModel):
         default=False,
         description="Rent at the lower price of a machine that may be taken away; training then goes on elsewhere.",
     )
-    max_cost: _Limit | None = Field(
+    max_cost: Limit | None = Field(
         default=None, description="US dollars; a job that reaches them saves a checkpoint, and its machine ends."
     )
-    max_duration: _Limit | None = Field(
+    max_duration: Limit | None = Field(
         default=None, description="Minutes on a rented machine, all attempts together; what then happens is the same."
     )
 
@@ -33,3 +33,12 @@ class Placement(BaseModel):
     def wanted_resource(self) -> str | None:
         """The machine that is asked for by name; None where the studio is to choose."""
         return None if self.resource_id == "auto" else self.resource_id
+
+
+class RaisedLimits(BaseModel):
+    """Limits that a job is tried again with, in the place of its configuration's."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    max_cost: Limit | None = Field(default=None, description="US dollars, what was spent before included.")
+    max_duration: Limit | None = Field(default=None, description="Minutes on rented machines, those before included.")

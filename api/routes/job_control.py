@@ -14,6 +14,7 @@ from api.job_wire import CheckpointSaved, CloneJob, JobChanged, JobPlan
 from api.openapi import WithOptionalBody, documented
 from api.wire import CreateJob, JobCreated
 from infra.job_plans import JobPlans
+from peft_studio.placement import RaisedLimits
 
 TheJobs = NamedDependency[SkipValidation[Jobs]]
 TheControl = NamedDependency[SkipValidation[Control]]
@@ -82,11 +83,20 @@ async def resume_job(control: TheControl, job_id: FromPath[str]) -> JobChanged:
     "/jobs/{job_id:str}/retry",
     status_code=200,
     summary="Try a job again",
-    responses=documented(JobChanged, job_examples.RESUMED, 403, 404, 409),
+    operation_class=WithOptionalBody,
+    responses=documented(JobChanged, job_examples.RESUMED, 402, 403, 404, 409, 413, 415),
 )
-async def retry_job(control: TheControl, job_id: FromPath[str]) -> JobChanged:
-    """Have a job that failed or was cancelled go on from its last checkpoint; its id and its history stay."""
-    return JobChanged.of(await control.retry(job_id))
+async def retry_job(
+    control: TheControl,
+    job_id: FromPath[str],
+    data: Annotated[RaisedLimits | None, Body(examples=[Example(value={"max_cost": 5.0})])] = None,
+) -> JobChanged:
+    """
+    Have a job that failed or was cancelled go on from its last checkpoint; its id and its history stay.
+
+    One that had reached its limits is given others by the body.
+    """
+    return JobChanged.of(await control.retry(job_id, data))
 
 
 @post(

@@ -2,6 +2,7 @@
 
 from infra import measured_speeds
 from infra.credentials import CredentialsInPrefect, CredentialStore
+from infra.job_limits import limits_of
 from infra.job_plans import trained_before
 from infra.job_record import JobRecord
 from infra.machines.base import LOCAL, Attempt, Machine
@@ -82,7 +83,7 @@ class JobMachines:
         def say(message: str, level: LogLevel) -> None:
             self._record.say(message, level)
 
-        return RemoteAttempt(receipt, run, limits_of(plan, self._settings), self._settings, self._credentials, say)
+        return RemoteAttempt(receipt, run, self._limits(plan), self._settings, self._credentials, say)
 
     def release(self, reason: str) -> None:
         """Give back every machine that the job still has; done twice it does no harm."""
@@ -94,11 +95,14 @@ class JobMachines:
         """Remember how fast the job's machine was, for estimates to come."""
         measured_speeds.note(self._settings, plan, self.receipts, summary)
 
+    def _limits(self, plan: Plan) -> Limits:
+        return limits_of(plan, self._record.run, self._settings, self._record.tags)
+
     def _rent(self, plan: Plan, beyond_gb: float) -> MachineReceipt:
         earlier = self.receipts
         anywhere = any(one.status is MachineStatus.GONE and one.ready_at for one in earlier)
         offers = candidates(plan, self._settings, self._credentials, anywhere=anywhere, beyond_gb=beyond_gb)
-        limits, longest = limits_of(plan, self._settings), 3600 * self._settings.machine_hours
+        limits, longest = self._limits(plan), 3600 * self._settings.machine_hours
         left = {one.hourly_rate: limits.seconds_left(earlier, one.hourly_rate, longest) for one in offers}
         affordable = [one for one in offers if left[one.hourly_rate] > limits.reserve_seconds]
         if offers and not affordable:
@@ -112,11 +116,6 @@ class JobMachines:
             key_id=self._record.key_id,
         )
         return self._rental.rent(wanted, affordable)
-
-
-def limits_of(plan: Plan, settings: Settings) -> Limits:
-    """Return what a job may cost and how long it may have machines."""
-    return Limits(plan.config.max_cost, plan.config.max_duration, settings.stop_seconds)
 
 
 def _raise_limit(limits: Limits, cost: float | None) -> None:

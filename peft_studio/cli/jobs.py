@@ -145,9 +145,14 @@ def cancel(session: Session, job_id: JobId) -> None:
 
 
 @command(app, "retry")
-def retry(session: Session, job_id: JobId) -> None:
+def retry(
+    session: Session,
+    job_id: JobId,
+    max_cost: Annotated[float | None, typer.Option(help="US dollars that it may cost in all.")] = None,
+    max_duration: Annotated[float | None, typer.Option(help="Minutes that it may have machines in all.")] = None,
+) -> None:
     """Let a failed or cancelled job go on from its last checkpoint."""
-    _changed(session, session.client.retry_job(job_id))
+    _changed(session, session.client.retry_job(job_id, max_cost=max_cost, max_duration=max_duration))
 
 
 @command(app, "pause")

@@ -73,9 +73,13 @@ class JobOperations:
         return Call("POST", path("jobs", job_id, "resume"), model(JobChanged), seconds=_PATIENCE)
 
     @operation
-    def retry_job(self, job_id: str) -> Call[JobChanged]:
-        """Let a failed or cancelled job go on from its last checkpoint."""
-        return Call("POST", path("jobs", job_id, "retry"), model(JobChanged), seconds=_PATIENCE)
+    def retry_job(
+        self, job_id: str, *, max_cost: float | None = None, max_duration: float | None = None
+    ) -> Call[JobChanged]:
+        """Let a failed or cancelled job go on from its last checkpoint, with other limits where they are given."""
+        given = {"max_cost": max_cost, "max_duration": max_duration}
+        limits = {name: limit for name, limit in given.items() if limit is not None} or None
+        return Call("POST", path("jobs", job_id, "retry"), model(JobChanged), json=limits, seconds=_PATIENCE)
 
     @operation
     def clone_job(

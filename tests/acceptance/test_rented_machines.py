@@ -113,6 +113,12 @@ def test_a_job_ends_with_a_checkpoint_when_it_has_cost_what_it_may(rented: Renti
     said = [line["message"] for line in rented.api.get(f"/jobs/{job_id}/logs").json()["logs"]]
     assert any("an hour, not $" in line for line in said)
     assert any("of what the job may take is used up" in line for line in said)
+    # With a higher limit it goes on where it was.
+    saved = run_dir(rented.studio, job_id).latest().metrics["step"]
+    rented.post(f"/jobs/{job_id}/retry", max_cost=100).raise_for_status()
+    wait_for_step(rented.studio, job_id, int(saved) + 5)
+    assert len(rented.receipts(job_id)) == 2
+    rented.post(f"/jobs/{job_id}/cancel").raise_for_status()
 
 
 def test_a_key_that_is_revoked_in_the_middle_fails_the_job_and_calls_for_a_person(rented: RentingStudio) -> None:

@@ -134,8 +134,8 @@ def test_last_month_is_paid(tables: Tables, tmp_path: Path) -> None:
 
 def test_a_job_holds_its_limit_or_else_the_high_estimate(tables: Tables, tmp_path: Path) -> None:
     budget(tables, "key", "alice", 50)
-    assert admit(tables, tmp_path, plan(8.0)) == ["key:alice", "hold:8.0000"]
-    assert admit(tables, tmp_path, plan(8.0, max_cost=5)) == ["key:alice", "hold:5.0000"]
+    assert admit(tables, tmp_path, plan(8.0)) == ["key:alice", "hold:8.0000", "cap:8.0000"]
+    assert admit(tables, tmp_path, plan(8.0, max_cost=5)) == ["key:alice", "hold:5.0000", "cap:5.0000"]
     assert admit(tables, tmp_path, plan(8.0), key_id=None) == ["hold:8.0000"]
     assert admit(tables, tmp_path, plan(None), key_id="bob") == ["key:bob"]  # nobody's budget, so nobody asks
     assert admit(tables, tmp_path, plan(1000.0, provider="local")) == ["key:alice"]
@@ -168,7 +168,7 @@ def test_nobody_knows_how_much_is_no_answer_to_a_budget(tables: Tables, tmp_path
 
 def test_a_submission_that_is_repeated_holds_nothing_more(tables: Tables, tmp_path: Path) -> None:
     budget(tables, "key", "alice", 10)
-    tags = ["key:alice", "hold:8.0000"]
+    tags = ["key:alice", "hold:8.0000", "cap:8.0000"]
     tables.flow_run(FLOW, StateType.RUNNING, tags, idempotency_key="again")
     assert admit(tables, tmp_path, plan(8.0), repeat="again") == tags
     with pytest.raises(InsufficientCredits):
@@ -199,3 +199,35 @@ def test_of_two_submissions_at_once_that_do_not_both_fit_one_is_refused(tables: 
             await database.close()
 
     assert sorted(asyncio.run(race())) == [False, False, False, True]
+
+
+def readmit(tables: Tables, folder: Path, run: UUID, wanted: float, tags: list[str]) -> list[str]:
+    """Return the tags that an ended job gets when it is tried again."""
+
+    async def admitted() -> list[str]:
+        async with AsyncExitStack() as stack:
+            database = PrefectDatabase(tables.url)
+            stack.push_async_callback(database.close)
+            budgets = BudgetsInPrefect(database, Settings(data_dir=folder))
+            again = budgets.readmitting(job_id_of(run), plan().config, wanted, tags)
+            return [*await stack.enter_async_context(again)]
+
+    return asyncio.run(admitted())
+
+
+def test_a_job_that_is_tried_again_holds_what_it_may_cost_beyond_what_it_has(tables: Tables, tmp_path: Path) -> None:
+    budget(tables, "key", "alice", 10)
+    tags = ["project:support", "key:alice", "hold:4.0000", "cap:4.0000"]
+    run = tables.flow_run(FLOW, StateType.FAILED, tags)
+    machine(tables, run, 4.0)
+    assert sorted(readmit(tables, tmp_path, run, 10.0, tags)) == sorted(
+        ["project:support", "key:alice", "hold:10.0000", "cap:10.0000"]
+    )
+    with pytest.raises(InsufficientCredits):
+        readmit(tables, tmp_path, run, 10.01, tags)
+
+
+def test_what_a_budget_holds_for_a_job_is_the_most_it_may_cost(tables: Tables, tmp_path: Path) -> None:
+    assert admit(tables, tmp_path, plan(4.0)) == ["key:alice", "hold:4.0000"]
+    budget(tables, "project", "support", 10)
+    assert admit(tables, tmp_path, plan(4.0)) == ["key:alice", "hold:4.0000", "cap:4.0000"]

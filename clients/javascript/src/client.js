@@ -48,8 +48,10 @@ export class Client {
     return this.#post(path("jobs", jobId, "resume"), undefined, PATIENT);
   }
 
-  retryJob(jobId) {
-    return this.#post(path("jobs", jobId, "retry"), undefined, PATIENT);
+  retryJob(jobId, { maxCost, maxDuration } = {}) {
+    const limits = { max_cost: maxCost, max_duration: maxDuration };
+    const given = maxCost === undefined && maxDuration === undefined ? undefined : limits;
+    return this.#post(path("jobs", jobId, "retry"), given, PATIENT);
   }
 
   cloneJob(jobId, changes = {}, { idempotencyKey } = {}) {

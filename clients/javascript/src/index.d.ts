@@ -440,7 +440,8 @@ export class Client {
   pauseJob(jobId: string): Promise<JobChanged>;
   resumeJob(jobId: string): Promise<JobChanged>;
   /** Let a failed or cancelled job go on from its last checkpoint. */
-  retryJob(jobId: string): Promise<JobChanged>;
+  /** The limits, in US dollars and minutes, are those of all attempts together. */
+  retryJob(jobId: string, limits?: { maxCost?: number; maxDuration?: number }): Promise<JobChanged>;
   /** Submit a job like another one, with some fields changed. */
   cloneJob(jobId: string, changes?: Partial<TrainingConfig>, options?: Repeatable): Promise<JobCreated>;
   /** Have a running job save a checkpoint now; it goes on training. */

@@ -18,6 +18,7 @@ from peft_studio.experiments import project_of
 from peft_studio.jobs import Job, JobStatus, Phase, job_id_of
 from peft_studio.machine_names import machine_name
 from peft_studio.machines import MachineReceipt, MachineStatus
+from peft_studio.placement import RaisedLimits
 from peft_studio.plan import DatasetFacts, ModelFacts, Plan, RowFormat
 
 START = datetime(2024, 1, 15, 10, 30, tzinfo=UTC)
@@ -176,7 +177,7 @@ class JobsInMemory:
             raise Conflict(f"The job is not paused: it is {job.status}.", status=job.status)
         return self._change(job_id, JobStatus.PENDING, Phase.QUEUED)
 
-    async def retry(self, job_id: str) -> Job:
+    async def retry(self, job_id: str, raised: RaisedLimits | None = None) -> Job:
         if (job := await self.get(job_id)).status not in (JobStatus.FAILED, JobStatus.CANCELLED):
             raise Conflict(f"The job cannot be tried again: it is {job.status}.", status=job.status)
         return self._change(job_id, JobStatus.PENDING, Phase.QUEUED)
