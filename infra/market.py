@@ -21,7 +21,7 @@ async def market(config: TrainingConfig, settings: Settings, book: OfferBook) ->
     provider = rented_from(config)
     if provider not in PROVIDERS:
         return Market()
-    own = await book.of(provider)
+    own = await book.to_rent_from(provider)
     others = [offer for offer in (await book.look()).offers if offer.provider != provider]
     return Market([*own, *others], await asyncio.to_thread(measured_speeds.read, settings))
 

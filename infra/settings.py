@@ -116,7 +116,8 @@ class Settings(BaseSettings):
     @property
     def address_for_machines(self) -> str:
         """Where rented machines find the API."""
-        return (self.public_url or f"http://{self.host}:{self.port}").rstrip("/")
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return (self.public_url or f"http://{host}:{self.port}").rstrip("/")
 
     @property
     def runs(self) -> Path:

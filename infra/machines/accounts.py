@@ -7,6 +7,7 @@ from infra.platforms.connections import base_url, not_connected
 from infra.platforms.vendors import VENDORS
 from infra.providers import PROVIDERS
 from infra.providers.base import Account, Provider
+from infra.rendezvous.reach import require_reachable
 from infra.settings import Settings
 
 
@@ -17,6 +18,14 @@ async def provider_of(platform: str, settings: Settings, credentials: Credential
         raise not_connected(VENDORS[platform], "provider")
     values = kept.reveal()
     return PROVIDERS[platform](Account(base_url(VENDORS[platform], settings, values), values))
+
+
+async def require_way_back(platform: str, settings: Settings, credentials: CredentialStore) -> None:
+    """Raise ``ResourceUnavailable`` where a connected platform's machines could not come back to the studio."""
+    kept = await credentials.get(platform)
+    if kept is not None:
+        values, vendor = kept.reveal(), VENDORS[platform]
+        require_reachable(vendor.display_name, base_url(vendor, settings, values) or values.get("hosts", ""), settings)
 
 
 async def connected_providers(credentials: CredentialStore) -> Collection[str]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from infra.credentials import CredentialStore
-from infra.machines.accounts import connected_providers, provider_of
+from infra.machines.accounts import connected_providers, provider_of, require_way_back
 from infra.providers.base import Offer, Provider
 from infra.settings import Settings
 from peft_studio.errors import InternalError, ResourceUnavailable, StudioError
@@ -50,18 +50,25 @@ class _Shelf:
         return time.monotonic() - self.at > _RENEW_SECONDS and time.monotonic() - self.tried > pause
 
 
+async def _of_course(_: str) -> None:
+    pass
+
+
 class OfferBook:
     """
     The offers of all connected providers, at most ``LONGEST_SECONDS`` old; one instance serves a whole process.
 
-    ``connected`` names the providers that machines can be rented from, ``provider`` opens one of them.
+    ``connected`` names the providers that machines can be rented from, ``provider`` opens one of them, ``way_back``
+    raises where its machines could not come back to the studio.
     """
 
     def __init__(
         self,
         connected: Callable[[], Awaitable[Collection[str]]],
         provider: Callable[[str], Awaitable[Provider]],
+        way_back: Callable[[str], Awaitable[None]] = _of_course,
     ):
+        self._way_back = way_back
         self._connected = connected
         self._provider = provider
         self._names: Collection[str] = ()
@@ -90,6 +97,11 @@ class OfferBook:
         if shelf.is_fresh:
             return shelf.offers
         raise shelf.error or ResourceUnavailable(f"{name} does not answer; try again in a moment.", platform=name)
+
+    async def to_rent_from(self, name: str) -> Sequence[Offer]:
+        """Return the offers of a provider that a job is to be trained at; raises what keeps it from that."""
+        await self._way_back(name)
+        return await self.of(name)
 
     def keep_fresh(self) -> None:
         """Have offers renewed from now on, before they are too old."""
@@ -152,7 +164,11 @@ class OfferBook:
 
 def offer_book(settings: Settings, credentials: CredentialStore) -> OfferBook:
     """Return the book of the platforms that this studio has credentials of."""
-    return OfferBook(lambda: connected_providers(credentials), lambda name: provider_of(name, settings, credentials))
+    return OfferBook(
+        lambda: connected_providers(credentials),
+        lambda name: provider_of(name, settings, credentials),
+        lambda name: require_way_back(name, settings, credentials),
+    )
 
 
 def _going(task: "asyncio.Task[None] | None", start: Callable[[], Coroutine[Any, Any, None]]) -> "asyncio.Task[None]":
