@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from benchmarks.rented import RentingStudio, renting_studio
 from infra.embedded.environment import prefect_auth_file
 from infra.embedded.studio import RunningStudio
 from infra.settings import Settings
@@ -20,7 +21,6 @@ from peft_studio.remote import CLAIM_VARIABLE
 from peft_studio.remote.assignment import CLAIMANT
 from tests.acceptance.conftest import eventually
 from tests.acceptance.jobs import follow, submit, wait_for_step
-from tests.acceptance.rented import RentingStudio, renting_studio
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(300)]
 VENDORS = ("runpod", "vast", "huggingface", "lambda", "kubernetes", "ssh")
@@ -45,7 +45,7 @@ def test_no_credential_is_seen_anywhere_nor_what_a_machine_claims_its_work_with(
             *files_below(renting.studio.data_dir),
             *shown_by_prefect(renting.studio.data_dir),
             *answers,
-            *(("an address at a vendor", address.encode()) for address in renting.asked),
+            *(("an address at a vendor", address.encode()) for _, address in renting.asked),
             *(("a process", line) for line in lines),
         ]
         keys = [*KEYS.values(), WRONG, private_key(renting)]

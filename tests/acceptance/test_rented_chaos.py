@@ -20,6 +20,7 @@ from typing import TypeVar
 import psutil
 import pytest
 
+from benchmarks.rented import RentingStudio, renting_studio
 from infra.simulators.cloud import SimulatedMachine
 from infra.simulators.faults import Fault, FaultKind
 from peft_studio.errors import Unreachable
@@ -27,7 +28,6 @@ from peft_studio.jobs import Job, JobStatus
 from peft_studio.machines import MachineStatus
 from tests.acceptance.conftest import eventually
 from tests.acceptance.jobs import flow_process, follow, job, part, short_job, submit
-from tests.acceptance.rented import RentingStudio, renting_studio
 
 JOBS = int(os.environ.get("PEFT_STUDIO_CHAOS_JOBS", "8"))
 SEED = int(os.environ.get("PEFT_STUDIO_CHAOS_SEED") or secrets.randbelow(1_000_000))

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from benchmarks.rented import RentingStudio, renting_studio
 from infra.providers.base import Account, Order
 from infra.providers.runpod import RunPod
 from infra.simulators.accounts import GOOD
@@ -17,7 +18,6 @@ from peft_studio.jobs import JobStatus
 from peft_studio.machines import MachineStatus
 from tests.acceptance.conftest import eventually
 from tests.acceptance.jobs import flow_process, follow, job, losses, run_dir, short_job, submit, wait_for_step
-from tests.acceptance.rented import RentingStudio, renting_studio
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(300)]
 STEPS = 30

@@ -1,7 +1,9 @@
 """A studio that rents: connected to simulated vendors, whose machines share its warm server so that they start fast."""
 
+import asyncio
 import os
 import sys
+import time
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -31,15 +33,19 @@ class RentingStudio:
     clouds: Mapping[str, Cloud]
     addresses: Mapping[str, str]
     api: httpx.Client
-    asked: Sequence[str]  # the addresses that vendors were asked at, so far
+    asked: Sequence[tuple[float, str]]  # when vendors were asked so far, and at which addresses
+    delays: dict[str, float]  # seconds that a vendor's answers take longer, from now on
 
     def post(self, path: str, **body: Any) -> httpx.Response:
+        """Ask the API for something with a body."""
         return self.api.post(path, json=body)
 
     def job(self, job_id: str) -> dict[str, Any]:
+        """Return a job as the API has it."""
         return self.api.get(f"/jobs/{job_id}").raise_for_status().json()
 
     def receipts(self, job_id: str) -> list[MachineReceipt]:
+        """Return a job's receipts."""
         return [MachineReceipt.model_validate(one) for one in self.job(job_id)["machines"]]
 
     def existing(self) -> list[str]:
@@ -65,13 +71,13 @@ def renting_studio(
     os.environ |= shared
     try:
         with ExitStack() as stack:
-            keys, asked = dict.fromkeys(vendors, GOOD) | dict(keys or {}), list[str]()
+            keys, asked, delays = dict.fromkeys(vendors, GOOD) | dict(keys or {}), list[tuple[float, str]](), {}
             clouds = {name: SIMULATED[name].cloud(boot_seconds=BOOT_SECONDS, key=keys[name]) for name in vendors}
             for cloud in clouds.values():
                 stack.callback(cloud.close)
             addresses = {
-                name: stack.enter_context(served(_recording(SIMULATED[name].application(clouds[name]), asked)))
-                for name in vendors
+                name: stack.enter_context(served(_observed(name, SIMULATED[name].application(cloud), asked, delays)))
+                for name, cloud in clouds.items()
             }
             urls = ",".join(f'"{name}":"{address}/{name}"' for name, address in addresses.items())
             settings = {
@@ -84,7 +90,7 @@ def renting_studio(
             headers = {"Authorization": f"Bearer {studio.key}"}
             api = stack.enter_context(httpx.Client(base_url=f"{studio.url}/api/v1", headers=headers, timeout=60))
             addresses = {name: f"{address}/{name}" for name, address in addresses.items()}
-            renting = RentingStudio(studio, clouds, addresses, api, asked)
+            renting = RentingStudio(studio, clouds, addresses, api, asked, delays)
             for name in vendors:
                 usual = SIMULATED[name].credentials(addresses[name].rpartition("/")[0])
                 given = {field: value.replace(GOOD, keys[name]) for field, value in usual.items()}
@@ -97,11 +103,17 @@ def renting_studio(
                 os.environ[name] = value
 
 
-def _recording(app: App, asked: list[str]) -> App:
-    """Have an application note the addresses that it is asked at."""
+def _observed(name: str, app: App, asked: list[tuple[float, str]], delays: Mapping[str, float]) -> App:
+    """Have an application note when and where it is asked, and take its time where it is to."""
 
-    async def recording(scope: Any, receive: Any, send: Any) -> None:
-        asked.append(f"{scope['method']} {scope['path']}?{scope['query_string'].decode()}")
-        await app(scope, receive, send)
+    async def observed(scope: Any, receive: Any, send: Any) -> None:
+        asked.append((time.monotonic(), f"{scope['method']} {scope['path']}?{scope['query_string'].decode()}"))
 
-    return recording
+        async def answer(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                await asyncio.sleep(delays.get(name, 0.0))
+            await send(message)
+
+        await app(scope, receive, answer)
+
+    return observed
