@@ -5,7 +5,7 @@ The rows of a step stay the same, so the adapter is the same and a checkpoint fr
 directory's ``config.json`` stays what the user asked for; ``memory.json`` says how it is carried out.
 """
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from peft_studio.config import Algorithm, TrainingConfig
 from peft_studio.run_dir import RunDir
@@ -18,8 +18,8 @@ class Layout(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    batch_size: int
-    gradient_accumulation_steps: int
+    batch_size: int = Field(ge=1)
+    gradient_accumulation_steps: int = Field(ge=1)
     gradient_checkpointing: bool
 
     @classmethod

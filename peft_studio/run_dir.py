@@ -83,7 +83,7 @@ class RunDir:
 
     def write(self, name: str, value: BaseModel) -> None:
         """Put a JSON document in place whole: a reader sees the old one or the new one."""
-        self.path.mkdir(parents=True, exist_ok=True)
+        (self.path / name).parent.mkdir(parents=True, exist_ok=True)
         replace_file(self.path / name, value.model_dump_json(indent=2).encode())
 
     def read(self, name: str, kind: type[M]) -> M | None:

@@ -6,7 +6,6 @@ machine can use once, and then a token that opens its own mailbox and nothing el
 """
 
 import asyncio
-import re
 import secrets
 from typing import Annotated, Any
 
@@ -20,18 +19,14 @@ from api.uploads import receive_body
 from infra.credentials import CredentialStore
 from infra.disk_space import require_space
 from infra.rendezvous.door import CallbackDoor, hub_secrets
+from infra.rendezvous.mailbox import largest
 from infra.settings import Settings
 from peft_studio.errors import NotFound
-from peft_studio.remote.assignment import CLAIMANT, ORDERS
+from peft_studio.remote.assignment import CLAIMANT
 
 AnyRequest = Request[Any, Any, Any]
 TheSettings = NamedDependency[SkipValidation[Settings]]
 TheCredentials = NamedDependency[SkipValidation[CredentialStore]]
-_PLACES = re.compile(
-    r"(events|log)/[0-9]{15}|checkpoints/step-[0-9]{1,12}/[\w.-]{1,100}|adapter/[\w.-]{1,100}"
-    r"|(alive|end|summary|evaluation|failure|memory)\.json",
-    re.ASCII,
-)
 
 
 @get("/rendezvous/{machine:str}/claims/{code:str}", opt=PUBLIC, include_in_schema=False)
@@ -53,7 +48,7 @@ async def claim_work(
 async def read_orders(request: AnyRequest, settings: TheSettings, machine: FromPath[str]) -> Response[bytes]:
     """Say what is wanted of a machine."""
     door = await _entered(request, settings, machine)
-    return _private(await asyncio.to_thread(door.box.read, ORDERS) or b"{}")
+    return _private((await asyncio.to_thread(door.orders)).model_dump_json().encode())
 
 
 @get("/rendezvous/{machine:str}/inputs/{path:path}", opt=PUBLIC, include_in_schema=False)
@@ -71,20 +66,22 @@ async def fetch_input(
     opt=PUBLIC,
     status_code=204,
     include_in_schema=False,
-    request_max_body_size=None,  # max_dataset_bytes is what counts here
+    request_max_body_size=None,  # what counts is the place, and max_dataset_bytes
 )
 async def leave_file(request: AnyRequest, settings: TheSettings, machine: FromPath[str], path: FromPath[str]) -> None:
     """Take a file into a machine's mailbox, whole or not at all."""
     door = await _entered(request, settings, machine)
     place = path.removeprefix("/")
-    if not _PLACES.fullmatch(place):
+    most = min(largest(place), settings.max_dataset_bytes)
+    if most < 0:
         raise NotFound("There is no such place in a mailbox.")
     target = door.folder / "box" / place
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
     await asyncio.to_thread(require_space, settings.data_dir, request.content_length or 0, settings.disk_reserve_bytes)
     await asyncio.to_thread(lambda: target.parent.mkdir(parents=True, exist_ok=True))
     try:
-        await receive_body(request, temporary, settings.max_dataset_bytes)
+        await receive_body(request, temporary, int(most))
+        await _entered(request, settings, machine)  # the door may have been shut meanwhile
         await asyncio.to_thread(temporary.replace, target)
     finally:
         await asyncio.to_thread(temporary.unlink, missing_ok=True)

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 from infra.credentials import CredentialStore
 from infra.machines.accounts import provider_of
@@ -10,7 +11,7 @@ from infra.machines.ledger import Ledger
 from infra.machines.receipts import cost_by_rate
 from infra.providers.base import Provider, Rented
 from infra.providers.wire import CREATE_SECONDS
-from infra.rendezvous.work import door_of
+from infra.rendezvous.work import door_of, forget_work
 from infra.settings import Settings
 from peft_studio.errors import CredentialRefused, PlatformNotConnected, ResourceUnavailable
 from peft_studio.events import now
@@ -41,7 +42,8 @@ class Returns:
         """
         if receipt.status.is_over:
             return receipt
-        door_of(self._settings, receipt.name).shut()
+        with suppress(ResourceUnavailable):  # a bucket that is away keeps no machine alive
+            door_of(self._settings, receipt.name).shut()
         receipt = self._ledger.change(
             receipt,
             status=MachineStatus.RELEASING,
@@ -53,6 +55,7 @@ class Returns:
         except (CredentialRefused, PlatformNotConnected) as error:
             self._ledger.change(receipt, status=MachineStatus.STRANDED, reason=_STRANDED)
             raise CredentialRefused(f"{error.message} {_STRANDED}", platform=receipt.provider) from error
+        forget_work(self._settings, receipt.name)
         if not existed:
             return self._ledger.change(receipt, status=MachineStatus.NEVER, cost=0.0)
         gone = receipt.model_copy(update={"status": MachineStatus.GONE, "gone_at": now()})

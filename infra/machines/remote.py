@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 from infra.credentials import CredentialStore
 from infra.machines import meter
@@ -14,16 +15,21 @@ from infra.providers.local import STOP_SECONDS
 from infra.rendezvous.mirror import Mirror
 from infra.rendezvous.work import door_of
 from infra.settings import Settings
-from peft_studio.errors import BudgetExceeded, CredentialRefused, MachineLost, StudioError, TimedOut
+from peft_studio.errors import (
+    BudgetExceeded,
+    CredentialRefused,
+    MachineLost,
+    ResourceUnavailable,
+    StudioError,
+    TimedOut,
+)
 from peft_studio.events import LogLevel, now
 from peft_studio.machines import MachineReceipt
-from peft_studio.remote.assignment import ALIVE, ORDERS, End, Orders
+from peft_studio.remote.assignment import End, Orders
 from peft_studio.run_dir import Request, RunDir
 from peft_studio.trainer.outcome import DONE, FAILED, FULL
 
-_LOOK_SECONDS = 0.3
 _PATIENCE_SECONDS = 60.0  # with a machine that was told to end
-_BUCKET_LOOK_SECONDS = 2.0
 _SILENT_SECONDS = 12.0  # more than two signs of life
 _ASK_SILENT_SECONDS = 3.0
 _ASK_SECONDS = 60.0  # of one that is heard of: its key may have been revoked
@@ -43,15 +49,16 @@ class RemoteAttempt:
     ):
         self._receipt, self._run, self._limits, self._say = receipt, run, limits, say
         self._settings, self._credentials = settings, credentials
-        self._box = door_of(settings, receipt.name).box
-        self._mirror = Mirror(self._box, run, receipt.name)
+        self._door = door_of(settings, receipt.name)
+        self._mirror = Mirror(self._door.box, run, receipt.name)
         self._earlier = [one for one in Ledger(settings).of_job(run.job_id) if one.name != receipt.name]
-        self._orders = self._read_orders()
+        self._orders: Orders | None = None  # as they lie at the door
+        self._wanted: dict[str, object] = {}
         self._looked_at, self._asked_at, self._heard_at = 0.0, time.monotonic(), time.monotonic()
-        self._sign: bytes | None = None
+        self._sign = ""
         self._why: StudioError | None = None  # why the machine was told to stop, where that is the job's end
         self._give_up_at = float("inf")
-        self._has_warned = self._is_over = False
+        self._has_warned = self._has_complained = self._is_over = False
 
     def poll(self) -> int | None:
         """
@@ -60,17 +67,18 @@ class RemoteAttempt:
         Raises ``MachineLost`` where the machine will not finish, ``BudgetExceeded`` or ``TimedOut`` once it has saved
         what it had, ``CredentialRefused`` where the vendor does not take the key any more.
         """
-        if time.monotonic() - self._looked_at < (_BUCKET_LOOK_SECONDS if self._settings.bucket else _LOOK_SECONDS):
+        if time.monotonic() - self._looked_at < self._door.look_seconds:
             return None
-        self._mirror.pull()
+        end = self._pull()
         self._looked_at = time.monotonic()
-        if (end := self._mirror.end()) is not None:
+        if end is not None:
             return self._ended(end)
         if time.monotonic() > self._give_up_at and self._why:
             self._is_over = True
             raise self._why
         self._relay_requests()
         self._read_meter()
+        self._order()  # again, where the bucket did not answer
         self._look_after()
         return None
 
@@ -80,10 +88,22 @@ class RemoteAttempt:
             return
         self._order(stop="The studio has asked for it.")
         deadline = time.monotonic() + seconds
-        while self._mirror.end() is None and time.monotonic() < deadline:
-            time.sleep(_LOOK_SECONDS)
-            self._mirror.pull()
+        while self._pull() is None and time.monotonic() < deadline:
+            time.sleep(self._door.look_seconds)
+            self._order()
         self._is_over = True
+
+    def _pull(self) -> End | None:
+        """Take what has come; a bucket that does not answer is asked again, and complained of once."""
+        try:
+            end = self._mirror.pull()
+        except ResourceUnavailable as error:
+            if not self._has_complained:
+                self._say(f"{error.message} It is asked again; the machine works on.", "WARNING")
+            self._has_complained = True
+            return None
+        self._has_complained = False
+        return end
 
     def _ended(self, end: End) -> int:
         self._is_over = True
@@ -101,9 +121,8 @@ class RemoteAttempt:
             return
         if newest >= self._run.ask_time(Request.CHECKPOINT):
             self._run.withdraw(Request.CHECKPOINT)
-        elif self._orders.asked_at != self._run.ask_time(Request.CHECKPOINT):
-            asked_at = self._run.ask_time(Request.CHECKPOINT)
-            self._order(checkpoint=self._orders.checkpoint + 1, asked_at=asked_at)
+        else:
+            self._order(asked_at=self._run.ask_time(Request.CHECKPOINT))
 
     def _read_meter(self) -> None:
         reading = meter.read([*self._earlier, self._receipt], self._limits, now())
@@ -119,8 +138,8 @@ class RemoteAttempt:
 
     def _look_after(self) -> None:
         """Ask the vendor about a machine that is silent; now and then about any."""
-        if (sign := self._box.read(ALIVE)) != self._sign:
-            self._sign, self._heard_at = sign, time.monotonic()
+        if self._mirror.sign != self._sign:
+            self._sign, self._heard_at = self._mirror.sign, time.monotonic()
         silent = time.monotonic() - self._heard_at
         if time.monotonic() - self._asked_at < (_ASK_SILENT_SECONDS if silent > _SILENT_SECONDS else _ASK_SECONDS):
             return
@@ -133,8 +152,7 @@ class RemoteAttempt:
             self._say(f"{self._receipt.provider} does not say how the machine is: {error.message}", "WARNING")
             found = None if silent > 60 * self._settings.silence_minutes else _UNKNOWN
         is_dead = found is None or found.state in (MachineState.ENDED, MachineState.LOST)
-        if is_dead and self._mirror.end() is None:
-            self._mirror.pull()
+        if is_dead and self._pull() is None:
             self._is_over = True
             why = found.reason or found.state if found else "it is gone"
             raise MachineLost(f"The machine {self._receipt.name} at {self._receipt.provider} was lost ({why}).")
@@ -147,12 +165,14 @@ class RemoteAttempt:
         return await provider.machine(self._receipt.machine_id or "")
 
     def _order(self, **changes: object) -> None:
-        self._orders = self._orders.model_copy(update=changes)
-        self._box.write(ORDERS, self._orders.model_dump_json().encode())
-
-    def _read_orders(self) -> Orders:
-        content = self._box.read(ORDERS)
-        return Orders.model_validate_json(content) if content else Orders()
+        """Want something of the machine, and see to it that its orders say so; where that fails, the next time."""
+        self._wanted |= changes
+        with suppress(ResourceUnavailable):
+            before = self._orders or self._door.orders()
+            orders = before.model_copy(update=self._wanted)
+            if orders != before:
+                self._door.order(orders)
+            self._orders = orders
 
 
 _UNKNOWN = Rented(id="", name="", state=MachineState.RUNNING)

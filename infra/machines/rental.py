@@ -11,7 +11,7 @@ from infra.machines.ledger import Ledger, studio_id
 from infra.machines.release import LOST_ANSWER_SECONDS, Returns, find, may_yet_appear
 from infra.providers.base import MachineState, NoCapacity, Offer, Order, Provider, Rented, Unclear
 from infra.rendezvous.door import hub_secrets
-from infra.rendezvous.work import Terms, door_of, leave_work
+from infra.rendezvous.work import Terms, door_of, forget_work, leave_work
 from infra.settings import Settings
 from peft_studio.errors import InsufficientCredits, ResourceUnavailable, StudioError
 from peft_studio.events import now
@@ -21,7 +21,6 @@ from peft_studio.plan import Plan
 from peft_studio.remote import CLAIM_VARIABLE
 
 COMMAND = ("python", "-m", "peft_studio.remote")
-_LOOK_SECONDS = 0.25
 _ASK_SECONDS = 5.0
 _DEAD = (MachineState.ENDED, MachineState.LOST)
 
@@ -118,10 +117,9 @@ class Rental:
             project=wanted.project,
             key_id=wanted.key_id,
         )
-        order = self._order_for(wanted, receipt)
         self.ledger.write(receipt)
         try:
-            rented = asyncio.run(self._create(offer, order))
+            rented = asyncio.run(self._create(wanted, offer, receipt))
         except Unclear as error:
             self._say(f"{offer.provider} did not say whether it has created a machine ({error.message})")
             rented = asyncio.run(self._look(receipt, LOST_ANSWER_SECONDS))
@@ -129,22 +127,25 @@ class Rental:
                 self.ledger.change(receipt, reason="Its vendor's answer was lost, and its list does not show it.")
                 return None
         except StudioError as error:
+            forget_work(self._settings, receipt.name)
             self.ledger.change(receipt, status=MachineStatus.NEVER, reason=error.message, cost=0.0)
             raise
         return self._adopt(receipt, rented)
 
-    def _order_for(self, wanted: Wanted, receipt: MachineReceipt) -> Order:
-        hub = asyncio.run(hub_secrets(self._credentials)) if self._settings.bucket else {}
-        terms = Terms(boot_seconds=60 * self._settings.boot_minutes, deadline_seconds=wanted.deadline_seconds)
-        claim = leave_work(wanted.plan, receipt.name, terms, self._settings, hub)
-        return Order(
+    async def _create(self, wanted: Wanted, offer: Offer, receipt: MachineReceipt) -> Rented:
+        provider = await self._provider(offer.provider)
+        hub = await hub_secrets(self._credentials) if self._settings.bucket else {}
+        terms = Terms(60 * self._settings.boot_minutes, wanted.deadline_seconds, provider.self_release)
+        claim = await asyncio.to_thread(leave_work, wanted.plan, receipt.name, terms, self._settings, hub)
+        order = Order(
             name=receipt.name,
             image=self._settings.trainer_image,
             command=COMMAND,
             environment={CLAIM_VARIABLE: claim},
             disk_gb=wanted.disk_gb,
-            max_seconds=int(wanted.deadline_seconds + terms.boot_seconds),
+            max_seconds=int(wanted.deadline_seconds + terms.boot_seconds + self._settings.stop_seconds),
         )
+        return await provider.rent(offer, order)
 
     def _adopt(self, receipt: MachineReceipt, rented: Rented) -> MachineReceipt:
         if receipt.status is not MachineStatus.INTENDED:
@@ -172,7 +173,7 @@ class Rental:
                 if (found is None or found.state in _DEAD) and not door.is_claimed:
                     reason = f"It ended before it had reported ({found.reason if found else 'it is gone'})."
                     break
-            time.sleep(_LOOK_SECONDS)
+            time.sleep(door.look_seconds)
         self._say(f"The machine {receipt.name} is given back: {reason}")
         self.returns.release(receipt, reason)
         return None
@@ -189,9 +190,6 @@ class Rental:
 
     async def _provider(self, platform: str) -> Provider:
         return await provider_of(platform, self._settings, self._credentials)
-
-    async def _create(self, offer: Offer, order: Order) -> Rented:
-        return await (await self._provider(offer.provider)).rent(offer, order)
 
     async def _look(self, receipt: MachineReceipt, seconds: float = 0) -> Rented | None:
         provider = await self._provider(receipt.provider)

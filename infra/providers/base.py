@@ -15,6 +15,7 @@ from typing import Protocol
 from pydantic import BaseModel, ConfigDict, Field
 
 from peft_studio.errors import ResourceUnavailable
+from peft_studio.remote.assignment import SelfRelease
 
 SHORTEST_SECRET = 6  # characters; nothing shorter is a key, and hiding it would garble what is said
 
@@ -145,4 +146,13 @@ class Provider(Protocol):
 
     async def billed(self, machine_id: str, name: str) -> float | None:
         """Return what the vendor says the machine has cost so far; None where it does not tell, or not yet."""
+        ...
+
+    @property
+    def self_release(self) -> SelfRelease | None:
+        """
+        How a machine of this account ends itself, with a key that its vendor gives to it and to no other.
+
+        None where a machine has no such key: then its studio ends it, or the vendor after ``Order.max_seconds``.
+        """
         ...

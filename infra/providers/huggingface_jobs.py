@@ -81,6 +81,8 @@ class _Job(BaseModel):
 class HuggingFaceJobs:
     """Jobs of the user that a token belongs to, or of the organization that is to pay."""
 
+    self_release = None  # a job that has ended costs nothing
+
     def __init__(self, account: Account, create_seconds: float = CREATE_SECONDS):
         self._account = account
         self._create_seconds = create_seconds
@@ -93,9 +95,7 @@ class HuggingFaceJobs:
     async def rent(self, offer: Offer, order: Order) -> Rented:
         """Start a job; the vendor ends it after the order's longest time. A flavour's disk is as large as it is."""
         if offer.storage_gb is not None and order.disk_gb > offer.storage_gb:
-            raise NoCapacity(
-                f"{offer.name} at Hugging Face has {offer.storage_gb:.0f} GB of disk, not {order.disk_gb}."
-            )
+            raise NoCapacity(f"Hugging Face's {offer.name} has {offer.storage_gb:.0f} GB of disk, not {order.disk_gb}.")
         body = {
             "dockerImage": order.image,
             "command": list(order.command),

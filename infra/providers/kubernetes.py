@@ -26,6 +26,8 @@ _COUNTS = (1, 2, 4, 8)
 class Kubernetes:
     """A namespace of one cluster. A name belongs to one Job: what is rented twice under it is one machine."""
 
+    self_release = None  # a Job that has ended costs nothing
+
     def __init__(self, account: Account, create_seconds: float = wire.CREATE_SECONDS):
         self._account = account
         self._create_seconds = create_seconds

@@ -102,6 +102,8 @@ class LambdaCloud:
     what that came to. Machines have no time limit of their own, and no spot price.
     """
 
+    self_release = None  # an instance has no key of its own
+
     def __init__(
         self,
         account: Account,

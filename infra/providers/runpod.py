@@ -15,6 +15,7 @@ from infra.providers.base import Account, MachineState, NoCapacity, Offer, Order
 from infra.providers.slugs import resource_id
 from infra.vendor_http import Answer, Call
 from peft_studio.errors import InvalidConfig, ResourceUnavailable
+from peft_studio.remote.assignment import SelfRelease
 
 _PLATFORM, _NAME = "runpod", "RunPod"
 _COUNTS = (1, 2, 4, 8)
@@ -150,6 +151,11 @@ class RunPod:
         records = wire.understood(_Billing, await self._read(call)).records
         amounts = [record.total for record in records if record.pod_id == machine_id]
         return sum(amounts) if amounts else None
+
+    @property
+    def self_release(self) -> SelfRelease:
+        """How a pod deletes itself, with the key that RunPod puts into its environment."""
+        return SelfRelease(url=self._account.url + "/v2/pods/{RUNPOD_POD_ID}", key_variable="RUNPOD_API_KEY")
 
     async def _catalogue(self, cloud: str) -> list[Offer]:
         asked = {"include": "AVAILABILITY", "product": "POD", "cloud": cloud}

@@ -56,6 +56,8 @@ class Facts:
 class Ssh:
     """The hosts of one set of credentials; each is one offer."""
 
+    self_release = None  # one's own machine goes on without us
+
     def __init__(self, account: Account, create_seconds: float = wire.CREATE_SECONDS):
         self._create_seconds = create_seconds
         self._python = account.get("python", "python3")

@@ -27,6 +27,7 @@ from infra.providers.vast_answers import (
 from infra.providers.wire import CREATE_SECONDS, create, out_of_credit, paced, read, refused
 from infra.vendor_http import Answer, Call
 from peft_studio.errors import ResourceUnavailable, StudioError
+from peft_studio.remote.assignment import SelfRelease
 
 ASK_SECONDS = 4.5  # between two machines that one account asks for; the vendor's own rule, which no simulator has
 _DISK_GB = 50  # that listed prices include; the vendor charges for disk by the gigabyte
@@ -112,6 +113,13 @@ class Vast:
         rows = await self._pages("/charges/", {"select_filters": json.dumps(days), "limit": "500"}, "results")
         charges = [charge for row in rows if (charge := charge_of(row, machine_id)) is not None]
         return sum(charges) if charges else None
+
+    @property
+    def self_release(self) -> SelfRelease:
+        """How a container destroys itself, with the key that Vast.ai puts into its environment."""
+        return SelfRelease(
+            url=self._account.url.rstrip("/") + "/instances/{CONTAINER_ID}/", key_variable="CONTAINER_API_KEY"
+        )
 
     async def _undo(self, machine_id: str) -> None:
         try:

@@ -8,20 +8,25 @@ Below ``RUN_DIR/machines/NAME`` lie, for one machine:
     assignment.json  the work, without what is secret
     inputs.json      which of the studio's files the machine may fetch
     taken.json       how much of the mailbox has been taken over
-    box/             the mailbox, where the machine sends to; with a bucket it is there instead
+    orders.json      what is wanted of the machine
+    box/             the mailbox, where the machine sends to
+
+With a bucket, all but the receipt and how much was taken lies there instead.
 """
 
+import fcntl
 import hashlib
 import hmac
 import secrets
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 
 from pydantic import BaseModel, SecretStr
 
 from infra.credentials import CredentialStore
-from infra.rendezvous.mailbox import Mailbox
+from infra.rendezvous.mailbox import FolderMailbox
 from infra.settings import Settings
 from peft_studio.errors import AuthenticationFailed, NotFound
 from peft_studio.events import now
@@ -39,6 +44,7 @@ class Door(BaseModel):
     claim_sha256: str
     expires_at: datetime
     claimant: str | None = None
+    claimed_at: datetime | None = None
     is_shut: bool = False
 
 
@@ -51,6 +57,8 @@ class Inputs(BaseModel):
 class CallbackDoor:
     """One machine's door by way of the studio's own API; any of the studio's processes may look after it."""
 
+    look_seconds = 0.25  # how often it is worth while to look
+
     def __init__(self, settings: Settings, machine: str):
         self._settings = settings
         self.machine = machine
@@ -58,7 +66,7 @@ class CallbackDoor:
             raise NotFound("There is no such machine.")
         self.run: RunDir = settings.run_dir(job_id)
         self.folder = self.run.path / "machines" / machine
-        self.box = Mailbox(str(self.folder / "box"))
+        self.box = FolderMailbox(self.folder / "box")
 
     def open(self, assignment: Assignment, files: Mapping[str, Path], seconds: float) -> str:
         """Leave work at the door; return the address it is claimed at, once, within so many seconds."""
@@ -68,7 +76,7 @@ class CallbackDoor:
             "orders_url": f"{base}/orders",
             "upload": Upload(url=f"{base}/files"),
         }
-        self.box.write(ORDERS, Orders().model_dump_json().encode())
+        self.order(Orders())
         self._write("assignment.json", assignment.model_copy(update=sent))
         self._write("inputs.json", Inputs(files=dict(files)))
         self._write("door.json", Door(claim_sha256=_hash(code), expires_at=now() + timedelta(seconds=seconds)))
@@ -77,11 +85,24 @@ class CallbackDoor:
     def admitted(self) -> None:
         """Take note that the machine has come in; its claim is of no more use to anybody, as it was bound to it."""
 
+    def order(self, orders: Orders) -> None:
+        """Tell the machine what is wanted of it."""
+        self._write(ORDERS, orders)
+
+    def orders(self) -> Orders:
+        """Return what the machine was told last."""
+        return self.run.read(f"machines/{self.machine}/{ORDERS}", Orders) or Orders()
+
     def shut(self) -> None:
         """Let nobody in any more, and forget what was sent; silent where there is no door."""
-        if door := self._read():
-            self._write("door.json", door.model_copy(update={"is_shut": True}))
-        self.box.remove()
+        with self._alone():
+            if door := self._read():
+                self._write("door.json", door.model_copy(update={"is_shut": True}))
+        self.box.clear()
+
+    def forget(self) -> None:
+        """Leave nothing of what it may have sent since, now that the machine is gone."""
+        self.shut()
 
     @property
     def is_claimed(self) -> bool:
@@ -91,23 +112,29 @@ class CallbackDoor:
 
     def claim(self, code: str, claimant: str) -> Assignment:
         """Hand the work to the first machine that asks for it, and to no other; it may ask again."""
-        door, assignment = self._read(), self._work()
-        is_right = door is not None and hmac.compare_digest(door.claim_sha256, _hash(code))
-        if door is None or assignment is None or not is_right or door.is_shut:
-            raise NotFound("There is no work for this machine.")
-        if door.claimant is None and now() > door.expires_at:
-            raise NotFound("This claim has expired.")
-        if door.claimant not in (None, claimant):
-            raise NotFound("This work was claimed by another machine.")
-        if door.claimant is None:
-            self._write("door.json", door.model_copy(update={"claimant": claimant}))
-        return assignment.model_copy(update={"token": SecretStr(self._token(claimant))})
+        with self._alone():
+            door, assignment = self._read(), self._work()
+            is_right = door is not None and hmac.compare_digest(door.claim_sha256, _hash(code))
+            if door is None or assignment is None or not is_right or door.is_shut:
+                raise NotFound("There is no work for this machine.")
+            if door.claimant is None and now() > door.expires_at:
+                raise NotFound("This claim has expired.")
+            if door.claimant not in (None, claimant):
+                raise NotFound("This work was claimed by another machine.")
+            claimed_at = door.claimed_at or now()
+            if door.claimant is None:
+                self._write("door.json", door.model_copy(update={"claimant": claimant, "claimed_at": claimed_at}))
+        # A container that was started anew has no more time than it had.
+        left = max(0.0, assignment.deadline_seconds - (now() - claimed_at).total_seconds())
+        told = {"token": SecretStr(self._token(claimant)), "deadline_seconds": left}
+        return assignment.model_copy(update=told)
 
     def require(self, token: str) -> None:
         """Let a machine in that has claimed its work; raises ``AuthenticationFailed``."""
         door = self._read()
         is_open = door is not None and door.claimant is not None and not door.is_shut
-        if not is_open or not hmac.compare_digest(self._token((door and door.claimant) or ""), token):
+        expected = self._token((door and door.claimant) or "")
+        if not is_open or not hmac.compare_digest(expected.encode(), token.encode()):
             raise AuthenticationFailed("This machine's door is shut.")
 
     def input(self, path: str) -> Path:
@@ -127,8 +154,17 @@ class CallbackDoor:
     def _work(self) -> Assignment | None:
         return self.run.read(f"machines/{self.machine}/assignment.json", Assignment)
 
+    @contextmanager
+    def _alone(self) -> Generator[None]:
+        """Have no other process change the door meanwhile; there may be none."""
+        if not self.folder.is_dir():
+            yield
+            return
+        with (self.folder / ".door.lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
     def _write(self, name: str, value: BaseModel) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
         self.run.write(f"machines/{self.machine}/{name}", value)
 
 

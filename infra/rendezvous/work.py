@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,22 +14,24 @@ from infra.rendezvous.mirror import newest_first
 from infra.settings import Settings
 from peft_studio import oom_ladder
 from peft_studio.dataset_sources import is_hub_id, open_file
+from peft_studio.errors import ResourceUnavailable
 from peft_studio.plan import Plan
 from peft_studio.remote.assignment import Assignment, SelfRelease, Upload
 from peft_studio.run_dir import RunDir
 
 Door = CallbackDoor | BucketDoor
 MODEL, DATA = "model", "data"
+_COPY = "dataset"
 _OF_A_MODEL = (".json", ".safetensors", ".jinja", ".model", ".txt", ".tiktoken")
 
 
 @dataclass(frozen=True)
 class Terms:
-    """For how long a machine works, and how it may end itself."""
+    """For how long a machine works, and how it ends itself where it can."""
 
     boot_seconds: float  # within which it must have claimed its work
     deadline_seconds: float
-    self_release: SelfRelease | None = None
+    self_release: SelfRelease | None
 
 
 def door_of(settings: Settings, machine: str) -> Door:
@@ -48,6 +51,7 @@ def leave_work(plan: Plan, machine: str, terms: Terms, settings: Settings, hub: 
         deadline_seconds=terms.deadline_seconds,
         checkpoint_seconds=60 * settings.checkpoint_minutes,
         silence_seconds=60 * settings.silence_minutes,
+        stop_seconds=settings.stop_seconds,
         self_release=terms.self_release,
         model=MODEL if plan.model.path else None,
         data=DATA + _suffix(plan) if not is_hub_id(plan.dataset.path) else None,
@@ -56,6 +60,15 @@ def leave_work(plan: Plan, machine: str, terms: Terms, settings: Settings, hub: 
     if isinstance(door, BucketDoor):
         return door.open(assignment, files, terms.boot_seconds, hub)
     return door.open(assignment, files, terms.boot_seconds)
+
+
+def forget_work(settings: Settings, machine: str) -> None:
+    """Remove what lies at a machine's door, now that it is gone; what a bucket that is away holds stays there."""
+    door = door_of(settings, machine)
+    for copy in (door.run.path / "machines" / machine).glob(f"{_COPY}.*"):
+        copy.unlink(missing_ok=True)
+    with suppress(ResourceUnavailable):
+        door.forget()
 
 
 def files_for(plan: Plan, run: RunDir, folder: Path) -> dict[str, Path]:
@@ -77,7 +90,7 @@ def _here(path: str, folder: Path) -> Path:
     """Return a data set as a file of this machine's; one in an object store is fetched first."""
     if "://" not in path:
         return Path(path)
-    copy = folder / f"dataset{Path(path).suffix}"
+    copy = folder / f"{_COPY}{Path(path).suffix}"
     copy.parent.mkdir(parents=True, exist_ok=True)
     with open_file(path) as source, copy.open("wb") as target:
         shutil.copyfileobj(source, target)

@@ -25,6 +25,7 @@ from peft_studio.trainer.outcome import CRASHED
 from peft_studio.trainer.stop import StopSignal, stop_on_signals
 
 FINISH_SECONDS = 900.0  # for all that is left, where the studio is away just then
+TAKEN_BACK_SECONDS = 60.0  # in which a studio that is there ends a machine that has finished
 _DISMISSED = 0
 
 log = logging.getLogger("peft_studio.remote")
@@ -72,8 +73,9 @@ def _carry_out(assignment: Assignment, client: httpx.Client, stop: StopSignal) -
         reason = error.message if isinstance(error, StudioError) else f"{type(error).__name__}: {error}"
         log.exception("The work could not be done")
     with suppress(Dismissed):
-        _tell_the_end(outbox, courier, code, reason, began)
-    _release_itself(assignment.self_release)
+        _tell_the_end(outbox, courier, End(code=code, reason=reason, seconds=time.monotonic() - began), assignment)
+        _await_dismissal(courier, assignment.push_seconds)
+        _release_itself(assignment.self_release)
     overtime.cancel()
     return code
 
@@ -87,13 +89,25 @@ def _find_inputs(assignment: Assignment, run: RunDir, folder: Path) -> None:
         run.write("plan.json", plan.model_copy(update=here))
 
 
-def _tell_the_end(outbox: Outbox, courier: Courier, code: int, reason: str, began: float) -> None:
+def _tell_the_end(outbox: Outbox, courier: Courier, end: End, assignment: Assignment) -> None:
+    """Send all that is left; whoever is away is waited for as long as training would have gone on, or time is up."""
+    left = assignment.deadline_seconds + assignment.stop_seconds - end.seconds
+    patience = min(left, max(FINISH_SECONDS, assignment.silence_seconds))
     try:
-        outbox.finish(FINISH_SECONDS)
-        end = End(code=code, reason=reason, seconds=time.monotonic() - began, events_bytes=outbox.events_bytes)
-        courier.send(END, end.model_dump_json().encode(), FINISH_SECONDS)
+        outbox.finish(patience)
+        whole = end.model_copy(update={"events_bytes": outbox.events_bytes})
+        courier.send(END, whole.model_dump_json().encode(), patience)
     except Unreachable as error:
         log.error("What came of the work could not be sent: %s", error.message)
+
+
+def _await_dismissal(courier: Courier, look_seconds: float) -> None:
+    """Give the studio time to take the machine back, which it does once it has seen the end; raises ``Dismissed``."""
+    deadline = time.monotonic() + TAKEN_BACK_SECONDS
+    while time.monotonic() < deadline:
+        if (orders := courier.orders()) and orders.dismissed:
+            raise Dismissed
+        time.sleep(look_seconds)
 
 
 def _claimant() -> str:
@@ -121,13 +135,14 @@ def _trainer_environment(assignment: Assignment, folder: Path) -> dict[str, str]
 
 
 def _watch_the_deadline(assignment: Assignment) -> threading.Timer:
-    """Have the machine end some time after its deadline, whatever hangs."""
+    """Have the machine end when its time, and that to save and send what it has, is up: whatever hangs."""
 
     def give_up() -> None:
         _release_itself(assignment.self_release)
         os.killpg(0, signal.SIGKILL)
+        os._exit(CRASHED)  # the first process of a container cannot be killed from within
 
-    timer = threading.Timer(assignment.deadline_seconds + FINISH_SECONDS, give_up)
+    timer = threading.Timer(assignment.deadline_seconds + assignment.stop_seconds, give_up)
     timer.daemon = True
     timer.start()
     return timer

@@ -8,6 +8,7 @@ CLAIMANT = "X-Claimant"  # made up by the machine, so that a claim that is repea
 ORDERS, ALIVE, END = "orders.json", "alive.json", "end.json"
 EVENTS, LOG, CHECKPOINTS, ADAPTER = "events", "log", "checkpoints", "adapter"  # folders of what is sent
 RESULTS = ("summary.json", "evaluation.json", "failure.json")
+PIECE_BYTES = 4 << 20  # the most that is sent at once of what grows
 
 
 class InputFile(BaseModel):
@@ -49,6 +50,7 @@ class Assignment(BaseModel):
     checkpoint_seconds: float = Field(description="A checkpoint is saved and sent at least so often.")
     push_seconds: float = Field(default=1.0, description="Events are sent, and orders looked for, so often.")
     silence_seconds: float = Field(description="How long training goes on where the studio does not answer.")
+    stop_seconds: float = Field(description="After the deadline: to save, send and end. Then the machine is ended.")
     model: str | None = Field(default=None, description="Where the base model lies, if it was sent along.")
     data: str | None = Field(default=None, description="Where the data set lies, if it was sent along.")
     evaluate: bool = True
@@ -68,8 +70,7 @@ class Orders(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
     stop: str | None = Field(default=None, description="Why to save a checkpoint and end.")
-    checkpoint: int = Field(default=0, description="How many checkpoints were asked for so far.")
-    asked_at: float = Field(default=0.0, description="When the last one was, by the studio's clock.")
+    asked_at: float = Field(default=0.0, description="When a checkpoint was asked for last, by the studio's clock.")
     dismissed: bool = Field(default=False, description="Nothing that it sends is wanted any more.")
 
 
@@ -86,4 +87,6 @@ class End(BaseModel):
     code: int = Field(description="The trainer's exit code, see ``peft_studio.trainer.outcome``.")
     reason: str = ""
     seconds: float
-    events_bytes: int = Field(description="Length of the machine's events, so that none is waited for in vain.")
+    events_bytes: int = Field(
+        default=0, description="Length of the machine's events, so that none is waited for in vain."
+    )

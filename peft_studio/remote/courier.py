@@ -60,7 +60,7 @@ class Courier:
         url = self._assignment.orders_url
         try:
             response = self._client.get(url, headers=self._headers(url))
-            if response.status_code in _OVER:
+            if _is_final(response):
                 raise Dismissed
             orders = Orders.model_validate_json(response.raise_for_status().content)
         except (httpx.HTTPError, ValidationError):
@@ -99,7 +99,7 @@ def insist(call: Callable[[], httpx.Response], patience: float) -> httpx.Respons
     while True:
         try:
             response = call()
-            if response.status_code in _OVER:
+            if _is_final(response):
                 raise Dismissed(f"It was answered {response.status_code}.")
             if response.is_success:
                 return response
@@ -110,6 +110,11 @@ def insist(call: Callable[[], httpx.Response], patience: float) -> httpx.Respons
             raise Unreachable(issue)
         time.sleep(pause)
         pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+
+
+def _is_final(response: httpx.Response) -> bool:
+    """Whether the studio or the bucket says no; a web page is a tunnel's or a proxy's, whose studio is away."""
+    return response.status_code in _OVER and not response.headers.get("content-type", "").startswith("text/html")
 
 
 class _Bytes:

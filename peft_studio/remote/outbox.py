@@ -11,13 +11,12 @@ from pydantic import BaseModel, ValidationError
 
 from peft_studio.errors import Unreachable
 from peft_studio.oom_ladder import FILE as LAYOUT
-from peft_studio.remote.assignment import ADAPTER, ALIVE, CHECKPOINTS, EVENTS, LOG, RESULTS, Alive
+from peft_studio.remote.assignment import ADAPTER, ALIVE, CHECKPOINTS, EVENTS, LOG, PIECE_BYTES, RESULTS, Alive
 from peft_studio.remote.courier import Courier
 from peft_studio.run_dir import RunDir
 
 _ALIVE_SECONDS = 5.0
 _QUICK_SECONDS = 5.0  # what is sent between two looks at the trainer is given up soon, and sent the next time
-_SEGMENT_BYTES = 4 << 20
 
 
 class _Progress(BaseModel):
@@ -40,7 +39,7 @@ class Outbox:
         with suppress(Unreachable):
             self._push_lines(self._run.events_path, EVENTS, _QUICK_SECONDS)
             self._push_lines(self._run.log, LOG, _QUICK_SECONDS)
-            self._push_layout()
+            self._push_layout(_QUICK_SECONDS)
             if time.monotonic() - self._alive_at >= _ALIVE_SECONDS:
                 self._alive()
         self._checkpoints.look()
@@ -53,6 +52,7 @@ class Outbox:
         for name in RESULTS:
             if (file := self._run.path / name).is_file():
                 self._courier.send(name, file, patience)
+        self._push_layout(patience)
         self._push_lines(self._run.log, LOG, patience)
         self._push_lines(self._run.events_path, EVENTS, patience)
         self.events_bytes = self._sent[EVENTS]
@@ -62,18 +62,18 @@ class Outbox:
         while True:
             with suppress(FileNotFoundError), file.open("rb") as lines:
                 lines.seek(self._sent[folder])
-                data = lines.read(_SEGMENT_BYTES)
-                data = data[: data.rfind(b"\n") + 1] or (data if len(data) == _SEGMENT_BYTES else b"")
+                data = lines.read(PIECE_BYTES)
+                data = data[: data.rfind(b"\n") + 1] or (data if len(data) == PIECE_BYTES else b"")
                 if data:
                     self._courier.send(f"{folder}/{self._sent[folder]:015d}", data, patience)
                     self._sent[folder] += len(data)
                     continue
             return
 
-    def _push_layout(self) -> None:
+    def _push_layout(self, patience: float) -> None:
         file = self._run.path / LAYOUT
         if file.is_file() and (layout := file.read_bytes()) != self._layout:
-            self._courier.send(LAYOUT, layout, _QUICK_SECONDS)
+            self._courier.send(LAYOUT, layout, patience)
             self._layout = layout
 
     def _alive(self) -> None:

@@ -34,7 +34,7 @@ class Work:
         now = time.monotonic()
         self._deadline = now + assignment.deadline_seconds
         self._pushed_at, self._checkpoint_at = 0.0, now
-        self._checkpoints_asked = 0
+        self._asked_at = 0.0
         self._launcher = shlex.split(os.environ.get(LAUNCHER_VARIABLE, "")) or [sys.executable, "-m"]
 
     def do(self, environment: Mapping[str, str]) -> int:
@@ -104,8 +104,8 @@ class Work:
                 self._stop.set("the studio does not want this machine any more")
             if orders.stop:
                 self._stop.set(orders.stop)
-            if orders.checkpoint > self._checkpoints_asked:
-                self._checkpoints_asked = orders.checkpoint
+            if orders.asked_at > self._asked_at:
+                self._asked_at = orders.asked_at
                 self._run.ask(Request.CHECKPOINT)
         if now > self._deadline:
             self._stop.set("the machine's time is up")
