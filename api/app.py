@@ -38,6 +38,7 @@ from infra.job_history import JobHistory
 from infra.job_plans import JobPlans
 from infra.kept_answers import KeptAnswers
 from infra.machine_reads import MachineReads, Machines
+from infra.machines.account_guard import AccountGuard
 from infra.machines.offers import OfferBook, offer_book
 from infra.platforms.connections import Platforms
 from infra.prefect_database import PrefectDatabase
@@ -66,11 +67,11 @@ def create_app(
     settings = settings or settings_of_process()
     database = PrefectDatabase(settings.database_url)
     keys = keys or KeyRing(records_in(database))
-    uploads = Uploads(settings)
+    uploads, uploaded = Uploads(settings), UploadedAdapters(settings)
     local = LocalDeployments(deployments or DeploymentsInPrefect(database=database))
-    uploaded = UploadedAdapters(settings)
     credentials = credentials or CredentialsInPrefect()
-    platforms = Platforms(credentials, settings)
+    machines = machines or MachineReads(database)
+    platforms = Platforms(credentials, settings, AccountGuard(machines, settings))
     offers = offer_book(settings, credentials)
     kept = BudgetsInPrefect(database, settings)
     watched = [] if jobs else [offers.keep_fresh]  # with jobs of a test's there is no Prefect to ask
@@ -84,7 +85,7 @@ def create_app(
         dependencies={
             **_given(jobs=jobs, control=control or JobControl(settings, jobs, kept), settings=settings),
             **_given(uploads=uploads, uploaded_adapters=uploaded, platforms=platforms),
-            **_given(budgets=budgets or kept, machines=machines or MachineReads(database)),
+            **_given(budgets=budgets or kept, machines=machines),
             **_readers(jobs, settings, platforms, credentials, offers),
             **_adapters(jobs, uploaded, local, settings, platforms),
             **_callers(keys, authenticator, settings),

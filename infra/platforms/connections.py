@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Collection, Mapping
+from typing import Protocol
 from urllib.parse import urlsplit
 
 from pydantic import SecretStr
@@ -26,12 +27,25 @@ _A_NAME = re.compile("[a-z_]{1,32}")
 _SEVERAL_LINES = frozenset(("ca_certificate", "private_key", "known_hosts"))
 
 
+class Guard(Protocol):
+    """Who is asked before an account is let go of; each raises ``Conflict``."""
+
+    async def require_free(self, platform: str) -> None:
+        """Refuse to have a platform's credentials forgotten, while something needs them."""
+        ...
+
+    async def require_same_account(self, platform: str, values: Values) -> None:
+        """Refuse credentials with which something that the old ones had could not be reached."""
+        ...
+
+
 class Platforms:
     """All platforms of the table, and how the studio stands with each."""
 
-    def __init__(self, credentials: CredentialStore, settings: Settings):
+    def __init__(self, credentials: CredentialStore, settings: Settings, guard: Guard | None = None):
         self._credentials = credentials
         self._settings = settings
+        self._guard = guard
 
     async def list(self) -> list[Platform]:
         """Return every platform the studio knows, connected or not."""
@@ -56,6 +70,8 @@ class Platforms:
         vendor = _known(name)
         values = _checked(vendor, given)
         await self._try(vendor, values)
+        if self._guard:
+            await self._guard.require_same_account(vendor.name, values)
         if vendor.name != LOCAL:
             secrets = {field: SecretStr(value) for field, value in values.items()}
             await self._credentials.put(Credentials(platform=vendor.name, verified_at=now(), values=secrets))
@@ -82,6 +98,8 @@ class Platforms:
         vendor = _known(name)
         if vendor.name == LOCAL:
             raise Conflict("This machine is always connected.", platform=LOCAL)
+        if self._guard:
+            await self._guard.require_free(vendor.name)
         if not await self._credentials.delete(vendor.name):
             raise not_connected(vendor)
 

@@ -27,6 +27,7 @@ class Connect(Protocol):
         *,
         jobs: JobsInMemory | None = None,
         keys: KeysInMemory | None = None,
+        machines: MachinesInMemory | None = None,
         **settings: Any,
     ) -> Client: ...
 
@@ -57,6 +58,7 @@ def connect(
             *,
             jobs: JobsInMemory | None = jobs,
             keys: KeysInMemory | None = None,
+            machines: MachinesInMemory | None = None,
             **settings: Any,
         ) -> Client:
             given = Settings.model_validate({"requests_per_minute": 1000, "data_dir": tmp_path / "data", **settings})
@@ -68,7 +70,7 @@ def connect(
                 jobs,
                 credentials,
                 budgets=BudgetsInMemory(),
-                machines=MachinesInMemory(),
+                machines=machines or MachinesInMemory(),
             )
             # Errors inside the API are answered like everywhere else, and not raised into the test.
             client = stack.enter_context(TestClient(app, raise_server_exceptions=False))

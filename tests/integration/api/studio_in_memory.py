@@ -239,10 +239,10 @@ class BudgetsInMemory:
 
 
 class MachinesInMemory:
-    """Receipts of two machines: one that is gone, and one that works."""
+    """Receipts of machines."""
 
-    def __init__(self) -> None:
-        self.kept = [receipt(1, MachineStatus.GONE, "runpod"), receipt(2, MachineStatus.READY, "vast")]
+    def __init__(self, *kept: MachineReceipt) -> None:
+        self.kept = list(kept)
 
     async def not_over(self) -> Sequence[MachineReceipt]:
         return [one for one in self.kept if not one.status.is_over]
@@ -261,6 +261,7 @@ def receipt(attempt: int, status: MachineStatus, provider: str) -> MachineReceip
         status=status,
         offered_rate=0.44,
         billing_increment=1,
+        machine_id=f"m{attempt}",
         intended_at=START,
         rented_at=START,
     )

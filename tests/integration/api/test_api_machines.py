@@ -4,7 +4,13 @@ from typing import Any
 
 import pytest
 
-from tests.integration.api.fixtures import Client
+from infra.simulators.accounts import GOOD
+from infra.simulators.cloud import Cloud
+from infra.simulators.runpod import create_runpod
+from peft_studio.machines import MachineStatus
+from tests.integration.api.fixtures import Client, Connect
+from tests.integration.api.studio_in_memory import MachinesInMemory, receipt
+from tests.loopback import on_loopback
 
 PATH = "/api/v1/machines"
 
@@ -19,8 +25,9 @@ PATH = "/api/v1/machines"
         ({"limit": "1"}, ["vast"]),
     ],
 )
-def test_machines_are_listed_newest_first(client: Client, query: dict[str, Any], providers: list[str]) -> None:
-    answer = client.get(PATH, params=query)
+def test_machines_are_listed_newest_first(connect: Connect, query: dict[str, Any], providers: list[str]) -> None:
+    two = MachinesInMemory(receipt(1, MachineStatus.GONE, "runpod"), receipt(2, MachineStatus.READY, "vast"))
+    answer = connect(machines=two).get(PATH, params=query)
     assert answer.status_code == 200
     assert [one["provider"] for one in answer.json()["machines"]] == providers
 
@@ -29,3 +36,22 @@ def test_machines_are_listed_newest_first(client: Client, query: dict[str, Any],
 def test_a_query_that_cannot_be_is_refused_by_its_field(client: Client, query: dict[str, Any]) -> None:
     answer = client.get(PATH, params=query)
     assert (answer.status_code, answer.json()["error"]["details"]["field"]) == (400, *query)
+
+
+@pytest.mark.parametrize(
+    ("status", "replaced", "forgotten"),
+    [(MachineStatus.READY, 409, 409), (MachineStatus.STRANDED, 200, 409), (MachineStatus.GONE, 200, 200)],
+)
+def test_an_account_is_not_let_go_of_while_machines_are_rented_with_it(
+    connect: Connect, status: MachineStatus, replaced: int, forgotten: int
+) -> None:
+    cloud, machines = Cloud(), MachinesInMemory()
+    with on_loopback(create_runpod(cloud)) as address:
+        client = connect("rules", machines=machines, platform_urls={"runpod": f"{address}/runpod"})
+        credentials = {"credentials": {"api_key": GOOD}}
+        assert client.post("/api/v1/platforms/runpod/connect", json=credentials).status_code == 200
+        machines.kept.append(receipt(1, status, "runpod"))  # which these credentials do not show
+        again = client.post("/api/v1/platforms/runpod/connect", json=credentials)
+        assert again.status_code == replaced, again.text
+        assert client.delete("/api/v1/platforms/runpod").status_code == forgotten
+    cloud.close()
