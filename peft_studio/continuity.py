@@ -38,7 +38,7 @@ class Continuity:
             return
         step, value = loss
         if (before := self._before.get(step)) is not None:
-            if abs(value - before) > max(SAME * abs(before), LEAST):
+            if not abs(value - before) <= max(SAME * abs(before), LEAST):  # one that is no number differs
                 raise ResumeMismatch(
                     f"Step {step} had the loss {before:.4f} and has {value:.4f} now that it is trained again.",
                     issue="The checkpoint, the model or the data are not what they were; see the job's log.",

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from infra.machines.receipts import cost_by_rate, cost_of
+from infra.machines.receipts import cost_by_rate
+from peft_studio.events import now
 from peft_studio.machines import MachineReceipt
 
 WARN_AT = 0.8
@@ -24,11 +25,12 @@ class Limits:
 
     def seconds_left(self, earlier: Sequence[MachineReceipt], hourly_rate: float, longest: float) -> float:
         """Return how long a further machine may be had at a rate, at most so many seconds; 0 or less: not at all."""
-        left = [longest]
+        left, at = [longest], now()
         if self.cost is not None and hourly_rate > 0:
-            left.append((self.cost - (cost_of(earlier) or 0.0)) / hourly_rate * 3600 - self.reserve_seconds)
+            spent = sum(_most(one, at) for one in earlier)
+            left.append((self.cost - spent) / hourly_rate * 3600 - self.reserve_seconds)
         if self.minutes is not None:
-            left.append(60 * self.minutes - _seconds(earlier))
+            left.append(60 * self.minutes - _seconds(earlier, at))
         return min(left)
 
 
@@ -36,14 +38,14 @@ class Limits:
 class Reading:
     """What the meter shows; ``share`` is of the limit that is nearer."""
 
-    cost: float
+    cost: float  # at most: of a machine whose creation was not confirmed nobody knows
     share: float
     over: str | None = None  # which limit leaves no time for more: "cost" or "minutes"
 
 
 def read(receipts: Sequence[MachineReceipt], limits: Limits, at: datetime) -> Reading:
     """Read the meter: all of a job's machines, the one it has now among them."""
-    cost = sum(one.cost if one.cost is not None else cost_by_rate(one, one.gone_at or at) or 0.0 for one in receipts)
+    cost = sum(_most(one, at) for one in receipts)
     seconds, shares = _seconds(receipts, at), [0.0]
     over: str | None = None
     if limits.cost is not None:
@@ -57,13 +59,21 @@ def read(receipts: Sequence[MachineReceipt], limits: Limits, at: datetime) -> Re
     return Reading(cost=cost, share=max(shares), over=over)
 
 
+def _most(receipt: MachineReceipt, at: datetime) -> float:
+    """Return what a machine may have cost; one whose creation nobody confirmed may be there since it was asked for."""
+    if receipt.cost is not None:
+        return receipt.cost
+    began = receipt.model_copy(update={"rented_at": receipt.rented_at or receipt.intended_at})
+    return cost_by_rate(began, receipt.gone_at or at) or 0.0
+
+
 def _ahead(receipt: MachineReceipt, seconds: float) -> float:
     """Return what a machine costs until it can be gone, the increment that is begun then included."""
     rate = receipt.offered_rate if receipt.hourly_rate is None else receipt.hourly_rate
     return (seconds + receipt.billing_increment) * rate / 3600
 
 
-def _seconds(receipts: Sequence[MachineReceipt], at: datetime | None = None) -> float:
+def _seconds(receipts: Sequence[MachineReceipt], at: datetime) -> float:
     """Return how long the job has had machines."""
     spans = ((one.rented_at, one.gone_at or at) for one in receipts)
-    return sum((end - begin).total_seconds() for begin, end in spans if begin and end)
+    return sum((end - begin).total_seconds() for begin, end in spans if begin)
