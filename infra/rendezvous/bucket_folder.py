@@ -28,7 +28,7 @@ class BucketFolder:
 
     def contents(self) -> dict[str, Content]:
         """Return what is there with one request; see ``Mailbox.contents``."""
-        with self._reached():
+        with self._reached(may_miss=False):
             found = self._files.find(self._place, detail=True)
         entries = ((place.removeprefix(f"{self._place}/"), entry) for place, entry in found.items())
         return {
@@ -71,20 +71,23 @@ class BucketFolder:
 
     def write(self, path: str, content: bytes) -> None:
         """Put a file in its place, whole."""
-        with self._reached():
+        with self._reached(may_miss=False):
             self._files.pipe_file(f"{self._place}/{path}", content)
 
     def put(self, path: str, file: Path) -> None:
         """Put a file of this disk in its place, in parts where it is large."""
-        with self._reached():
+        with self._reached(may_miss=False):
             self._files.put_file(str(file), f"{self._place}/{path}")
 
     @contextmanager
-    def _reached(self) -> Generator[None]:
+    def _reached(self, *, may_miss: bool = True) -> Generator[None]:
+        """Tell a bucket that cannot be used from a file that is not there; where none can miss, the bucket does."""
         try:
             yield
-        except FileNotFoundError:
-            raise
+        except FileNotFoundError as error:
+            if may_miss:
+                raise
+            raise unreached(self._place, error) from error
         except (OSError, BotoCoreError, ClientError, aiohttp.ClientError) as error:
             raise unreached(self._place, error) from error
 
