@@ -21,7 +21,15 @@ up: $(VENV)/.server ## start the studio (ARGS='--port 8001 ...')
 	$(BIN)/peft-studio up $(ARGS)
 
 test: $(VENV)/.dev ## run all tests (ARGS='tests/unit -k name ...')
+ifdef ARGS
 	$(BIN)/python -m pytest $(ARGS)
+else
+	@# Acceptance tests start whole studios, one after the other; all others share the cores, a file at a time.
+	@failed=0; \
+	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --ignore tests/acceptance || failed=1; \
+	$(BIN)/python -m pytest tests/acceptance || failed=1; \
+	exit $$failed
+endif
 
 check: $(VENV)/.dev ## lint, types, and the direction of imports
 	$(BIN)/ruff check .
