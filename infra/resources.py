@@ -9,7 +9,7 @@ from typing import Protocol
 
 from infra import capabilities
 from infra.machine_choice import likely_resource
-from infra.machines.offers import OfferBook, Offered
+from infra.machines.offers import LOOK_SECONDS, OfferBook, Offered
 from infra.platforms import usable
 from infra.platforms.connections import Platforms
 from infra.providers.base import Offer
@@ -60,16 +60,19 @@ class Resources:
         self._platforms = platforms
         self._settings = settings
         self._offers = offers
+        self._takes: bool | None = None
+        self._asking: asyncio.Task[None] | None = None
 
     async def list(self, provider: str | None = None, available: bool | None = None) -> Machines:
         """Return the machines, all or those that a provider has, or that take jobs or do not."""
         wanted = None if provider is None else await self._known(provider)
+        here = asyncio.create_task(self._this_machine()) if wanted in (None, LOCAL) else None
         offered = Offered([]) if wanted == LOCAL else await self._offers.look()
         found = rentable(offer for offer in offered.offers if wanted in (None, offer.provider))
         silent = {name: reason for name, reason in offered.unavailable.items() if wanted in (None, name)}
-        if wanted in (None, LOCAL):
+        if here is not None:
             try:
-                found = [await self._this_machine(), *found]
+                found = [await here, *found]
             except ResourceUnavailable as error:
                 if not found:
                     raise
@@ -136,11 +139,18 @@ class Resources:
         )
 
     async def _takes_jobs(self) -> bool:
+        """Tell whether this machine takes jobs; while Prefect is slow to say so, whether it did the last time."""
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.get_running_loop().create_task(self._ask_whether_ready())
+        await asyncio.wait([self._asking], timeout=None if self._takes is None else LOOK_SECONDS)
+        return bool(self._takes)
+
+    async def _ask_whether_ready(self) -> None:
         try:
             await self._jobs.ready()
+            self._takes = True
         except ResourceUnavailable:
-            return False
-        return True
+            self._takes = False
 
     async def _count(self, status: JobStatus, provider: str = LOCAL) -> int:
         return (await self._jobs.list(status=status, provider=provider, limit=1)).total
