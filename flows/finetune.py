@@ -47,12 +47,17 @@ def stop_serving(flow: Any, flow_run: FlowRun, state: State[Any]) -> None:
     withdraw(JobRecord(job_id_of(flow_run.id), settings()))
 
 
+def note(record: JobRecord, error: StudioError) -> None:
+    """Put an error that ends the job into its record."""
+    record.fail(error.message, str(error.details.get("issue", "")), error.details.get("code", error.code))
+
+
 def tell_why(flow: Any, flow_run: FlowRun, state: State[Any]) -> None:
     """Put the reason of a failure into the job's record."""
     error = state.result(raise_on_failure=False)
     record = JobRecord(job_id_of(flow_run.id), settings())
     if isinstance(error, StudioError):
-        record.fail(error.message, str(error.details.get("issue", "")), error.details.get("code", error.code))
+        note(record, error)
     elif isinstance(error, ParameterTypeError):
         record.fail("The configuration cannot be understood.", str(error), "INVALID_CONFIG")
     elif isinstance(error, OSError) and error.errno in DISK_FULL:
@@ -81,6 +86,9 @@ def finetune(config: TrainingConfig) -> JobResult | State:
         except Pause as pause:
             release_whatever_is_left(record)
             suspend(record, pause)
+        except StudioError as error:
+            note(record, error)  # before the run has failed: the hooks after it are not certain to be run
+            raise
 
 
 def train_somewhere(plan: Plan, record: JobRecord) -> tuple[Trained, float | None]:

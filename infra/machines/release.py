@@ -9,7 +9,7 @@ from infra.credentials import CredentialStore
 from infra.machines.accounts import provider_of
 from infra.machines.ledger import Ledger
 from infra.machines.receipts import cost_by_rate
-from infra.providers.base import Provider, Rented
+from infra.providers.base import ForgetsEnded, Provider, Rented
 from infra.providers.wire import CREATE_SECONDS
 from infra.rendezvous.work import door_of, forget_work
 from infra.settings import Settings
@@ -79,7 +79,10 @@ async def find(provider: Provider, name: str, seconds: float) -> Rented | None:
     """Look for a machine by its name, for some time: vendors' lists may lag behind."""
     deadline = time.monotonic() + seconds
     while True:
-        if found := next((one for one in await provider.machines() if one.name == name), None):
+        found = next((one for one in await provider.machines() if one.name == name), None)
+        if found is None and isinstance(provider, ForgetsEnded):
+            found = await provider.ended(name)
+        if found is not None:
             return found
         if time.monotonic() > deadline:
             return None

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -155,4 +155,13 @@ class Provider(Protocol):
 
         None where a machine has no such key: then its studio ends it, or the vendor after ``Order.max_seconds``.
         """
+        ...
+
+
+@runtime_checkable
+class ForgetsEnded(Protocol):
+    """A provider whose ``machines`` leaves out those that ended by themselves, although they were paid for."""
+
+    async def ended(self, name: str) -> Rented | None:
+        """Return the machine of a name that is over; None where there was none."""
         ...

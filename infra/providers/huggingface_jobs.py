@@ -10,72 +10,20 @@ import asyncio
 import hashlib
 import math
 import re
-from collections.abc import Mapping
-from datetime import datetime
 from typing import Any, cast
 from urllib.parse import quote, urlsplit
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import ValidationError
 
-from infra.providers.base import Account, MachineState, NoCapacity, Offer, Order, Rented, Unclear
-from infra.providers.slugs import resource_id
-from infra.providers.wire import CREATE_SECONDS, PATIENCE_SECONDS, create, out_of_credit, read, refused, words
+from infra.providers.base import Account, NoCapacity, Offer, Order, Rented, Unclear
+from infra.providers.huggingface_answers import MINUTE, PLATFORM, Flavor, Job, offer_of, parsed, rented_of
+from infra.providers.wire import CREATE_SECONDS, PATIENCE_SECONDS, create, out_of_credit, read, refused
 from infra.vendor_http import Answer, Call
 from peft_studio.errors import InvalidConfig, ResourceUnavailable, StudioError
 
-_PLATFORM, _NAME = "huggingface", "Hugging Face"
-_MINUTE = 60
-_BOOT_SECONDS = 30.0
-_PAGES = 1000
+_NAME = "Hugging Face"
+_PAGES, _NEWEST_PAGES = 1000, 3
 _NAMESPACES: dict[str, str] = {}  # whose a token is never changes, and asking for it is strictly rationed
-
-
-class _Accelerator(BaseModel):
-    type: str
-    model: str
-    quantity: int
-    vram: str  # of all of them
-
-
-class _Flavor(BaseModel):
-    """A kind of machine, and what it costs: millionths of a US dollar a minute."""
-
-    name: str
-    title: str = Field(alias="prettyName")
-    cpu: str
-    ram: str
-    storage: str = Field(default="", alias="ephemeralStorage")
-    accelerator: _Accelerator | None = None
-    price: int = Field(alias="unitCostMicroUSD")
-    unit: str = Field(alias="unitLabel")
-
-    @property
-    def hourly_rate(self) -> float:
-        """US dollars."""
-        return self.price * 60 / 1e6
-
-
-class _Status(BaseModel):
-    stage: str
-    message: str | None = None
-
-
-class _Durations(BaseModel):
-    running: float | None = Field(default=None, alias="runningSecs")
-
-
-class _Job(BaseModel):
-    id: str
-    flavor: str | None = None
-    labels: Mapping[str, str] | None = None
-    status: _Status
-    created: datetime | None = Field(default=None, alias="createdAt")
-    durations: _Durations | None = None
-
-    @property
-    def is_over(self) -> bool:
-        """Whether it costs nothing any more."""
-        return self.status.stage in ("COMPLETED", "ERROR", "CANCELED", "DELETED")
 
 
 class HuggingFaceJobs:
@@ -90,7 +38,7 @@ class HuggingFaceJobs:
     async def offers(self) -> list[Offer]:
         """Return every flavour that has GPUs of a kind the trainer can use, and those with none."""
         flavors = (await self._flavors()).values()
-        return [_offer(flavor) for flavor in flavors if not flavor.accelerator or flavor.accelerator.type == "gpu"]
+        return [offer_of(flavor) for flavor in flavors if not flavor.accelerator or flavor.accelerator.type == "gpu"]
 
     async def rent(self, offer: Offer, order: Order) -> Rented:
         """Start a job; the vendor ends it after the order's longest time. A flavour's disk is as large as it is."""
@@ -114,7 +62,7 @@ class HuggingFaceJobs:
         match answer.status:
             case 200 | 201:
                 try:
-                    return _rented(_Job.model_validate(answer.body), None, self._account)
+                    return rented_of(Job.model_validate(answer.body), None, self._account)
                 except ValidationError:
                     raise Unclear("Hugging Face accepted the job, and answered what cannot be read.") from None
             case 400 | 404 | 409 | 422 if await self._is_sold_out(offer, answer):
@@ -126,27 +74,38 @@ class HuggingFaceJobs:
 
     async def machines(self) -> list[Rented]:
         """Return the jobs that wait or run: those that are over cost nothing."""
-        jobs: list[_Job] = []
-        path, query = f"/api/jobs/{await self._namespace()}", "stage=SCHEDULING&stage=RUNNING"
-        for _ in range(_PAGES):
+        jobs = await self._jobs("stage=SCHEDULING&stage=RUNNING")
+        flavors = await self._flavors()
+        return [rented_of(job, flavors.get(job.flavor or ""), self._account) for job in jobs if not job.is_over]
+
+    async def ended(self, name: str) -> Rented | None:
+        """Return the job of a name that is over, if it is among the newest of those."""
+        jobs = await self._jobs("stage=COMPLETED&stage=ERROR&stage=CANCELED", _NEWEST_PAGES)
+        found = (rented_of(job, None, self._account) for job in jobs if job.is_over)
+        return next((job for job in found if job.name == name), None)
+
+    async def _jobs(self, query: str, newest: int | None = None) -> list[Job]:
+        """Return what a query finds, on all pages or on so many of the newest."""
+        jobs: list[Job] = []
+        path = f"/api/jobs/{await self._namespace()}"
+        for _ in range(newest or _PAGES):
             answer = await read(self._call(f"{path}?{query}"))
             if answer.status != 200 or not isinstance(answer.body, list):
                 raise self._issue(answer)
-            jobs += [_parsed(row) for row in cast(list[Any], answer.body)]
+            jobs += [parsed(row) for row in cast(list[Any], answer.body)]
             query = _next_page(answer)
             if not query:
-                break
-        else:
-            raise ResourceUnavailable("Hugging Face did not answer with a list that ends; try again later.")
-        flavors = await self._flavors()
-        return [_rented(job, flavors.get(job.flavor or ""), self._account) for job in jobs if not job.is_over]
+                return jobs
+        if newest:
+            return jobs
+        raise ResourceUnavailable("Hugging Face did not answer with a list that ends; try again later.")
 
     async def machine(self, machine_id: str) -> Rented | None:
         """Return one job; None where it was cancelled, too."""
         job, flavors = await asyncio.gather(self._job(machine_id), self._flavors())
         if job is None or job.status.stage in ("CANCELED", "DELETED"):
             return None
-        return _rented(job, flavors.get(job.flavor or ""), self._account)
+        return rented_of(job, flavors.get(job.flavor or ""), self._account)
 
     async def release(self, machine_id: str) -> None:
         """Cancel a job, whose disk goes with it."""
@@ -165,24 +124,24 @@ class HuggingFaceJobs:
         flavor = flavors.get(job.flavor or "") if job else None
         if job is None or flavor is None or job.durations is None:
             return None
-        return math.ceil((job.durations.running or 0) / _MINUTE) * flavor.price / 1e6
+        return math.ceil((job.durations.running or 0) / MINUTE) * flavor.price / 1e6
 
-    async def _job(self, machine_id: str) -> _Job | None:
+    async def _job(self, machine_id: str) -> Job | None:
         answer = await read(self._call(await self._path(machine_id)))
         if _is_gone(answer):
             return None
         if answer.status != 200:
             raise self._issue(answer)
-        return _parsed(answer.body)
+        return parsed(answer.body)
 
-    async def _flavors(self) -> dict[str, _Flavor]:
+    async def _flavors(self) -> dict[str, Flavor]:
         answer = await read(self._call("/api/jobs/hardware"))
         if answer.status != 200 or not isinstance(answer.body, list):
             raise self._issue(answer)
-        flavors: dict[str, _Flavor] = {}
+        flavors: dict[str, Flavor] = {}
         for row in cast(list[Any], answer.body):
             try:
-                flavor = _Flavor.model_validate(row)
+                flavor = Flavor.model_validate(row)
             except ValidationError:
                 continue
             if flavor.unit == "minute":  # what a price is for is not known otherwise
@@ -217,70 +176,11 @@ class HuggingFaceJobs:
     def _issue(self, answer: Answer) -> StudioError:
         match answer.status:
             case 401 | 403:
-                return refused(_NAME, _PLATFORM, answer.status)
+                return refused(_NAME, PLATFORM, answer.status)
             case 402:
-                return out_of_credit(_NAME, _PLATFORM)
+                return out_of_credit(_NAME, PLATFORM)
             case status:
                 return ResourceUnavailable(f"Hugging Face gave no answer that can be read ({status}); try again later.")
-
-
-def _offer(flavor: _Flavor) -> Offer:
-    gpu = flavor.accelerator
-    count = gpu.quantity if gpu else 0
-    vram = _number(gpu.vram) if gpu else None
-    each = vram / count if vram and count else None
-    return Offer(
-        provider=_PLATFORM,
-        resource_id=resource_id(gpu.model, each, count) if gpu else flavor.name,
-        name=flavor.title,
-        gpu_type=gpu.model if gpu else None,
-        gpu_count=count,
-        vram_gb=each,
-        cpu_cores=int(_number(flavor.cpu) or 0) or None,
-        ram_gb=_number(flavor.ram),
-        storage_gb=_number(flavor.storage),
-        hourly_rate=flavor.hourly_rate,
-        billing_increment=_MINUTE,
-        minimum_charge=flavor.price / 1e6,
-        boot_seconds=_BOOT_SECONDS,
-        ref={"flavor": flavor.name},
-    )
-
-
-def _rented(job: _Job, flavor: _Flavor | None, account: Account) -> Rented:
-    state, code = _state(job.status)
-    return Rented(
-        id=job.id,
-        name=(job.labels or {}).get("name", ""),
-        state=state,
-        hourly_rate=flavor.hourly_rate if flavor else None,
-        created_at=job.created,
-        exit_code=code,
-        reason=words(job.status.message, account),
-    )
-
-
-def _state(status: _Status) -> tuple[MachineState, int | None]:
-    """Return what a job is doing and how its command ended; a failure without an exit code is not the command's."""
-    match status.stage:
-        case "RUNNING":
-            return MachineState.RUNNING, None
-        case "COMPLETED":
-            return MachineState.ENDED, 0
-        case "ERROR":
-            told = re.search(r"exit code:? (\d+)", status.message or "")
-            return (MachineState.ENDED, int(told[1])) if told else (MachineState.LOST, None)
-        case "CANCELED" | "DELETED":
-            return MachineState.LOST, None
-        case _:
-            return MachineState.BOOTING, None
-
-
-def _parsed(row: Any) -> _Job:
-    try:
-        return _Job.model_validate(row)
-    except ValidationError:
-        raise ResourceUnavailable("Hugging Face shows a job in a way that cannot be read; see its pages.") from None
 
 
 def _is_gone(answer: Answer) -> bool:
@@ -291,9 +191,3 @@ def _next_page(answer: Answer) -> str:
     """Return the query of what follows, if anything does: the key goes to no other host, whatever the link says."""
     link = re.search(r'<([^>]+)>; *rel="next"', answer.headers.get("Link", ""))
     return urlsplit(link[1]).query if link else ""
-
-
-def _number(text: str) -> float | None:
-    """Return the number in words like ``16 GB`` and ``4 vCPU``."""
-    found = re.search(r"\d+(\.\d+)?", text)
-    return float(found[0]) if found else None

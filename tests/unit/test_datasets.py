@@ -218,14 +218,14 @@ PNG = b"\x89PNG\r\n\x1a\n" + b"\0" * 50
         ("a.json", ZIP, "a zip archive"),
         ("a.csv", ZIP, "a zip archive"),
         ("a.csv", b"a,b\n\0\1\2", "binary"),
-        ("a.jsonl", gzip.compress(b"{}"), "gzip"),
+        ("a.jsonl", gzip.compress(b"{}", mtime=0), "gzip"),
         ("a.jsonl", b"PAR1" + b"\0" * 50, "Parquet"),
         ("a.csv", "prompt,completion\na,b\n".encode("utf-16"), "UTF-16"),
         ("a.parquet", json.dumps(PAIR).encode(), "not Parquet"),
         ("a.parquet", b"PAR1" + b"\0" * 50, "not a whole Parquet file"),
         ("a.txt", b"hello", "must end in"),
         ("a", b"hello", "must end in"),
-        ("a.jsonl.gz", gzip.compress(b"{}"), "must end in"),
+        ("a.jsonl.gz", gzip.compress(b"{}", mtime=0), "must end in"),
     ],
 )
 def test_a_bad_file_is_named(tmp_path: Path, name: str, content: bytes, said: str) -> None:

@@ -49,6 +49,9 @@ async def test_a_job_that_is_over_is_billed_no_more_and_may_still_be_released(re
     ended = await renting.becomes(rented.id, MachineState.ENDED)
     assert ended.exit_code == 0
     assert await renting.listed(rented.name) is None
+    assert isinstance(renting.provider, HuggingFaceJobs)
+    assert await renting.provider.ended("another") is None
+    assert (found := await renting.provider.ended(rented.name)) is not None and found.id == rented.id
     await renting.provider.release(rented.id)
     [receipt] = renting.cloud.ledger()
     assert receipt.gone is not None
