@@ -7,7 +7,7 @@ a vendor can be asked for, whatever was killed meanwhile.
 """
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from prefect.client.orchestration import get_client
@@ -22,25 +22,33 @@ from peft_studio.machine_names import job_of_machine
 from peft_studio.machines import MachineReceipt
 from peft_studio.run_dir import RunDir, write_whole
 
+Publish = Callable[[MachineReceipt], None]
+
+
+def publish_in_prefect(receipt: MachineReceipt) -> None:
+    """Make a receipt the newest version of its machine's artifact; returns when that is durable."""
+    entry = ArtifactCreate(
+        key=KEY + receipt.name,
+        type=MACHINE,
+        description=f"{receipt.provider} {receipt.resource_id}: {receipt.status}",
+        data=receipt.model_dump(mode="json"),
+        flow_run_id=flow_run_id_of(receipt.job_id),
+    )
+    with get_client(sync_client=True) as client:
+        insist(lambda: client.create_artifact(entry))
+
 
 class Ledger:
-    """The receipts of all jobs; to be used from outside an event loop."""
+    """The receipts of all jobs; to be used from outside an event loop. ``publish`` shows each change to everybody."""
 
-    def __init__(self, settings: Settings):
+    def __init__(self, settings: Settings, publish: Publish = publish_in_prefect):
         self._settings = settings
+        self._publish = publish
 
     def write(self, receipt: MachineReceipt) -> MachineReceipt:
         """Put a receipt on record; returns when it is durable in both places."""
         self._run(receipt.job_id).write(f"{FOLDER}/{receipt.name}/{RECEIPT}", receipt)
-        entry = ArtifactCreate(
-            key=KEY + receipt.name,
-            type=MACHINE,
-            description=f"{receipt.provider} {receipt.resource_id}: {receipt.status}",
-            data=receipt.model_dump(mode="json"),
-            flow_run_id=flow_run_id_of(receipt.job_id),
-        )
-        with get_client(sync_client=True) as client:
-            insist(lambda: client.create_artifact(entry))
+        self._publish(receipt)
         return receipt
 
     def change(self, receipt: MachineReceipt, **fields: Any) -> MachineReceipt:

@@ -46,11 +46,12 @@ class Rental:
         credentials: CredentialStore,
         say: Callable[[str], None],
         check: Callable[[], None],
+        ledger: Ledger | None = None,
     ):
         """``say`` tells the user something; ``check`` raises where nobody wants a machine any more."""
         self._job_id, self._settings, self._credentials = job_id, settings, credentials
         self._say, self._check = say, check
-        self.ledger = Ledger(settings)
+        self.ledger = ledger or Ledger(settings)
         self.returns = Returns(settings, self.ledger, credentials)
 
     def current(self) -> MachineReceipt | None:

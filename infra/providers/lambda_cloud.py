@@ -108,13 +108,14 @@ class LambdaCloud:
         self,
         account: Account,
         create_seconds: float = wire.CREATE_SECONDS,
-        read_pace_seconds: float = READ_PACE_SECONDS,
-        launch_pace_seconds: float = LAUNCH_PACE_SECONDS,
+        read_pace_seconds: float | None = None,
+        launch_pace_seconds: float | None = None,
     ):
         self._account = account
         self._create_seconds = create_seconds
-        self._read_pace = read_pace_seconds
-        self._launch_pace = launch_pace_seconds
+        paces = wire.pace(account.url, READ_PACE_SECONDS), wire.pace(account.url, LAUNCH_PACE_SECONDS)
+        self._read_pace = paces[0] if read_pace_seconds is None else read_pace_seconds
+        self._launch_pace = paces[1] if launch_pace_seconds is None else launch_pace_seconds
 
     async def offers(self) -> list[Offer]:
         """Return each type once for every region that has it, or once without a region where none has."""

@@ -9,7 +9,7 @@ import json
 import time
 from collections import defaultdict
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from infra.providers.base import Account, MachineState, NoCapacity, Offer, Order, Rented, Unclear
 from infra.providers.vast_answers import (
@@ -24,7 +24,7 @@ from infra.providers.vast_answers import (
     machine_of,
     offers_of,
 )
-from infra.providers.wire import CREATE_SECONDS, create, out_of_credit, paced, read, refused
+from infra.providers.wire import CREATE_SECONDS, create, out_of_credit, pace, paced, read, refused
 from infra.vendor_http import Answer, Call
 from peft_studio.errors import ResourceUnavailable, StudioError
 from peft_studio.remote.assignment import SelfRelease
@@ -48,8 +48,7 @@ class Vast:
     def __init__(self, account: Account, create_seconds: float = CREATE_SECONDS, ask_seconds: float | None = None):
         self._account = account
         self._create_seconds = create_seconds
-        is_simulated = urlsplit(account.url).hostname in ("127.0.0.1", "localhost", "::1")
-        self._ask_seconds = ask_seconds if ask_seconds is not None else 0.0 if is_simulated else ASK_SECONDS
+        self._ask_seconds = pace(account.url, ASK_SECONDS) if ask_seconds is None else ask_seconds
 
     async def offers(self) -> list[Offer]:
         """Return the cheapest few of each kind, to rent for as long as one likes and to bid for."""

@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TypeVar
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ValidationError
 
@@ -109,6 +110,11 @@ def understood(shape: type[Shape], answer: Answer) -> Shape:
 def words(said: object, account: Account) -> str:
     """Return what a vendor said on one line, short, and without the account's credentials should it repeat them."""
     return account.without_secrets(" ".join(str(said or "").split()))[:_MOST_WORDS]
+
+
+def pace(url: str, seconds: float) -> float:
+    """Return how far apart calls are to be: vendors on this machine are simulated, and asked as often as one likes."""
+    return 0.0 if urlsplit(url).hostname in ("127.0.0.1", "localhost", "::1") else seconds
 
 
 @asynccontextmanager

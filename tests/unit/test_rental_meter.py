@@ -68,6 +68,7 @@ def test_a_machine_that_nobody_knows_of_counts_as_if_it_were_there() -> None:
     unknown = receipt(MachineStatus.INTENDED, rented_at=None)
     assert read([unknown], Limits(cost=5.0), NOW).cost == pytest.approx(1.0)
     left = Limits(cost=5.0, reserve_seconds=0).seconds_left
+    unknown = receipt(MachineStatus.INTENDED, rented_at=None, intended_at=now() - timedelta(hours=1))
     known = receipt(MachineStatus.GONE, cost=3.0, gone_at=NOW)
     assert left([known, unknown], 1.0, 1e9) == pytest.approx(3600, abs=60)
 

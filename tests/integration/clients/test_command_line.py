@@ -198,7 +198,7 @@ def test_a_table_has_a_line_for_each_row_however_narrow_the_terminal_is(
     run: Run, api: Served, environment: dict[str, str]
 ) -> None:
     job = api.jobs.add(status=JobStatus.RUNNING, metrics={"loss": 0.5})
-    lines = run("jobs", "list", COLUMNS="40").stdout.splitlines()
+    lines = run("jobs", "list", "--limit", "100", COLUMNS="40").stdout.splitlines()
     assert lines[0].split() == [*["id", "status", "phase", "progress", "loss"], "base", "model", "project", "created"]
     assert lines[1].split()[:2] == [job.job_id, "running"] and "org/model" in lines[1]
     assert len(lines) == 1 + len(api.jobs.jobs)

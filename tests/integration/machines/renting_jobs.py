@@ -1,0 +1,150 @@
+"""A job on a rented machine without Prefect and torch: the studio's own layers, its API, and a vendor's simulator."""
+
+import asyncio
+import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from uuid import UUID, uuid4
+
+from pydantic import SecretStr
+
+from api.app import create_app
+from infra.credentials import Credentials, CredentialsInMemory
+from infra.machines.ledger import Ledger
+from infra.machines.meter import Limits
+from infra.machines.remote import RemoteAttempt
+from infra.machines.rental import Rental, Wanted
+from infra.providers.base import Provider
+from infra.serving.records import DeploymentsInMemory
+from infra.settings import Settings
+from infra.simulators.accounts import GOOD
+from infra.simulators.cloud import Cloud
+from infra.simulators.exchange import App
+from infra.simulators.faults import Fault, FaultKind, Faults
+from infra.simulators.lambda_cloud import create_lambda
+from infra.simulators.loopback import served
+from infra.simulators.vendors import SIMULATED
+from peft_studio.errors import MachineLost
+from peft_studio.events import LogLevel, now
+from peft_studio.jobs import TrainingSummary, job_id_of
+from peft_studio.machines import MachineReceipt
+from peft_studio.plan import Plan
+from peft_studio.run_dir import RunDir
+from tests.integration.api.studio_in_memory import BudgetsInMemory, JobsInMemory, KeysInMemory, MachinesInMemory
+from tests.integration.providers.exchanges import Exchange, recorded
+from tests.integration.providers.vendors import Vendor
+from tests.loopback import on_loopback
+from tests.rented_jobs import DATA, LLAMA, config
+
+APPLICATIONS: dict[str, Callable[[Cloud], App]] = {"lambda": partial(create_lambda, launch_seconds=0)}
+SECRETS = ("api_key", "token", "private_key")
+BOOT_MINUTES = 0.3  # a busy machine takes its time to start Python
+
+
+@dataclass
+class Job:
+    """A job that was run to its end, whichever that was."""
+
+    vendor: Vendor
+    cloud: Cloud
+    run: RunDir
+    exchanges: list[Exchange]
+    receipts: list[MachineReceipt] = field(default_factory=list[MachineReceipt])
+    published: list[MachineReceipt] = field(default_factory=list[MachineReceipt])
+    said: list[str] = field(default_factory=list[str])
+    secrets: list[str] = field(default_factory=list[str])
+    error: Exception | None = None
+
+    @property
+    def summary(self) -> TrainingSummary | None:
+        return self.run.read_summary()
+
+    @property
+    def cost(self) -> float:
+        return sum(receipt.cost or 0.0 for receipt in self.receipts)
+
+    @property
+    def billed(self) -> float:
+        return sum(receipt.cost for receipt in self.cloud.ledger())
+
+
+@contextmanager
+def studio(folder: Path) -> Generator[Settings]:
+    """Serve the API that machines call, and yield the settings that lead them there."""
+    given = Settings(data_dir=folder, boot_minutes=BOOT_MINUTES, stop_seconds=2)
+    jobs = JobsInMemory()
+    doubles = CredentialsInMemory(), BudgetsInMemory(), MachinesInMemory()
+    app = create_app(jobs, KeysInMemory(), given, DeploymentsInMemory(), jobs, *doubles)
+    with on_loopback(app) as url:
+        yield given.model_copy(update={"public_url": url})
+
+
+def run_job(vendor: Vendor, fault: Fault | None, settings: Settings) -> Job:
+    """
+    Run one job at a vendor where something goes wrong, the way the flow does: rent, follow, give back, once more.
+
+    A key is revoked in the middle: when the machine has reported.
+    """
+    revoked = fault is not None and fault.kind is FaultKind.REVOKED_KEY
+    faults = [fault] if fault and not revoked else []
+    cloud, exchanges = vendor.cloud(Faults(*faults)), list[Exchange]()
+    run = settings.run_dir(job_id_of(UUID(int=uuid4().int)))
+    job = Job(vendor, cloud, run, exchanges)
+    # Each job has a vendor of its own, so that many can run at a time.
+    application = APPLICATIONS.get(vendor.name, SIMULATED[vendor.name].application)
+    with served(recorded(application(cloud), exchanges)) as root:
+        address = f"{root}/{vendor.name}"
+        account = vendor.credentials(address, GOOD)
+        job.secrets = [account[name].strip().splitlines()[-2:][0] for name in SECRETS if name in account]
+        values = {name: SecretStr(value) for name, value in account.items()}
+        credentials = CredentialsInMemory()
+        asyncio.run(credentials.put(Credentials(platform=vendor.name, verified_at=now(), values=values)))
+        own = settings.model_copy(update={"platform_urls": {vendor.name: address}})
+        ledger = Ledger(own, job.published.append)
+        rental = Rental(run.job_id, own, credentials, job.said.append, lambda: None, ledger)
+        try:
+            _train(job, rental, own, credentials, vendor.provider(vendor.account(address), 30.0), revoked=revoked)
+        except Exception as error:
+            job.error = error
+        job.receipts = list(ledger.of_job(run.job_id))
+    return job
+
+
+def _train(
+    job: Job, rental: Rental, settings: Settings, credentials: CredentialsInMemory, provider: Provider, *, revoked: bool
+) -> None:
+    plan = Plan(
+        config=config(provider=job.vendor.name),
+        model=LLAMA,
+        dataset=DATA,
+        cache_key="k",
+        total_steps=12,
+        estimated_cost=None,
+        estimated_duration_minutes=None,
+    )
+    job.run.write("config.json", plan.config)
+    job.run.write("plan.json", plan)
+    offers = [one for one in asyncio.run(provider.offers()) if one.available and not one.spot and one.gpu_count]
+    offers.sort(key=lambda one: one.hourly_rate)
+
+    def say(message: str, _: LogLevel) -> None:
+        job.said.append(message)
+
+    while True:
+        receipt = rental.current() or rental.rent(Wanted(plan, deadline_seconds=600, disk_gb=20), offers)
+        attempt = RemoteAttempt(receipt, job.run, Limits(), settings, credentials, say)
+        if revoked:
+            job.cloud.faults.add(Fault(kind=FaultKind.REVOKED_KEY))
+        try:
+            while attempt.poll() is None:
+                time.sleep(0.05)
+            return
+        except MachineLost as lost:
+            job.said.append(lost.message)
+        finally:
+            attempt.stop(5)
+            for one in rental.ledger.of_job(job.run.job_id):
+                rental.returns.release(one, "The job had no more use for it.")
