@@ -3,7 +3,8 @@ Many jobs on rented machines while everything goes wrong: each ends right, is pa
 
     PEFT_STUDIO_CHAOS_JOBS=100 PEFT_STUDIO_CHAOS_SEED=7 python -m pytest tests/acceptance/test_rented_chaos.py -s
 
-A few jobs by default. The seed decides which faults come at which vendor, and what is killed when; it is printed.
+A few jobs and always the same seed by default. The seed decides which faults come at which vendor, and what is killed
+when; it is printed.
 """
 
 import os
@@ -29,8 +30,8 @@ from peft_studio.machines import MachineStatus
 from tests.acceptance.conftest import eventually
 from tests.acceptance.jobs import flow_process, follow, job, part, short_job, submit
 
-JOBS = int(os.environ.get("PEFT_STUDIO_CHAOS_JOBS", "8"))
-SEED = int(os.environ.get("PEFT_STUDIO_CHAOS_SEED") or secrets.randbelow(1_000_000))
+JOBS = int(os.environ.get("PEFT_STUDIO_CHAOS_JOBS", "5"))
+SEED = int(os.environ.get("PEFT_STUDIO_CHAOS_SEED", "1"))
 VENDORS = ("runpod", "vast", "huggingface")
 AT_ONCE, STEPS, BOOT_MINUTES = 5, 30, 0.4
 PRICE = 500.0  # times what is listed, where a vendor may change it: seconds are cents then
