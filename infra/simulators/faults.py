@@ -56,16 +56,16 @@ class Fault(BaseModel):
 
 
 class Faults:
-    """The troubles still to come; threads may add to them while a simulator runs."""
+    """The troubles still to come; threads may add to them while a simulator runs. What is given is copied."""
 
     def __init__(self, *faults: Fault):
-        self._waiting = list(faults)
+        self._waiting = [fault.model_copy() for fault in faults]
         self._lock = Lock()
 
     def add(self, *faults: Fault) -> None:
         """Have more go wrong, after what was added before."""
         with self._lock:
-            self._waiting += faults
+            self._waiting += [fault.model_copy() for fault in faults]
 
     def take(self, kind: FaultKind) -> Fault | None:
         """Return the next trouble of a kind and count it as come; a key stays revoked."""

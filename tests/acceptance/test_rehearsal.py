@@ -7,7 +7,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from benchmarks.studio import ROOT, running_studio
+from benchmarks.studio import ROOT, Studio, running_studio
+from tests.acceptance.conftest import eventually
 from tests.acceptance.jobs import follow, job, submit
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(240)]
@@ -21,12 +22,17 @@ def up(*options: str) -> str:
     return done.stderr
 
 
+def providers_with_resources(studio: Studio) -> set[str]:
+    headers = {"Authorization": f"Bearer {studio.key}"}
+    listed = httpx.get(f"{studio.url}/api/v1/resources", headers=headers, timeout=30).json()["resources"]
+    return {resource["provider"] for resource in listed}
+
+
 def test_a_job_is_rehearsed_on_simulated_vendors_and_never_beside_real_ones(tmp_path: Path) -> None:
     data_dir = tmp_path / "rehearsal"
     with running_studio(data_dir, "--simulate", "runpod,ssh") as studio:
-        headers = {"Authorization": f"Bearer {studio.key}"}
-        listed = httpx.get(f"{studio.url}/api/v1/resources", headers=headers, timeout=30).json()["resources"]
-        assert {"local", "runpod", "ssh"} <= {resource["provider"] for resource in listed}
+        # A studio that has just started answers before its vendors have.
+        assert eventually(lambda: {"local", "runpod", "ssh"} <= providers_with_resources(studio), 30)
         job_id = submit(studio, provider="runpod", max_steps=5)
         follow(studio, job_id)
         done = job(studio, job_id)

@@ -28,3 +28,14 @@ def test_a_fault_comes_as_often_as_it_was_told_to_and_a_key_stays_revoked() -> N
     faults = Faults(Fault(kind=FaultKind.NO_CAPACITY, times=2), Fault(kind=FaultKind.REVOKED_KEY))
     assert [faults.take(FaultKind.NO_CAPACITY) is not None for _ in range(3)] == [True, True, False]
     assert all(faults.take(FaultKind.REVOKED_KEY) for _ in range(3))
+
+
+def test_what_goes_wrong_at_one_vendor_still_comes_at_the_next() -> None:
+    fault = Fault(kind=FaultKind.PREEMPTED, value=11)
+    for _ in range(2):
+        faults = Faults()
+        faults.add(fault)
+        assert [faults.take(FaultKind.PREEMPTED) is not None for _ in range(2)] == [True, False]
+        faults = Faults(fault)
+        assert [faults.take(FaultKind.PREEMPTED) is not None for _ in range(2)] == [True, False]
+    assert fault.times == 1
