@@ -78,6 +78,11 @@ class Faults:
                     return fault
         return None
 
+    def to_come(self, kind: FaultKind) -> int:
+        """Return how many troubles of a kind are still to come."""
+        with self._lock:
+            return sum(fault.times for fault in self._waiting if fault.kind is kind)
+
     def clear(self) -> None:
         """Have nothing more go wrong."""
         with self._lock:

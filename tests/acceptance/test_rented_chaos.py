@@ -112,7 +112,8 @@ class Chaos:
 
     def came(self, kind: FaultKind) -> int:
         """How many troubles of a kind have come."""
-        return sum(fault.kind is kind and fault.times == 0 for fault in self.faults)
+        to_come = sum(cloud.faults.to_come(kind) for cloud in self._renting.clouds.values())
+        return sum(fault.kind is kind for fault in self.faults) - to_come
 
     def _submit(self) -> str:
         vendor = self._choose.choice(VENDORS)

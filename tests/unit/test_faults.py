@@ -26,7 +26,9 @@ def test_words_that_are_no_fault_are_refused(text: str) -> None:
 
 def test_a_fault_comes_as_often_as_it_was_told_to_and_a_key_stays_revoked() -> None:
     faults = Faults(Fault(kind=FaultKind.NO_CAPACITY, times=2), Fault(kind=FaultKind.REVOKED_KEY))
+    assert faults.to_come(FaultKind.NO_CAPACITY) == 2
     assert [faults.take(FaultKind.NO_CAPACITY) is not None for _ in range(3)] == [True, True, False]
+    assert faults.to_come(FaultKind.NO_CAPACITY) == 0
     assert all(faults.take(FaultKind.REVOKED_KEY) for _ in range(3))
 
 
