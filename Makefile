@@ -24,10 +24,10 @@ test: $(VENV)/.dev ## run all tests (ARGS='tests/unit -k name ...')
 ifdef ARGS
 	$(BIN)/python -m pytest $(ARGS)
 else
-	@# Acceptance tests start whole studios, one after the other; all others share the cores, a file at a time.
+	@# A file at a time on each core. Acceptance tests start whole studios: two at a time are enough for any machine.
 	@failed=0; \
 	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --ignore tests/acceptance || failed=1; \
-	$(BIN)/python -m pytest tests/acceptance || failed=1; \
+	$(BIN)/python -m pytest -n 2 --dist loadfile tests/acceptance || failed=1; \
 	exit $$failed
 endif
 

@@ -1,5 +1,7 @@
 """A real studio, started the way users start it."""
 
+import fcntl
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -30,8 +32,10 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
 
 @pytest.fixture
 def at_the_documents_address(studio: Studio) -> Iterator[None]:
-    """Have the port that examples name lead to the studio, whose own port is another one."""
+    """Have the port that examples name lead to the studio, whose own port is another one; one test after the other."""
     with ExitStack() as stack:
+        turn = stack.enter_context((Path(tempfile.gettempdir()) / f"peft-studio-port-{PORT}.lock").open("a"))
+        fcntl.flock(turn, fcntl.LOCK_EX)
         try:
             stack.enter_context(forwarded(PORT, urlsplit(studio.url).port or 0))
         except OSError as error:

@@ -33,7 +33,7 @@ from tests.acceptance.jobs import flow_process, follow, job, part, short_job, su
 JOBS = int(os.environ.get("PEFT_STUDIO_CHAOS_JOBS", "5"))
 SEED = int(os.environ.get("PEFT_STUDIO_CHAOS_SEED", "1"))
 VENDORS = ("runpod", "vast", "huggingface")
-AT_ONCE, STEPS, BOOT_MINUTES = 5, 30, 0.4
+AT_ONCE, STEPS, BOOT_MINUTES = 10, 30, 0.4
 PRICE = 500.0  # times what is listed, where a vendor may change it: seconds are cents then
 KILLS = ("flow", "api", "flow", "worker")
 SECONDS = 120 + 40 * JOBS
