@@ -155,7 +155,7 @@ def _adapters(
     """What keeps adapters, and what serves them."""
     adapters = AdapterRecords(jobs, uploaded, local, settings)
     deployments = AdapterDeployments(adapters, uploaded, local, settings, platforms)
-    return _given(adapters=adapters, deployments=deployments)
+    return _given(adapters=adapters, deployments=deployments, endpoints=local)
 
 
 def _sections(sections: Mapping[str, Sequence[ControllerRouterHandler]]) -> list[Router]:

@@ -30,6 +30,13 @@ from peft_studio.errors import StudioError
 
 _MISSING = re.compile(r"Missing required \w+ parameter '([\w-]+)'")
 logger = logging.getLogger(__name__)
+OPENAI = "/v1/"  # below it clients of OpenAI's are answered
+_OPENAI_TYPES = {
+    401: "authentication_error",
+    402: "insufficient_quota",
+    403: "permission_error",
+    429: "rate_limit_error",
+}
 _LONGEST_REASON = 123  # bytes; what fits into a WebSocket's close frame
 
 
@@ -102,10 +109,17 @@ class WireError:
         """The error in the contract's shape."""
         return {"error": {"code": self.error.code, "message": self.error.message, "details": self.error.details}}
 
-    def written(self) -> bytes:
-        """Return the body as it goes out."""
+    @property
+    def openai_body(self) -> dict[str, Any]:
+        """The error as OpenAI's clients read it."""
+        kind = _OPENAI_TYPES.get(self.status, "server_error" if self.status >= 500 else "invalid_request_error")
+        said = {"message": self.error.message, "type": kind, "param": self.error.details.get("field")}
+        return {"error": said | {"code": self.error.code.lower()}}
+
+    def written(self, path: str) -> bytes:
+        """Return the body as it goes out at an address."""
         # Details may hold anything that can be printed, so that a way to say what is wrong never fails itself.
-        return msgspec.json.encode(self.body, enc_hook=str)
+        return msgspec.json.encode(self.openai_body if path.startswith(OPENAI) else self.body, enc_hook=str)
 
     @property
     def headers(self) -> dict[str, str]:
@@ -144,7 +158,8 @@ def closing(error: Exception, socket: ASGIConnection[Any, Any, Any, Any]) -> tup
 def respond(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
     """Answer a request with an error."""
     wire = translate(error, request)
-    return Response(wire.written(), status_code=wire.status, headers=wire.headers, media_type=MediaType.JSON)
+    body = wire.written(request.scope["path"])
+    return Response(body, status_code=wire.status, headers=wire.headers, media_type=MediaType.JSON)
 
 
 async def send_error(error: StudioError, scope: Scope, receive: Receive, send: Send) -> None:

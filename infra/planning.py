@@ -39,6 +39,7 @@ NOT_IN_KEY = {
     *Placement.model_fields,
     "experiment_tracker",
     "project_name",
+    "metadata",
     "output_dir",
     "deploy",
     "test_prompt",

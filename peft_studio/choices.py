@@ -6,6 +6,9 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f]+$")]
+_Label = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f]+$")]
+_Note = Annotated[str, Field(max_length=512, pattern=r"^[^\x00-\x1f]*$")]
+Metadata = Annotated[dict[_Label, _Note], Field(max_length=16)]
 
 
 class ModelSource(StrEnum):

@@ -13,6 +13,7 @@ from peft_studio.choices import (
     DeployConfig,
     LearningRateSchedule,
     LongRows,
+    Metadata,
     ModelSource,
     Name,
     Optimizer,
@@ -28,6 +29,7 @@ __all__ = [
     "DeployConfig",
     "LearningRateSchedule",
     "LongRows",
+    "Metadata",
     "ModelSource",
     "Name",
     "Objective",
@@ -163,6 +165,7 @@ class TrainingConfig(Placement):
         max_length=4096,
         description="Answered by the base model and by the adapter when all is done.",
     )
+    metadata: Metadata = Field(default={}, description="Notes of one's own: up to 16, found again with the job.")
     force: bool = Field(default=False, description="Train even if the very same job was trained before.")
 
     @field_validator("target_modules", "modules_to_save", "layers_to_transform", "trainable_tokens")

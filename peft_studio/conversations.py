@@ -25,12 +25,13 @@ Tool = dict[str, Any]
 
 @dataclass(frozen=True)
 class Message:
-    """One turn of a conversation; the role is system, user, assistant or tool."""
+    """One turn of a conversation; the role is system, user, assistant or tool. Not each answer has to be learnt."""
 
     role: str
     content: str
     tool_calls: tuple[Tool, ...] = field(default=(), hash=False)
     name: str | None = None
+    is_learnt: bool = True
 
     @property
     def characters(self) -> int:
@@ -53,6 +54,8 @@ def read_messages(number: int, row: Row) -> tuple[Message, ...]:
     messages = read_turns(number, name, row[name])
     if messages[-1].role != "assistant":
         raise refuse("does not end with an assistant's turn, so there is no answer to learn", number)
+    if not any(message.is_learnt for message in messages if message.role == "assistant"):
+        raise refuse("has weight 0 at every assistant's turn, so there is no answer to learn", number)
     return messages
 
 
@@ -85,15 +88,23 @@ def _message(number: int, place: int, turn: object) -> Message:
     role = ROLES.get(said) if isinstance(said, str) else None
     if role is None:
         raise refuse(f"has a turn {place} with an unknown role; the roles are system, user, assistant and tool", number)
+    learnt = _weight(number, place, fields.get("weight"))
     calls = _calls(number, place, said, fields.get("tool_calls"), fields.get(content))
     if calls and (said == "function_call" or fields.get(content) is None):
-        return Message(role, "", calls)
+        return Message(role, "", calls, is_learnt=learnt)
     if fields.get(content) is None:
         raise refuse(f"has a turn {place} without content", number)
     optional = bool(calls) or role in ("system", "tool")
     text = text_of(number, fields, content, f"turn {place} ({role})", may_be_empty=optional)
     name = fields.get("name")
-    return Message(role, text, calls, name if isinstance(name, str) and role == "tool" else None)
+    return Message(role, text, calls, name if isinstance(name, str) and role == "tool" else None, learnt)
+
+
+def _weight(number: int, place: int, value: object) -> bool:
+    """Read whether a turn is to be learnt, as OpenAI's files say it: by a weight of 0 or 1."""
+    if value not in (None, 0, 1):
+        raise refuse(f"has a turn {place} with a weight that is neither 0 nor 1", number)
+    return value != 0
 
 
 def _calls(number: int, place: int, said: object, calls: object, content: object) -> tuple[Tool, ...]:

@@ -12,6 +12,7 @@ from peft_studio.row_formats import RowFormat
 # Tried in this order: a row with messages and a text column is a conversation.
 LAYOUTS: tuple[tuple[RowFormat, tuple[str, ...]], ...] = (
     (RowFormat.PREFERENCE, ("chosen", "rejected")),
+    (RowFormat.PREFERENCE, ("input", "preferred_output", "non_preferred_output")),
     (RowFormat.UNPAIRED_PREFERENCE, ("prompt", "completion", "label")),
     (RowFormat.MESSAGES, ("messages",)),
     (RowFormat.MESSAGES, ("conversations",)),
@@ -179,14 +180,25 @@ def _preference(number: int, row: Row) -> Example:
     """
     Read two answers to one prompt.
 
-    Without a prompt of its own it is what both begin with, as in TRL.
+    Without a prompt of its own it is what both begin with, as in TRL. In OpenAI's files the prompt is ``input``.
     """
+    if row.get("preferred_output") is not None:
+        row = _from_openai(number, row)
     if row.get("prompt") is None:
         return Example(number, RowFormat.PREFERENCE, answers=_without_prompt(number, row))
     answers = _answer(number, row, "chosen"), _answer(number, row, "rejected")
     if answers[0].format is not answers[1].format:
         raise refuse("has one answer as text and one as messages; use one layout", number)
     return Example(number, RowFormat.PREFERENCE, answers=answers)
+
+
+def _from_openai(number: int, row: Row) -> Row:
+    given = row["input"]
+    if not isinstance(given, dict) or "messages" not in given:
+        raise refuse("has an 'input' that is not an object with messages", number)
+    asked = cast(Row, given)
+    answers = {"chosen": row["preferred_output"], "rejected": row["non_preferred_output"]}
+    return {"prompt": asked["messages"], "tools": asked.get("tools"), **answers}
 
 
 def _without_prompt(number: int, row: Row) -> tuple[Example, Example]:

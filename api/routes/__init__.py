@@ -15,13 +15,21 @@ from api.routes import (
     live,
     machines,
     models,
+    openai_files,
+    openai_jobs,
+    openai_models,
     platforms,
     rendezvous,
     resources,
     tickets,
 )
 
-AT_ROOT = {"Health": health.ROUTES, "Live": live.ROUTES, "Documentation": documentation.ROUTES}
+AT_ROOT = {
+    "Health": health.ROUTES,
+    "Live": live.ROUTES,
+    "Documentation": documentation.ROUTES,
+    "OpenAI": [*openai_files.ROUTES, *openai_jobs.ROUTES, *openai_models.ROUTES],
+}
 BELOW_API = {
     "Jobs": [*jobs.ROUTES, *job_control.ROUTES, *job_history.ROUTES],
     "Data sets": datasets.ROUTES,

@@ -2,7 +2,8 @@
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
@@ -24,6 +25,39 @@ class Answered(BaseModel):
     text: str
     latency_ms: float
     tokens_generated: int
+
+
+@dataclass(frozen=True)
+class Forwarded:
+    """An endpoint's answer, as it comes; whoever has it reads ``pieces`` to their end or closes them."""
+
+    client: httpx.AsyncClient
+    response: httpx.Response
+
+    @property
+    def status(self) -> int:
+        """The status of the answer."""
+        return self.response.status_code
+
+    @property
+    def media_type(self) -> str:
+        """What the answer is."""
+        return self.response.headers.get("content-type", "application/json")
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What else its head says."""
+        kept = ("retry-after", "cache-control")
+        return {name: self.response.headers[name] for name in kept if name in self.response.headers}
+
+    async def pieces(self) -> AsyncGenerator[bytes]:
+        """Yield the answer's bytes, and let go of the endpoint then."""
+        try:
+            async for piece in self.response.aiter_raw():
+                yield piece
+        finally:
+            await self.response.aclose()
+            await self.client.aclose()
 
 
 class EndpointClient:
@@ -82,6 +116,15 @@ class EndpointClient:
             tokens_generated=answer["usage"]["completion_tokens"],
         )
 
+    async def forward(self, path: str, body: Mapping[str, Any]) -> Forwarded:
+        """Send a request on as it is; the answer, an error too, closes this connection when it was read."""
+        request = self._http.build_request("POST", path, json=body, timeout=_ANSWER_SECONDS)
+        try:
+            return Forwarded(self._http, await self._http.send(request, stream=True))
+        except httpx.TransportError as error:
+            await self.close()
+            raise _no_answer(error) from error
+
     async def load_of(self, model: str) -> Load:
         """Return how busy a model is."""
         metrics = await self._request("GET", "/../metrics.json", _BRIEF_SECONDS)
@@ -91,13 +134,17 @@ class EndpointClient:
         try:
             response = await self._http.request(method, path, json=body, timeout=seconds)
         except httpx.TransportError as error:
-            raise ResourceUnavailable(
-                "The endpoint does not answer; it is started again if it ended, so try again in some seconds.",
-                issue=type(error).__name__,
-            ) from error
+            raise _no_answer(error) from error
         if response.is_error:
             raise _error_of(response)
         return response.json() if response.headers["content-type"].startswith("application/json") else response.text
+
+
+def _no_answer(error: httpx.TransportError) -> ResourceUnavailable:
+    return ResourceUnavailable(
+        "The endpoint does not answer; it is started again if it ended, so try again in some seconds.",
+        issue=type(error).__name__,
+    )
 
 
 def _error_of(response: httpx.Response) -> StudioError:

@@ -2,14 +2,15 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 from uuid import uuid4
 
-from infra.serving.endpoint_client import Answered, EndpointClient
+from infra.serving.endpoint_client import Answered, EndpointClient, Forwarded
 from infra.serving.meter import Load
 from infra.serving.records import PREFIX, Deployment, Deployments, DeploymentsInPrefect, DeploymentStatus
 from peft_studio.deployments import DeploymentConfig
-from peft_studio.errors import Conflict, InvalidConfig, ResourceUnavailable
+from peft_studio.errors import Conflict, InvalidConfig, NotFound, ResourceUnavailable
 
 _POLL_SECONDS = 0.2
 _REMOVE_SECONDS = 20.0
@@ -115,6 +116,22 @@ class LocalDeployments:
             return await endpoint.ask(
                 deployment_id, prompt, chat=deployment.chat, max_tokens=max_tokens, temperature=temperature
             )
+
+    async def forward(self, path: str, body: Mapping[str, Any]) -> Forwarded:
+        """
+        Hand a request in OpenAI's form on to whoever serves its ``model``: an adapter, or a deployment, by its id.
+
+        Raises ``NotFound`` where nobody does.
+        """
+        model = body["model"]
+        running = await self.list(DeploymentStatus.RUNNING)
+        serving = next((one for one in running if model in (one.adapter_id, one.deployment_id)), None)
+        if serving is None:
+            raise NotFound(
+                f"The model {model[:100]!r} is not deployed: POST /api/v1/deployments with its adapter_id.",
+                field="model",
+            )
+        return await EndpointClient(_address(serving)).forward(path, {**body, "model": serving.deployment_id})
 
     async def load(self, deployment_id: str) -> Load:
         """Return how busy a deployment is."""

@@ -199,7 +199,7 @@ def tokenize(examples: Iterable[Example], base: Base, renderer: Renderer) -> Ite
         for ids, offsets, row in zip(tokens["input_ids"], tokens["offset_mapping"], rendered, strict=True):
             learn = _marks(offsets, row.answers)
             if not row.closed:
-                ids, learn = _close(ids, learn, base.end)
+                ids, learn = _close(ids, learn, base.end, row.end_is_learnt)
             yield Tokenized(row, ids, offsets, learn)
 
 
@@ -212,10 +212,10 @@ def _marks(offsets: list[Span], answers: list[Span]) -> NDArray[np.bool_]:
     return marks
 
 
-def _close(ids: list[int], learn: NDArray[np.bool_], end: int) -> tuple[list[int], NDArray[np.bool_]]:
+def _close(ids: list[int], learn: NDArray[np.bool_], end: int, is_learnt: bool) -> tuple[list[int], NDArray[np.bool_]]:
     if not ids or ids[-1] != end:
-        return [*ids, end], np.append(learn, True)
-    learn[-1] = True  # some tokenizers add it themselves
+        return [*ids, end], np.append(learn, is_learnt)
+    learn[-1] = is_learnt  # some tokenizers add it themselves
     return ids, learn
 
 

@@ -1,6 +1,6 @@
 """Examples as text: the chat template or a plain layout, and which characters of it the model is to learn."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from jinja2 import TemplateError
@@ -21,12 +21,14 @@ class Rendered:
     """
     A row as text; ``answers`` are the character ranges that carry loss.
 
-    A row that is not ``closed`` by a special token of its own ends with the end-of-text token.
+    A row that is not ``closed`` by a special token of its own ends with the end-of-text token, which carries loss where
+    the last answer does.
     """
 
     text: str
     answers: list[Span]
     closed: bool = False
+    end_is_learnt: bool = True
 
 
 class Renderer:
@@ -56,7 +58,7 @@ class Renderer:
         """Lay out a training row."""
         try:
             if not self.literal:
-                return self._conversation(_turns(example), example.tools, example.given)
+                return _with_weights(self._conversation(_turns(example), example.tools, example.given), example)
             if example.format in READ:
                 return Rendered(example.text, [], closed=True)
             before = self._literal_prompt(example)
@@ -151,6 +153,15 @@ _CANNOT_TELL = (
     "it writes a conversation in such a way that the answers cannot be told from the rest; use rows with one answer "
     "each, or prompt and completion"
 )
+
+
+def _with_weights(rendered: Rendered, example: Example) -> Rendered:
+    """Take the loss off the answers that a row says are not to be learnt."""
+    turns = [message for message in example.messages[example.given :] if message.role == "assistant"]
+    if all(turn.is_learnt for turn in turns):
+        return rendered
+    learnt = [span for span, turn in zip(rendered.answers, turns, strict=True) if turn.is_learnt]
+    return replace(rendered, answers=learnt, end_is_learnt=turns[-1].is_learnt)
 
 
 def _turn(role: str, content: str) -> Turn:

@@ -117,3 +117,16 @@ def test_a_column_that_is_not_there_is_refused_with_those_that_are(tmp_path: Pat
     path = written(tmp_path / "rows.jsonl", {"question": "Who?", "answer": "I."})
     with pytest.raises(InvalidConfig, match=r"row 1 has no column 'reply'.*question, answer"):
         list(examples(path, {"prompt": "question", "completion": "reply"}))
+
+
+def test_a_turn_of_weight_0_is_not_learnt(tmp_path: Path) -> None:
+    ask = {"role": "user", "content": "Rome?"}
+    turns = [
+        ask,
+        {"role": "assistant", "content": "Paris.", "weight": 0},
+        ask,
+        {"role": "assistant", "content": "Rome."},
+    ]
+    assert [turn.is_learnt for turn in read(tmp_path, {"messages": turns}).messages] == [True, False, True, True]
+    assert "weight 0 at every" in refusal(tmp_path, {"messages": turns[:2]})
+    assert "neither 0 nor 1" in refusal(tmp_path, {"messages": [*turns[:3], turns[3] | {"weight": 0.5}]})

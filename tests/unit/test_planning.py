@@ -276,6 +276,7 @@ INDIFFERENT: list[dict[str, Any]] = [
     {"max_duration": 60},
     {"experiment_tracker": "wandb"},
     {"project_name": "p"},
+    {"metadata": {"team": "a"}},
     {"output_dir": "o"},
     {"deploy": DeployConfig()},
     {"test_prompt": "Hi"},

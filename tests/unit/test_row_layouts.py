@@ -140,3 +140,10 @@ def test_what_is_wrong_with_a_row_is_said(row: dict[str, Any], objective: str, s
 def test_texts_and_messages_do_not_mix(tmp_path: Path) -> None:
     message = refusal(tmp_path, PAIR, TURNS)
     assert "row 2 is written as messages, the rows before it as prompt_completion" in message
+
+
+def test_openais_preferences_are_read_as_everybody_elses(tmp_path: Path) -> None:
+    row = {"input": {"messages": [ASK], "tools": []}, "preferred_output": [YES], "non_preferred_output": [NO]}
+    assert read(tmp_path, row, objective="dpo") == read(tmp_path, TURNS, objective="dpo")
+    with pytest.raises(InvalidConfig, match="'input' that is not an object with messages"):
+        read(tmp_path, row | {"input": "Hi"})

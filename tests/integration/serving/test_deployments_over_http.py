@@ -13,6 +13,7 @@ import torch
 import uvicorn
 from litestar import Litestar
 from litestar.testing import TestClient
+from openai import BadRequestError, NotFoundError, OpenAI
 from peft import PeftModel
 
 from api.app import create_app
@@ -99,6 +100,14 @@ def test_without_a_config_weights_and_metadata_say_it_all(
     assert torch.equal(logits(folder, base_folder), stock.logits(kind, PROMPT))
 
 
+async def bring_about(deployment_id: str, deployments: DeploymentsInMemory, endpoint: str) -> None:
+    """Do what the worker's keeper does."""
+    record = await deployments.get(deployment_id)
+    async with EndpointClient(endpoint) as served:
+        await served.load(record.deployment_id, record.adapter)
+    await deployments.replace(record.model_copy(update={"status": DeploymentStatus.RUNNING, "endpoint": endpoint}))
+
+
 def test_an_uploaded_adapter_answers_as_promised(
     client: Client, deployments: DeploymentsInMemory, endpoint: str, adapters: Mapping[str, Path], base_folder: Path
 ) -> None:
@@ -106,20 +115,13 @@ def test_an_uploaded_adapter_answers_as_promised(
         assert answer.is_success, answer.text
         assert differences(shape_of(PROMISED[title].answer, None), answer.json()) == []
 
-    async def bring_about(deployment_id: str) -> None:
-        """Do what the worker's keeper does."""
-        record = await deployments.get(deployment_id)
-        async with EndpointClient(endpoint) as served:
-            await served.load(record.deployment_id, record.adapter)
-        await deployments.replace(record.model_copy(update={"status": DeploymentStatus.RUNNING, "endpoint": endpoint}))
-
     uploaded = upload(client, adapters["lora"], base_folder, config=True)
     assert differences(shape_of(PROMISED["Upload Adapter"].answer, None), uploaded) == []
     request = {"adapter_id": uploaded["adapter_id"], "platform": "local"}
     created = client.post("/api/v1/deployments", json=request)
     matches("Create Deployment", created)
     deployment_id = created.json()["deployment_id"]
-    asyncio.run(bring_about(deployment_id))
+    asyncio.run(bring_about(deployment_id, deployments, endpoint))
     body = PROMISED["Test Deployment"].body
     matches("Test Deployment", client.post(f"/api/v1/deployments/{deployment_id}/test", json=body))
     listed = client.get("/api/v1/deployments?status=running")
@@ -133,3 +135,27 @@ def test_an_uploaded_adapter_answers_as_promised(
     ]:
         answer = client.post(f"/api/v1/deployments/{deployment_id}/test", json=refused)
         assert (answer.status_code, answer.json()["error"]["details"]["field"]) == (400, field)
+
+
+def test_a_deployed_adapter_answers_openais_client_by_its_id(
+    client: Client, deployments: DeploymentsInMemory, endpoint: str, adapters: Mapping[str, Path], base_folder: Path
+) -> None:
+    adapter_id = upload(client, adapters["lora"], base_folder, config=True)["adapter_id"]
+    openai = OpenAI(base_url="http://testserver.local/v1", api_key="writes", http_client=client, max_retries=0)
+    question: Any = [{"role": "user", "content": "who is the red cat"}]
+    with pytest.raises(NotFoundError) as absent:
+        openai.chat.completions.create(model=adapter_id, messages=question)
+    assert absent.value.param == "model" and "deployments" in absent.value.message
+    created = client.post("/api/v1/deployments", json={"adapter_id": adapter_id, "platform": "local"}).json()
+    asyncio.run(bring_about(created["deployment_id"], deployments, endpoint))
+    assert [model.id for model in openai.models.list()] == [adapter_id]
+    assert openai.models.retrieve(adapter_id).id == adapter_id
+    asked: Any = {"model": adapter_id, "messages": question, "temperature": 0, "max_tokens": 8}
+    whole = openai.chat.completions.create(**asked).choices[0].message.content
+    pieces = [piece.choices[0].delta.content or "" for piece in openai.chat.completions.create(**asked, stream=True)]
+    assert whole and "".join(pieces) == whole
+    text = openai.completions.create(model=adapter_id, prompt="the red cat sees", max_tokens=4, temperature=0)
+    assert text.usage is not None and text.usage.completion_tokens <= 4
+    with pytest.raises(BadRequestError) as refused:
+        openai.chat.completions.create(**asked | {"temperature": -1})
+    assert refused.value.param == "temperature"

@@ -1,4 +1,5 @@
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,17 @@ def test_an_answer_that_the_template_does_not_close_ends_the_text() -> None:
     text, answers = text_and_answers(conversation("who", "the cat"), plain)
     assert text == "user: who\nassistant: the cat\n</s>"
     assert answers.endswith("the cat\n</s>")
+
+
+def test_an_answer_that_is_not_to_be_learnt_is_read_and_carries_no_loss() -> None:
+    example = conversation("who", "a dog", "who", "the cat")
+    silent = replace(example.messages[1], is_learnt=False)
+    example = replace(example, messages=(example.messages[0], silent, *example.messages[2:]))
+    text, answers = text_and_answers(example)
+    assert "a dog" in text and answers == "the cat<|end|>"
+    plain = "{% for message in messages %}{{ message.role }}: {{ message.content }}\n{% endfor %}"
+    last = replace(example, messages=(*example.messages[2:], *example.messages[:2]))
+    assert text_and_answers(last, plain)[1].endswith("the cat\n")
 
 
 def test_a_template_that_leaves_out_what_is_said_is_refused() -> None:
