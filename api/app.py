@@ -16,7 +16,7 @@ from litestar.types import ControllerRouterHandler
 
 from api import routes
 from api.auth import Authentication, Authenticator, role_allows
-from api.dependencies import Control, Jobs, Keys, provide
+from api.dependencies import Control, Coordination, Jobs, Keys, provide
 from api.entrance import Entrance, answer_ahead, cross_origin
 from api.errors import respond
 from api.idempotency import Idempotency, provide_idempotency_key
@@ -26,6 +26,7 @@ from api.wire import Wire
 from infra.adapter_records import AdapterRecords
 from infra.adapters import sweep_deleted
 from infra.api_keys import KeyRing, records_in
+from infra.budget_reads import ReadFromDatabase
 from infra.budgets import Budgets, BudgetsInPrefect
 from infra.credentials import CredentialsInPrefect, CredentialStore
 from infra.datasets import Datasets
@@ -33,6 +34,8 @@ from infra.deployments import AdapterDeployments
 from infra.experiments import Experiments
 from infra.flow_runs import FlowRuns
 from infra.hubs.search import Models, all_hubs
+from infra.hyperparameters.runs import SweepRunsInPrefect
+from infra.hyperparameters.sweeps import Sweeps
 from infra.job_control import JobControl
 from infra.job_history import JobHistory
 from infra.job_plans import JobPlans
@@ -44,6 +47,8 @@ from infra.platforms.connections import Platforms
 from infra.prefect_database import PrefectDatabase
 from infra.previews import Previews
 from infra.resources import Resources
+from infra.schedules.records import SchedulesInPrefect
+from infra.schedules.schedules import Schedules
 from infra.serving.local import LocalDeployments
 from infra.serving.records import Deployments, DeploymentsInPrefect
 from infra.settings import Settings
@@ -62,6 +67,7 @@ def create_app(
     credentials: CredentialStore | None = None,
     budgets: Budgets | None = None,
     machines: Machines | None = None,
+    coordination: Coordination | None = None,
 ) -> Litestar:
     """Put the API together; what is not given is the real thing, set up from the environment."""
     settings = settings or settings_of_process()
@@ -73,20 +79,18 @@ def create_app(
     machines = machines or MachineReads(database)
     platforms = Platforms(credentials, settings, AccountGuard(machines, settings))
     offers = offer_book(settings, credentials)
-    kept = BudgetsInPrefect(database, settings)
+    kept = BudgetsInPrefect(ReadFromDatabase(database), settings)
     watched = [] if jobs else [offers.keep_fresh]  # with jobs of a test's there is no Prefect to ask
     jobs = jobs or FlowRuns(settings, database, offers, kept)
     authenticator = Authenticator(keys, Tickets(settings.data_dir / "tickets"), settings.wrong_keys_per_minute)
     app = Litestar(
-        [
-            *_sections(routes.AT_ROOT),
-            Router("/api/v1", route_handlers=[openapi_document, *_sections(routes.BELOW_API)]),
-        ],
+        _routers(),
         dependencies={
             **_given(jobs=jobs, control=control or JobControl(settings, jobs, kept), settings=settings),
             **_given(uploads=uploads, uploaded_adapters=uploaded, platforms=platforms),
             **_given(budgets=budgets or kept, machines=machines),
             **_readers(jobs, settings, platforms, credentials, offers),
+            **_coordinated(coordination or _in_prefect(database, settings), jobs, settings, platforms, offers),
             **_adapters(jobs, uploaded, local, settings, platforms),
             **_callers(keys, authenticator, settings),
         },
@@ -149,6 +153,21 @@ def _readers(
     )
 
 
+def _in_prefect(database: PrefectDatabase, settings: Settings) -> Coordination:
+    return Coordination(SweepRunsInPrefect(database, settings), SchedulesInPrefect(database))
+
+
+def _coordinated(
+    kept: Coordination, jobs: Jobs, settings: Settings, platforms: Platforms, offers: OfferBook
+) -> dict[str, Provide]:
+    """What starts jobs by itself, once it was asked to."""
+    plans, experiments = JobPlans(settings, platforms, offers), Experiments(jobs, settings, platforms)
+    return _given(
+        sweeps=Sweeps(kept.sweeps, plans, experiments, settings),
+        schedules=Schedules(kept.schedules, plans, settings),
+    )
+
+
 def _adapters(
     jobs: Jobs, uploaded: UploadedAdapters, local: LocalDeployments, settings: Settings, platforms: Platforms
 ) -> dict[str, Provide]:
@@ -156,6 +175,11 @@ def _adapters(
     adapters = AdapterRecords(jobs, uploaded, local, settings)
     deployments = AdapterDeployments(adapters, uploaded, local, settings, platforms)
     return _given(adapters=adapters, deployments=deployments, endpoints=local)
+
+
+def _routers() -> list[Router]:
+    below_api = Router("/api/v1", route_handlers=[openapi_document, *_sections(routes.BELOW_API)])
+    return [*_sections(routes.AT_ROOT), below_api]
 
 
 def _sections(sections: Mapping[str, Sequence[ControllerRouterHandler]]) -> list[Router]:

@@ -1,12 +1,15 @@
 """What routes are given: the doors to jobs and keys, as protocols, and how they get there."""
 
 from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from litestar.di import Provide
 
 from infra.adapter_records import Page
 from infra.api_keys import ApiKey, Role
+from infra.hyperparameters.runs import SweepRuns
+from infra.schedules.records import ScheduleRecords
 from peft_studio.checkpoints import Checkpoint
 from peft_studio.config import TrainingConfig
 from peft_studio.events import Event, Log
@@ -102,6 +105,14 @@ class Control(Protocol):
     async def checkpoint(self, job_id: str) -> Checkpoint:
         """Have a job that trains save a checkpoint."""
         ...
+
+
+@dataclass(frozen=True)
+class Coordination:
+    """Where flow runs are kept that start jobs: sweeps, and schedules."""
+
+    sweeps: SweepRuns
+    schedules: ScheduleRecords
 
 
 class Caller(Protocol):

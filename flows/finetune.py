@@ -13,6 +13,7 @@ from prefect.runtime import flow_run as current_flow_run
 from prefect.states import Cancelled
 
 from infra.flow_runs import CANCELLED, is_cancelled, tag_current_run
+from infra.heartbeats import alone
 from infra.job_record import JobRecord
 from infra.machines.jobs import JobMachines
 from infra.pausing import pause_if_asked, suspend
@@ -77,7 +78,7 @@ def tell_why(flow: Any, flow_run: FlowRun, state: State[Any]) -> None:
 def finetune(config: TrainingConfig) -> JobResult | State:
     """Run one fine-tuning job, from its configuration to an evaluated adapter."""
     record = JobRecord.current()
-    with record.alone():
+    with alone(record.run.path):
         if is_cancelled():
             return Cancelled(message=CANCELLED)
         tag_current_run(config)

@@ -1,5 +1,5 @@
 """
-Budgets: kept as variables of Prefect's, written through its server and read from its database, and held to.
+Budgets: kept as variables of Prefect's, written through its server, and held to.
 
 A job on a rented machine holds what it may cost (``max_cost``, else the high estimate) from its submission to its end;
 the hold is a tag of its flow run. What it has really cost is in the receipts of its machines.
@@ -20,15 +20,13 @@ import httpx
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.actions import VariableCreate, VariableUpdate
 from prefect.exceptions import ObjectNotFound
-from pydantic_core import from_json
 
+from infra.budget_reads import BudgetReads
 from infra.job_limits import CAP_TAG
 from infra.job_record import KEY_TAG
-from infra.machine_reads import MachineReads
 from infra.machines.receipts import cost_by_rate
 from infra.planning import rented_from
-from infra.prefect_database import PrefectDatabase
-from infra.settings import DEPLOYMENT, Settings
+from infra.settings import Settings
 from peft_studio.budgets import Budget, BudgetState, Scope
 from peft_studio.config import TrainingConfig
 from peft_studio.errors import InsufficientCredits, InvalidConfig, ResourceUnavailable
@@ -42,12 +40,6 @@ HOLD_TAG = "hold:"
 _PROJECT_TAG = "project:"
 _VARIABLE = "budget_"
 _PREFECT_SECONDS = 10.0
-_FLOW = DEPLOYMENT.partition("/")[0]
-_LIVE = """SELECT r.id, r.tags::text AS tags FROM flow_run r
-    WHERE r.flow_id = (SELECT id FROM flow WHERE name = $1) AND r.state_type NOT IN ('COMPLETED', 'FAILED', 'CANCELLED')
-    AND r.tags @? '$[*] ? (@ starts with "hold:")'"""
-_REPEATED = """SELECT 1 FROM flow_run r
-    WHERE r.flow_id = (SELECT id FROM flow WHERE name = $1) AND r.idempotency_key = $2"""
 
 
 class Budgets(Protocol):
@@ -104,11 +96,10 @@ class Month:
 
 
 class BudgetsInPrefect:
-    """Budgets in Prefect's database; one instance serves a whole process."""
+    """Budgets as Prefect has them; one instance serves a whole process."""
 
-    def __init__(self, database: PrefectDatabase, settings: Settings):
-        self._database = database
-        self._receipts = MachineReads(database)
+    def __init__(self, reads: BudgetReads, settings: Settings):
+        self._reads = reads
         self._lock_file = settings.data_dir / "budgets.lock"
         self._one_by_one = asyncio.Lock()
 
@@ -193,17 +184,16 @@ class BudgetsInPrefect:
                 )
 
     async def _is_repeated(self, idempotency_key: str | None) -> bool:
-        return idempotency_key is not None and bool(await self._database.fetch(_REPEATED, _FLOW, idempotency_key))
+        return idempotency_key is not None and await self._reads.is_repeated(idempotency_key)
 
     async def _read(self) -> Sequence[Budget]:
-        budgets = [Budget.model_validate(value) for value in await self._database.variables(TAG)]
+        budgets = [Budget.model_validate(value) for value in await self._reads.values(TAG)]
         return sorted(budgets, key=lambda budget: (budget.scope, budget.id))
 
     async def _month(self) -> Month:
         at = datetime.now(UTC)
-        rows = await self._database.fetch(_LIVE, _FLOW)
-        holds = [_hold(row["id"], from_json(row["tags"])) for row in rows]
-        return Month(await self._receipts.of_month(at), holds, at)
+        holds = [_hold(run_id, tags) for run_id, tags in await self._reads.live()]
+        return Month(await self._reads.receipts(at), holds, at)
 
 
 def _pays(budget: Budget, receipt: MachineReceipt) -> bool:

@@ -21,7 +21,8 @@ STATES = {
     JobStatus.FAILED: [StateType.FAILED],
     JobStatus.CANCELLED: [StateType.CANCELLED],
 }
-PARENT = "parent:"  # tag of a clone, before the id of the job it is one of
+# Tags that say where a job comes from, each before an id: of the job that it is a clone of, of a sweep, of a schedule.
+PARENT, SWEEP, SCHEDULE = "parent:", "sweep:", "schedule:"
 _status_of = {state: status for status, states in STATES.items() for state in states}
 
 
@@ -51,7 +52,9 @@ def job_of(run: Run, settings: Settings) -> Job:
         created_at=run.created,
         started_at=run.start_time,
         attempts=run.run_count,
-        parent_job_id=next((tag.removeprefix(PARENT) for tag in run.tags if tag.startswith(PARENT)), None),
+        parent_job_id=_tagged(run, PARENT),
+        sweep_id=_tagged(run, SWEEP),
+        schedule_id=_tagged(run, SCHEDULE),
     )
     machines = receipts_of(settings.run_dir(job.job_id)) if job.config.provider != LOCAL else []
     completed = run.state_type is StateType.COMPLETED and run.result is not None
@@ -62,6 +65,10 @@ def job_of(run: Run, settings: Settings) -> Job:
     if machines:
         changes |= {"machines": machines, "cost": cost_of(machines)}
     return job.model_copy(update=changes)
+
+
+def _tagged(run: Run, kind: str) -> str | None:
+    return next((tag.removeprefix(kind) for tag in run.tags if tag.startswith(kind)), None)
 
 
 def _config_of(run: Run) -> TrainingConfig:

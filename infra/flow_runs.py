@@ -9,54 +9,38 @@ import asyncio
 import re
 import time
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from itertools import takewhile
 from uuid import UUID
 
-import httpx
 from prefect.client.orchestration import PrefectClient, get_client
-from prefect.client.schemas.actions import DeploymentFlowRunCreate
-from prefect.client.schemas.objects import FlowRun, StateType, WorkPoolStatus
+from prefect.client.schemas.objects import StateType, WorkPoolStatus
 from prefect.exceptions import ObjectNotFound
 from prefect.runtime import flow_run as current_flow_run
 from prefect.states import Cancelled, Cancelling
 
 from infra.budgets import BudgetsInPrefect
-from infra.credentials import CredentialsInPrefect
-from infra.dataset_uses import using
 from infra.event_feed import EventFeeds
 from infra.flow_run_jobs import PARENT, STATES, job_of, status_of, tags_of
 from infra.job_locks import changing
 from infra.job_reads import JobReads, Run, RunFilter
 from infra.machines.offers import OfferBook
-from infra.market import market
-from infra.planning import make_plan, platforms_of
 from infra.prefect_database import PrefectDatabase
-from infra.prefect_patience import insist
-from infra.settings import DEPLOYMENT, LOCAL_QUEUE, RENTED_QUEUE, WORK_POOL, Settings
+from infra.prefect_patience import answering, insist
+from infra.settings import DEPLOYMENT, WORK_POOL, Settings
+from infra.submission import JobSubmission, Submitted
 from peft_studio.config import TrainingConfig
 from peft_studio.errors import Conflict, InvalidConfig, JobNotFound, ResourceUnavailable
 from peft_studio.events import Event, Log, Status, now
 from peft_studio.jobs import Job, JobStatus, Phase, flow_run_id_of, job_id_of
-from peft_studio.plan import Plan
 
 CANCELLED = "Cancelled on request."
 FLOW = DEPLOYMENT.partition("/")[0]
 _FIRST_STATE_SECONDS = 0.05  # until a followed job's state is known for the first time
 _STATE_SECONDS = 0.5  # how often Prefect is asked for a followed job's state, however many follow
 _CANCEL_SECONDS = 10.0
-_PREFECT_SECONDS = 20.0  # Prefect's client tries again by itself; a restarting server is back long before
 _READY_SECONDS = 3.0
-_SUBMISSIONS = 4  # at the same time; more would only wait in the Prefect server, until they were given up
-
-
-@dataclass(frozen=True)
-class Submitted:
-    """A job that was accepted, and what validation found out about it."""
-
-    job: Job
-    plan: Plan
 
 
 @dataclass(frozen=True)
@@ -77,36 +61,18 @@ class _Followed:
     reading: asyncio.Task[Run] | None = None
 
 
-@asynccontextmanager
-async def answering(seconds: float = _PREFECT_SECONDS) -> AsyncGenerator[None]:
-    """Turn a Prefect server that is away, slow or failing into ``ResourceUnavailable``."""
-    try:
-        async with asyncio.timeout(seconds):
-            yield
-    except (httpx.TransportError, TimeoutError) as error:
-        raise ResourceUnavailable("The Prefect server does not answer; try again in a moment.") from error
-    except httpx.HTTPStatusError as error:
-        if error.response.status_code < 500:
-            raise
-        raise ResourceUnavailable("The Prefect server is failing; see its log, then try again.") from error
-
-
 class FlowRuns:
     """Jobs, by way of Prefect's REST API and database; one instance serves a whole process."""
 
     def __init__(self, settings: Settings, database: PrefectDatabase, offers: OfferBook, budgets: BudgetsInPrefect):
         self._settings = settings
-        self._offers = offers
-        self._budgets = budgets
         self._reads = JobReads(database, FLOW)
-        self._credentials = CredentialsInPrefect()
+        self._submission = JobSubmission(settings, offers, budgets, self._prefect)
         self._stack = AsyncExitStack()
         self._client: PrefectClient | None = None
         self._opening = asyncio.Lock()
-        self._deployment: UUID | None = None
         self._followed: dict[UUID, _Followed] = {}
         self._feeds = EventFeeds()
-        self._submitting = asyncio.Semaphore(_SUBMISSIONS)
 
     async def submit(
         self,
@@ -117,21 +83,8 @@ class FlowRuns:
         key_id: str | None = None,
     ) -> Submitted:
         """Validate a configuration and start a flow run for it; a repeated key gives the job of the first time."""
-        connected = await self._credentials.connections() if platforms_of(config) else ()
         parent = [PARENT + parent_job_id] if parent_job_id else []
-        with using(config.dataset_path):
-            on_offer = await market(config, self._settings, self._offers)
-            plan = await asyncio.to_thread(make_plan, config, self._settings, connected, on_offer)
-            async with self._submitting, self._budgets.admitting(plan, key_id, idempotency_key) as tags, answering():
-                flow_run = await self._create(config, idempotency_key, [*tags_of(config), *parent, *tags])
-        job = job_of(Run.of(flow_run), self._settings)
-        if job.config != config:
-            raise Conflict(
-                "This Idempotency-Key was used before, with another configuration.",
-                field="Idempotency-Key",
-                job_id=job.job_id,
-            )
-        return Submitted(job, plan)
+        return await self._submission.submit(config, idempotency_key=idempotency_key, key_id=key_id, tags=parent)
 
     async def get(self, job_id: str) -> Job:
         """Return one job as it is now."""
@@ -162,10 +115,7 @@ class FlowRuns:
             run = await self._read(job_id)
             if (status := status_of(run)).is_final:
                 raise Conflict(f"The job has already ended: it is {status}.", job_id=job_id, status=status)
-            # A run that a worker has taken must be stopped by it; one that waits has nothing to stop.
-            at_work = run.state_type in (StateType.PENDING, StateType.RUNNING, StateType.CANCELLING)
-            state = Cancelling(message=CANCELLED) if at_work else Cancelled(message=CANCELLED)
-            await (await self._prefect()).set_flow_run_state(run.id, state, force=True)
+            await stop(await self._prefect(), run.id, run.state_type)
         deadline = time.monotonic() + _CANCEL_SECONDS
         while not (job := await self.get(job_id)).status.is_final and time.monotonic() < deadline:
             await asyncio.sleep(0.2)
@@ -222,31 +172,6 @@ class FlowRuns:
                 self._client = await self._stack.enter_async_context(get_client())
             return self._client
 
-    async def _create(self, config: TrainingConfig, idempotency_key: str | None, tags: Sequence[str]) -> FlowRun:
-        wanted = DeploymentFlowRunCreate(
-            parameters={"config": config.model_dump(mode="json", exclude_unset=True)},
-            tags=list(tags),
-            idempotency_key=idempotency_key,
-            work_queue_name=LOCAL_QUEUE if config.provider == "local" else RENTED_QUEUE,
-            # It was checked just now, and better: by its own model. A JSON schema costs the server 16 ms a job.
-            enforce_parameter_schema=False,
-        )
-        response = await (await self._prefect()).request(
-            "POST",
-            "/deployments/{id}/create_flow_run",
-            path_params={"id": await self._deployment_id()},
-            json=wanted.model_dump(mode="json", exclude_unset=True),
-        )
-        return FlowRun.model_validate(response.json())
-
-    async def _deployment_id(self) -> UUID:
-        if self._deployment is None:
-            try:
-                self._deployment = (await (await self._prefect()).read_deployment_by_name(DEPLOYMENT)).id
-            except ObjectNotFound:
-                raise ResourceUnavailable(f"The deployment {DEPLOYMENT} is not registered; start a worker.") from None
-        return self._deployment
-
     async def _read(self, job_id: str) -> Run:
         if (run := await self._reads.get(flow_run_id_of(job_id))) is None:
             raise JobNotFound(f"There is no job {job_id!r}.", job_id=job_id)
@@ -263,6 +188,14 @@ class FlowRuns:
             followed.asked = time.monotonic()
             followed.reading = asyncio.create_task(self._read(job_id_of(flow_run_id)))
         return followed.last
+
+
+async def stop(client: PrefectClient, run_id: UUID, state: StateType, why: str = CANCELLED) -> None:
+    """Cancel a job that has not ended, by the state it is in."""
+    # A run that a worker has taken must be stopped by it; one that waits has nothing to stop.
+    at_work = state in (StateType.PENDING, StateType.RUNNING, StateType.CANCELLING)
+    cancelled = Cancelling(message=why) if at_work else Cancelled(message=why)
+    await client.set_flow_run_state(run_id, cancelled, force=True)
 
 
 def _behind(cursor: str | None) -> UUID | None:

@@ -18,10 +18,10 @@ from prefect.states import Scheduled, Suspended
 
 from infra.budgets import BudgetsInPrefect
 from infra.dataset_uses import using
-from infra.flow_runs import answering
 from infra.job_limits import FILE as LIMITS
 from infra.job_limits import wanted_again
 from infra.job_locks import changing
+from infra.prefect_patience import answering
 from infra.settings import Settings
 from peft_studio.checkpoints import Checkpoint, list_checkpoints
 from peft_studio.config import TrainingConfig

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel, ValidationError
 
+from infra.facts import Facts
 from infra.machine_choice import Market
 from infra.machines.offers import OfferBook
 from infra.market import market
@@ -32,14 +33,16 @@ class JobPlans:
         self._platforms = platforms
         self._offers = offers
 
-    async def plan(self, config: TrainingConfig) -> Planned:
-        """Check a configuration as submitting it does; raises what is wrong with it."""
+    async def plan(self, config: TrainingConfig, facts: Facts | None = None) -> Planned:
+        """Check a configuration as submitting it does; raises what is wrong with it. ``facts`` were found before."""
         connected = await self._platforms.connected(platforms_of(config))
         on_offer = await market(config, self._settings, self._offers)
-        return await asyncio.to_thread(self._plan, config, connected, on_offer)
+        return await asyncio.to_thread(self._plan, config, connected, on_offer, facts)
 
-    def _plan(self, config: TrainingConfig, connected: Collection[str], on_offer: Market) -> Planned:
-        plan = make_plan(config, self._settings, connected, on_offer)
+    def _plan(
+        self, config: TrainingConfig, connected: Collection[str], on_offer: Market, facts: Facts | None
+    ) -> Planned:
+        plan = make_plan(config, self._settings, connected, on_offer, facts)
         return Planned(plan, None if config.force else trained_before(plan, self._settings))
 
 

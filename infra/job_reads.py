@@ -21,7 +21,7 @@ RESULT = "peft-studio.result"  # type of the artifact that holds a JobResult
 _AHEAD = "r.auto_scheduled AND r.state_type = 'SCHEDULED' AND r.next_scheduled_start_time > now()"
 _COLUMNS = f"""
     r.id, r.name, r.parameters::text AS parameters, r.tags::text AS tags, r.state_type::text AS state_type,
-    r.created, r.start_time, r.end_time, r.run_count,
+    r.created, r.expected_start_time, r.start_time, r.end_time, r.run_count,
     (SELECT s.message FROM flow_run_state s WHERE s.id = r.state_id) AS state_message,
     (SELECT a.data #>> '{{}}' FROM artifact a WHERE a.flow_run_id = r.id AND a.type = '{RESULT}'
      ORDER BY a.created DESC LIMIT 1) AS result
@@ -49,6 +49,7 @@ class Run:
     state_type: StateType
     created: datetime
     run_count: int = 0
+    expected_start_time: datetime | None = None
     start_time: datetime | None = None
     end_time: datetime | None = None
     state_message: str | None = None
@@ -65,6 +66,7 @@ class Run:
             state_type=flow_run.state_type or StateType.SCHEDULED,
             created=flow_run.created or datetime.now().astimezone(),
             run_count=flow_run.run_count,
+            expected_start_time=flow_run.expected_start_time,
             start_time=flow_run.start_time,
             end_time=flow_run.end_time,
             state_message=flow_run.state.message if flow_run.state else None,
@@ -73,11 +75,12 @@ class Run:
 
 @dataclass(frozen=True)
 class RunFilter:
-    """Which runs are meant: in one of these states (of any, where None), of this provider and project."""
+    """Which runs are meant: in one of these states (of any, where None), of this provider and project, with a tag."""
 
     states: Sequence[StateType] | None = None
     provider: str | None = None
     project: str | None = None
+    tag: str | None = None
 
 
 class JobReads:
@@ -142,6 +145,9 @@ def _conditions(wanted: RunFilter, flow: str, *, planned_ahead: bool = False) ->
             continue
         values += [_json([f"{kind}:{value}"]), value]
         parts.append(_TAGGED.format(kind=kind, tags=len(values) - 1, value=len(values), **_SAID[kind]))
+    if wanted.tag is not None:
+        values.append(_json([wanted.tag]))
+        parts.append(f"r.tags @> ${len(values)}::text::jsonb")
     if not planned_ahead:
         parts.append(f"NOT ({_AHEAD})")
     return " AND ".join(parts), values

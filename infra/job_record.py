@@ -5,15 +5,10 @@ What happens is written to the run directory first, where nothing loses it; then
 lines, a progress artifact, events named ``peft-studio.…``, and at the end the result and a picture of the loss.
 """
 
-import fcntl
 import logging
-import os
-import threading
 import time
-from collections.abc import Generator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO, cast
+from typing import cast
 from uuid import UUID
 
 from prefect.artifacts import (
@@ -25,7 +20,7 @@ from prefect.artifacts import (
     update_progress_artifact,
 )
 from prefect.events import emit_event
-from prefect.exceptions import Abort, MissingContextError
+from prefect.exceptions import MissingContextError
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run as current_flow_run
 
@@ -38,9 +33,6 @@ from peft_studio.jobs import JobResult, Phase, job_id_of
 from peft_studio.run_dir import RunDir
 
 KEY_TAG = "key:"
-HEARTBEAT = "heartbeat"  # a file in the run directory, touched while the flow run's process lives
-HEARTBEAT_SECONDS = 2.0
-_PREDECESSOR_SECONDS = 30.0  # a process that was told to stop is gone long before
 _PREFECT_SECONDS = 1.0  # metrics go to Prefect at most this often; the run directory has them all
 
 
@@ -140,52 +132,6 @@ class JobRecord:
             ended = following.timestamp if following else now()
             seconds[str(step.phase)] = seconds.get(str(step.phase), 0.0) + (ended - step.timestamp).total_seconds()
         return seconds
-
-    @contextmanager
-    def alone(self) -> Generator[None]:
-        """
-        Be the one process that runs this job's flow, and show by heartbeats that it lives.
-
-        One before it that is still ending is waited for; where it does not end, this process leaves the job to it.
-        """
-        self.run.path.mkdir(parents=True, exist_ok=True)
-        with (self.run.path / "flow.lock").open("a") as lock:
-            deadline = time.monotonic() + _PREDECESSOR_SECONDS
-            while not _locked(lock):
-                if time.monotonic() > deadline:
-                    raise Abort(f"Another process runs {self.job_id}.")
-                time.sleep(0.1)
-            with self._heartbeat():
-                yield
-
-    @contextmanager
-    def _heartbeat(self) -> Generator[None]:
-        """Touch the heartbeat file, which names this process, until the block ends; a dead process touches nothing."""
-        path = self.run.path / HEARTBEAT
-        path.write_text(f"{os.getpid()}\n")
-        ended = threading.Event()
-
-        def beat() -> None:
-            while True:
-                path.touch()
-                if ended.wait(HEARTBEAT_SECONDS):
-                    return
-
-        thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            ended.set()
-            thread.join()
-
-
-def _locked(lock: TextIO) -> bool:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def logger_of_run() -> "logging.Logger | logging.LoggerAdapter[logging.Logger]":

@@ -8,28 +8,38 @@ from pathlib import Path
 from typing import Any
 
 from infra import capabilities
-from infra.dataset_store import DatasetStore
 from infra.estimates import Work, local_seconds, tokens_of
+from infra.facts import Facts
 from infra.fit import needed_gb
-from infra.hubs.local import find as find_model
 from infra.machine_choice import Market, check_wishes, choose
 from infra.platforms import usable
 from infra.settings import Settings
 from peft_studio import datasets
 from peft_studio.algorithm_table import METHODS
-from peft_studio.base_models import check_names, exists_here, inspect_model
-from peft_studio.config import Bias, ModelSource, Objective, Precision, Quantization, TrainingConfig
-from peft_studio.errors import InvalidConfig, NotFound
+from peft_studio.base_models import check_names
+from peft_studio.config import Bias, Precision, Quantization, TrainingConfig
+from peft_studio.errors import InvalidConfig
 from peft_studio.machine import Capabilities
 from peft_studio.placement import Placement
 from peft_studio.plan import DatasetFacts, ModelFacts, Plan
 from peft_studio.platforms import Feature
-from peft_studio.stored_datasets import is_dataset_id
 from peft_studio.trainer import TRAINER_VERSION
 
 # The studio's own folders of the data directory, where no adapter may be put.
 RESERVED = frozenset(
-    ("runs", "results", "logs", "postgres", "prefect", "secrets", "hub-files", "datasets", "uploads", "tokens")
+    (
+        "runs",
+        "results",
+        "logs",
+        "postgres",
+        "prefect",
+        "secrets",
+        "hub-files",
+        "datasets",
+        "uploads",
+        "tokens",
+        "coordinating",
+    )
 )
 # What does not change the adapter that is trained; model and data set stand in the key by their content.
 NOT_IN_KEY = {
@@ -63,14 +73,20 @@ def rented_from(config: TrainingConfig) -> str | None:
 
 
 def make_plan(
-    config: TrainingConfig, settings: Settings, connected: Collection[str] = (), market: Market | None = None
+    config: TrainingConfig,
+    settings: Settings,
+    connected: Collection[str] = (),
+    market: Market | None = None,
+    facts: Facts | None = None,
 ) -> Plan:
     """
     Check everything that can be checked without training, cheapest first; the first thing wrong is raised.
 
     ``connected`` are those of ``platforms_of(config)`` that are; ``market`` is what is on offer, which a job on a
-    rented machine needs. Reads the data set from end to end and may ask a hub about the model: run it in a thread.
+    rented machine needs; ``facts`` is what was found out for other jobs. Reads the data set from end to end and may
+    ask a hub about the model: run it in a thread.
     """
+    facts = facts or Facts(settings)
     _check_platform(config, connected)
     _check_tracker(config, connected)
     _check_output_dir(config, settings)
@@ -80,10 +96,10 @@ def make_plan(
         check_wishes(market, provider, config.wanted_resource, config.spot)
     elif machine := capabilities.load(settings):
         _check_machine(config, machine)
-    model = _model(config, settings)
+    model = facts.model(config)
     check_names(config, model)
     _check_length(config, model)
-    dataset = _dataset(config, settings)
+    dataset = facts.dataset(config)
     train, _ = datasets.split_rows(dataset.rows, config.validation_split, config.seed)
     steps = total_steps(config, len(train))
     epochs = steps / _steps_per_epoch(config, len(train)) * len(train) / dataset.rows
@@ -148,30 +164,6 @@ def _steps_per_epoch(config: TrainingConfig, train_rows: int) -> int:
 
 def _invalid(field: str, issue: str) -> InvalidConfig:
     return InvalidConfig(f"{field}: {issue}", field=field, issue=issue)
-
-
-def _model(config: TrainingConfig, settings: Settings) -> ModelFacts:
-    """Find out about the base model; a local one goes by its folder's path, or by the id that searching shows."""
-    named = config.model_source is ModelSource.LOCAL and not exists_here(config.base_model)
-    folder = find_model(config.base_model, settings) if named else None
-    name, encoders = str(folder or config.base_model), not config.aim.writes
-    facts = inspect_model(name, config.model_source, config.model_revision, encoders=encoders)
-    return facts.model_copy(update={"id": config.base_model}) if folder else facts
-
-
-def _dataset(config: TrainingConfig, settings: Settings) -> DatasetFacts:
-    """Find out about the data set; one of the studio's store was read through when it was uploaded."""
-    if not is_dataset_id(config.dataset_path):
-        return datasets.inspect(config.dataset_path, config.columns, config.objective)
-    try:
-        facts = DatasetStore(settings).get(config.dataset_path).facts
-        if config.objective is Objective.SFT and facts.format in config.aim.formats and not config.columns:
-            return facts
-        return datasets.inspect(facts.path, config.columns, config.objective)
-    except NotFound:
-        raise _invalid(
-            "dataset_path", f"there is no data set {config.dataset_path!r} in the studio; upload it first"
-        ) from None
 
 
 def _check_platform(config: TrainingConfig, connected: Collection[str]) -> None:

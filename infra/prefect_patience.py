@@ -1,17 +1,36 @@
-"""A job's own calls to Prefect: its server, or the database behind it, may be away for a while in a long job's life."""
+"""Calls to Prefect: its server, or the database behind it, may be away for a while, in a long job's life above all."""
 
+import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
 from typing import TypeVar
 
 import httpx
 
+from peft_studio.errors import ResourceUnavailable
+
 T = TypeVar("T")
 PATIENCE_SECONDS = 120.0
 _PAUSE_SECONDS = 1.0
+_ANSWER_SECONDS = 20.0  # Prefect's client tries again by itself; a restarting server is back long before
 
 log = logging.getLogger(__name__)
+
+
+@asynccontextmanager
+async def answering(seconds: float = _ANSWER_SECONDS) -> AsyncGenerator[None]:
+    """Turn a Prefect server that is away, slow or failing into ``ResourceUnavailable``."""
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except (httpx.TransportError, TimeoutError) as error:
+        raise ResourceUnavailable("The Prefect server does not answer; try again in a moment.") from error
+    except httpx.HTTPStatusError as error:
+        if error.response.status_code < 500:
+            raise
+        raise ResourceUnavailable("The Prefect server is failing; see its log, then try again.") from error
 
 
 def insist(call: Callable[[], T], patience: float = PATIENCE_SECONDS, pause: float = _PAUSE_SECONDS) -> T:

@@ -12,6 +12,8 @@ import logging
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from uuid import UUID
 
 import httpx
 from prefect.client.orchestration import PrefectClient, get_client
@@ -25,11 +27,13 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.states import AwaitingRetry, Cancelled, Failed, Suspended
 
+from infra.coordination import Coordinator
 from infra.flow_runs import CANCELLED, FLOW
+from infra.heartbeats import HEARTBEAT_SECONDS, last_beat
 from infra.job_control import RETRIED
-from infra.job_record import HEARTBEAT, HEARTBEAT_SECONDS, JobRecord
+from infra.job_record import JobRecord
 from infra.machines.jobs import JobMachines
-from infra.settings import Settings
+from infra.settings import HYPERPARAMETERS, SCHEDULED, Settings
 from peft_studio.errors import StudioError
 from peft_studio.jobs import JobStatus, Phase, job_id_of
 from peft_studio.run_dir import Request
@@ -43,11 +47,13 @@ _LIVE = [StateType.CRASHED, StateType.RUNNING, StateType.PENDING, StateType.CANC
 
 
 class Recovery:
-    """Looks after the runs that ought to be at work."""
+    """Looks after the jobs' runs that ought to be at work."""
+
+    flows: Sequence[str] = (FLOW,)
 
     def __init__(self, settings: Settings):
         self._settings = settings
-        self._silent_since: dict[str, float] = {}
+        self._silent_since: dict[UUID, float] = {}
 
     async def keep(self) -> None:
         """Check for ever; a Prefect server that is away is waited for."""
@@ -60,7 +66,7 @@ class Recovery:
     async def check(self, client: PrefectClient) -> None:
         """Look once at every run that should be alive."""
         runs = await client.read_flow_runs(
-            flow_filter=FlowFilter(name=FlowFilterName(any_=[FLOW])),
+            flow_filter=FlowFilter(name=FlowFilterName(any_=list(self.flows))),
             flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=_LIVE))),
         )
         for run in runs:
@@ -70,26 +76,23 @@ class Recovery:
     def _is_dead(self, run: FlowRun, state: State) -> bool:
         if state.is_crashed():
             return True
-        job_id = job_id_of(run.id)
         patience = PENDING_SECONDS if state.is_pending() else SILENCE_SECONDS
-        if datetime.now(UTC) - max(self._last_beat(job_id), state.timestamp) < timedelta(seconds=patience):
-            self._silent_since.pop(job_id, None)
+        beat = datetime.fromtimestamp(last_beat(self._folder(run)), UTC)
+        if datetime.now(UTC) - max(beat, state.timestamp) < timedelta(seconds=patience):
+            self._silent_since.pop(run.id, None)
             return False
         # Seen silent twice, some beats apart: a machine that slept must not take its own runs for dead.
-        first = self._silent_since.setdefault(job_id, time.monotonic())
+        first = self._silent_since.setdefault(run.id, time.monotonic())
         return time.monotonic() - first > 2 * HEARTBEAT_SECONDS
 
-    def _last_beat(self, job_id: str) -> datetime:
-        try:
-            beat = (self._settings.run_dir(job_id).path / HEARTBEAT).stat().st_mtime
-        except FileNotFoundError:
-            beat = 0.0
-        return datetime.fromtimestamp(beat, UTC)
+    def _folder(self, run: FlowRun) -> Path:
+        """Return the folder in which the run shows that it lives."""
+        return self._settings.run_dir(job_id_of(run.id)).path
 
     async def _take_up(self, client: PrefectClient, run: FlowRun, state: State) -> None:
         """Schedule a dead run again, end one that was being ended, give up on one that died too often."""
         record = JobRecord(job_id_of(run.id), self._settings)
-        self._silent_since.pop(record.job_id, None)
+        self._silent_since.pop(run.id, None)
         deaths = 1 + times_taken_up(await client.read_flow_run_states(run.id))
         if (await client.read_flow_run(run.id)).state_type is not run.state_type:
             return  # somebody decided otherwise meanwhile
@@ -120,6 +123,31 @@ class Recovery:
             await asyncio.to_thread(JobMachines(record, self._settings).release, "The job's process was gone.")
         except (StudioError, httpx.HTTPError):
             log.exception("The machines of %s are left to the sweep", record.job_id)
+
+
+class CoordinatorRecovery(Recovery):
+    """Looks after the runs that start jobs: they have no machine, and know from their jobs where they were."""
+
+    flows = (HYPERPARAMETERS.partition("/")[0], SCHEDULED.partition("/")[0])
+
+    def _folder(self, run: FlowRun) -> Path:
+        return Coordinator(run.id, self._settings).folder
+
+    async def _take_up(self, client: PrefectClient, run: FlowRun, state: State) -> None:
+        """Schedule a dead run again, one that was being ended too: it is to cancel its jobs first."""
+        self._silent_since.pop(run.id, None)
+        deaths = 1 + times_taken_up(await client.read_flow_run_states(run.id))
+        if (await client.read_flow_run(run.id)).state_type is not run.state_type:
+            return  # somebody decided otherwise meanwhile
+        if state.is_cancelling():
+            Coordinator(run.id, self._settings).ask_to_cancel()
+        elif deaths > self._settings.max_recoveries:
+            reason = f"Its process died {deaths} times; its jobs go on. {state.message or ''}".strip()
+            await client.set_flow_run_state(run.id, Failed(message=reason), force=True)
+            return
+        again = AwaitingRetry(message=TAKEN_UP, scheduled_time=datetime.now(UTC))
+        await client.set_flow_run_state(run.id, again, force=True)
+        log.warning("Recovered %s from %s (death %d)", run.name, state.name, deaths)
 
 
 def times_taken_up(states: Sequence[State]) -> int:

@@ -10,8 +10,10 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from peft_studio.run_dir import RunDir
 
 DEPLOYMENT = "finetune/default"
+HYPERPARAMETERS, SCHEDULED = "hyperparameters/default", "scheduled/default"
 WORK_POOL = "studio"
 LOCAL_QUEUE, RENTED_QUEUE, HOUSEKEEPING_QUEUE = "local", "rented", "housekeeping"
+COORDINATING_QUEUE = "coordinating"  # of flow runs that start jobs and wait for them, and so must not wait with them
 
 
 class Settings(BaseSettings):
@@ -74,6 +76,8 @@ class Settings(BaseSettings):
         default="ghcr.io/peft-studio/trainer:latest", description="Image that rented machines run."
     )
     rented_jobs: int = Field(default=32, ge=1, description="Jobs that train on rented machines at the same time.")
+    sweep_points: int = Field(default=100, ge=1, le=1000, description="Points that one sweep may have.")
+    schedule_minutes: float = Field(default=15, gt=0, description="The shortest time between two runs of a schedule.")
     machines_per_job: int = Field(default=8, ge=1, description="Machines that one job may use up, one after the other.")
     checkpoint_minutes: float = Field(
         default=10, gt=0, description="A rented machine saves and sends a checkpoint at least so often."

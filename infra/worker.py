@@ -29,13 +29,21 @@ from prefect.settings import PREFECT_WORKER_QUERY_SECONDS, temporary_settings
 from prefect.workers.process import ProcessWorker
 
 from infra import capabilities, warm
-from infra.recovery import Recovery
+from infra.recovery import CoordinatorRecovery, Recovery
 from infra.serving.keeper import keep
-from infra.settings import HOUSEKEEPING_QUEUE, LOCAL_QUEUE, RENTED_QUEUE, WORK_POOL, Settings, settings
+from infra.settings import (
+    COORDINATING_QUEUE,
+    HOUSEKEEPING_QUEUE,
+    LOCAL_QUEUE,
+    RENTED_QUEUE,
+    WORK_POOL,
+    Settings,
+    settings,
+)
 
 log = logging.getLogger(__name__)
 PRELOADED = [
-    *("prefect.engine", "prefect.flow_engine", "flows.finetune"),
+    *("prefect.engine", "prefect.flow_engine", "flows.finetune", "flows.hyperparameters", "flows.scheduled"),
     *("torch", "transformers", "peft", "peft_studio.trainer.program"),
     *("uvicorn", "infra.serving.model", "infra.serving.routes"),
 ]
@@ -59,6 +67,7 @@ async def work(settings: Settings) -> None:
             work_pool_name=WORK_POOL, name="warm", prefetch_seconds=1, create_pool_if_not_found=False
         )
         group.create_task(Recovery(settings).keep())
+        group.create_task(CoordinatorRecovery(settings).keep())
         group.create_task(keep(settings))
         group.create_task(worker.start())
         group.create_task(_tell_when_ready(worker, settings))
@@ -75,8 +84,10 @@ async def _create_pool(client: PrefectClient, settings: Settings) -> None:
         await client.create_work_pool(WorkPoolCreate(name=WORK_POOL, type="process", base_job_template=template))
     except ObjectAlreadyExists:
         await client.update_work_pool(WORK_POOL, WorkPoolUpdate(base_job_template=template))
-    # Jobs of this machine wait for each other; those of rented ones do not wait for them, and the sweep for nobody.
-    limits = {LOCAL_QUEUE: settings.local_jobs, RENTED_QUEUE: settings.rented_jobs, HOUSEKEEPING_QUEUE: None}
+    # Jobs of this machine wait for each other; those of rented ones do not wait for them. The sweep waits for nobody,
+    # nor does what starts jobs: in a queue with them it would hold the very place that they wait for.
+    limits = {LOCAL_QUEUE: settings.local_jobs, RENTED_QUEUE: settings.rented_jobs}
+    limits |= dict.fromkeys((HOUSEKEEPING_QUEUE, COORDINATING_QUEUE))
     for name, limit in limits.items():
         try:
             queue = await client.read_work_queue_by_name(name, work_pool_name=WORK_POOL)

@@ -186,6 +186,8 @@ class Job(BaseModel):
     error: dict[str, Any] | None = None
     termination_reason: TerminationReason | None = Field(default=None, description="Why it ended, once it has.")
     parent_job_id: str | None = Field(default=None, description="The job that this one is a clone of.")
+    sweep_id: str | None = Field(default=None, description="The sweep that it is a point of.")
+    schedule_id: str | None = Field(default=None, description="The schedule that started it.")
     adapter_id: str | None = None
     reused_from: str | None = None
     endpoint: str | None = None

@@ -21,6 +21,8 @@ from api.routes import (
     platforms,
     rendezvous,
     resources,
+    schedules,
+    sweeps,
     tickets,
 )
 
@@ -32,6 +34,8 @@ AT_ROOT = {
 }
 BELOW_API = {
     "Jobs": [*jobs.ROUTES, *job_control.ROUTES, *job_history.ROUTES],
+    "Sweeps": sweeps.ROUTES,
+    "Schedules": schedules.ROUTES,
     "Data sets": datasets.ROUTES,
     "Platforms": platforms.ROUTES,
     "Models": models.ROUTES,

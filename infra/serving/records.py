@@ -12,8 +12,8 @@ from prefect.client.schemas.objects import Variable
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from pydantic import BaseModel, ConfigDict, Field
 
-from infra.flow_runs import answering
 from infra.prefect_database import PrefectDatabase
+from infra.prefect_patience import answering
 from peft_studio.deployments import DeploymentConfig
 from peft_studio.errors import Conflict, NotFound
 from peft_studio.events import now

@@ -12,6 +12,7 @@ from uuid import UUID
 import pytest
 from prefect.client.schemas.objects import StateType
 
+from infra.budget_reads import ReadFromDatabase
 from infra.budgets import TAG, BudgetsInPrefect
 from infra.machine_reads import KEY, MACHINE
 from infra.prefect_database import PrefectDatabase
@@ -82,7 +83,7 @@ def admit(
         async with AsyncExitStack() as stack:
             database = PrefectDatabase(tables.url)
             stack.push_async_callback(database.close)
-            budgets = BudgetsInPrefect(database, Settings(data_dir=folder))
+            budgets = BudgetsInPrefect(ReadFromDatabase(database), Settings(data_dir=folder))
             return [*await stack.enter_async_context(budgets.admitting(wanted, key_id, repeat))]
 
     return asyncio.run(admitted())
@@ -92,7 +93,10 @@ def states(tables: Tables, folder: Path) -> dict[str, BudgetState]:
     async def read() -> dict[str, BudgetState]:
         database = PrefectDatabase(tables.url)
         try:
-            return {one.id: one for one in await BudgetsInPrefect(database, Settings(data_dir=folder)).list()}
+            return {
+                one.id: one
+                for one in await BudgetsInPrefect(ReadFromDatabase(database), Settings(data_dir=folder)).list()
+            }
         finally:
             await database.close()
 
@@ -190,8 +194,8 @@ def test_of_two_submissions_at_once_that_do_not_both_fit_one_is_refused(tables: 
         database = PrefectDatabase(tables.url)
         settings = Settings(data_dir=tmp_path)
         several = [
-            BudgetsInPrefect(database, settings),
-            BudgetsInPrefect(database, settings),
+            BudgetsInPrefect(ReadFromDatabase(database), settings),
+            BudgetsInPrefect(ReadFromDatabase(database), settings),
         ]  # two processes, as it were
         try:
             return await asyncio.gather(*(submit(budgets) for budgets in 2 * several))
@@ -208,7 +212,7 @@ def readmit(tables: Tables, folder: Path, run: UUID, wanted: float, tags: list[s
         async with AsyncExitStack() as stack:
             database = PrefectDatabase(tables.url)
             stack.push_async_callback(database.close)
-            budgets = BudgetsInPrefect(database, Settings(data_dir=folder))
+            budgets = BudgetsInPrefect(ReadFromDatabase(database), Settings(data_dir=folder))
             again = budgets.readmitting(job_id_of(run), plan().config, wanted, tags)
             return [*await stack.enter_async_context(again)]
 

@@ -1,0 +1,1 @@
+"""Sweeps over hyperparameters: points, their jobs, and which of them are stopped early."""

@@ -1,0 +1,1 @@
+"""Schedules: when they run, how Prefect keeps them, and what each run does."""
