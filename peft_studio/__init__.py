@@ -36,6 +36,8 @@ if TYPE_CHECKING:
         PlatformList,
         ResourceList,
         ResourcePricing,
+        SweepCancelled,
+        SweepList,
         Ticket,
     )
     from peft_studio.budgets import Budget
@@ -85,7 +87,9 @@ if TYPE_CHECKING:
     from peft_studio.jobs import Job, JobStatus, Phase, TerminationReason
     from peft_studio.platforms import Platform
     from peft_studio.previews import DatasetPreview
+    from peft_studio.schedules import Schedule, ScheduleChanges, ScheduleConfig
     from peft_studio.stored_datasets import Dataset
+    from peft_studio.sweeps import Sweep, SweepConfig
 
 __all__ = [
     "Adapter",
@@ -159,8 +163,15 @@ __all__ = [
     "ResourcePricing",
     "ResourceUnavailable",
     "ResumeMismatch",
+    "Schedule",
+    "ScheduleChanges",
+    "ScheduleConfig",
     "Status",
     "StudioError",
+    "Sweep",
+    "SweepCancelled",
+    "SweepConfig",
+    "SweepList",
     "TerminationReason",
     "Ticket",
     "TimedOut",
@@ -173,7 +184,7 @@ __all__ = [
 
 _HOMES = (
     *("errors", "config", "jobs", "events", "adapters", "catalog", "checkpoints", "deployments", "experiments"),
-    *("budgets", "machines", "platforms", "previews", "stored_datasets", "answers", "client"),
+    *("budgets", "machines", "platforms", "previews", "stored_datasets", "sweeps", "schedules", "answers", "client"),
 )
 
 

@@ -90,13 +90,15 @@ class Schedule(BaseModel):
     """A schedule as it is now."""
 
     schedule_id: str
-    name: str | None
+    name: str | None = None
     active: bool
     cron: str
     timezone: str
     overlap: Overlap
     config: TrainingConfig
-    key_id: str | None = Field(description="The API key whose budget pays, and which must not be revoked.")
+    key_id: str | None = Field(
+        default=None, description="The API key whose budget pays, and which must not be revoked."
+    )
     created_at: datetime
     next_runs: Sequence[datetime] = Field(description="The next five; none while it is paused.")
     last_runs: Sequence[ScheduledRun] = Field(default=(), description="The newest first; not in lists.")

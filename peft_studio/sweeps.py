@@ -173,7 +173,7 @@ class Sweep(BaseModel):
     """A sweep as it is now."""
 
     sweep_id: str
-    name: str | None
+    name: str | None = None
     status: JobStatus
     created_at: datetime
     started_at: datetime | None = None
@@ -182,12 +182,16 @@ class Sweep(BaseModel):
     metric: str
     direction: Direction
     parallel: int
-    budget: float | None
-    early_stopping: EarlyStopping | None
+    budget: float | None = None
+    early_stopping: EarlyStopping | None = None
     duplicates: int = Field(description="Points that were dropped because they were there already.")
     points: list[SweepPoint]
-    best: int | None = Field(description="The number of the best point so far, of those that were not stopped.")
-    cost: float | None = Field(description="US dollars that all jobs have cost so far; null where one is not known.")
+    best: int | None = Field(
+        default=None, description="The number of the best point so far, of those that were not stopped."
+    )
+    cost: float | None = Field(
+        default=None, description="US dollars that all jobs have cost so far; null where one is not known."
+    )
     message: str | None = Field(default=None, description="How it ended, in a sentence.")
 
 
@@ -195,7 +199,7 @@ class SweepSummary(BaseModel):
     """A sweep in a list."""
 
     sweep_id: str
-    name: str | None
+    name: str | None = None
     status: JobStatus
     created_at: datetime
     completed_at: datetime | None = None

@@ -35,7 +35,8 @@ async def create_sweep(
 
     What varies is said by one of `grid`, `random` and `points`. With a `budget`, each point on a rented machine gets a
     `max_cost` (its own, or the high end of its estimate), and a job is only started where what the others have cost,
-    and may yet cost, leaves room for it. With `early_stopping`, the worst points are cancelled at rungs of steps (ASHA).
+    and may yet cost, leaves room for it. With `early_stopping`, the worst points are cancelled at rungs of
+    steps (ASHA).
     """
     return await sweeps.create(data, request.user.id, idempotency_key)
 

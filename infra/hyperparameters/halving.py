@@ -51,12 +51,11 @@ def judge(
     """
     found = False
     for rung in stopping.rungs:
-        values = verdicts.rungs.setdefault(rung, {})
-        if number in values:
+        if number in verdicts.rungs.get(rung, {}):
             continue
         if (value := _value_at(curve, rung)) is None:
             break
-        found = True
+        found, values = True, verdicts.rungs.setdefault(rung, {})
         value = value if math.isfinite(value) else _WORST[direction]
         others = list(values.values())
         values[number] = value

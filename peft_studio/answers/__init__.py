@@ -27,6 +27,7 @@ from peft_studio.answers.platforms import (
     ResourceList,
     ResourcePricing,
 )
+from peft_studio.answers.sweeps import SweepCancelled, SweepList
 
 __all__ = [
     "AdapterList",
@@ -56,5 +57,7 @@ __all__ = [
     "PlatformList",
     "ResourceList",
     "ResourcePricing",
+    "SweepCancelled",
+    "SweepList",
     "Ticket",
 ]

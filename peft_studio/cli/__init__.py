@@ -32,6 +32,8 @@ SECTIONS = {
     "login": "Remember a studio's address and an API key, for all further commands.",
     "models": "Search base models.",
     "platforms": "Connect platforms, and disconnect them.",
+    "schedules": "Have jobs start again and again, at their times.",
+    "sweeps": "Try out hyperparameters: a job for each point, the worst stopped early.",
     "resources": "Look at the machines that jobs can train on.",
 }
 OF_THE_SERVER = {

@@ -39,10 +39,11 @@ def compare(
 ) -> None:
     """Put experiments side by side."""
     found = session.client.compare_experiments(experiments)
-    session.show(found, lambda: _side_by_side(experiments, found))
+    session.show(found, lambda: side_by_side(experiments, found))
 
 
-def _side_by_side(ids: list[str], found: Comparison) -> Table:
+def side_by_side(ids: list[str], found: Comparison) -> Table:
+    """Lay out a comparison, an experiment a column."""
     costs = found.cost_analysis
     rows: list[list[object]] = [[name, *values] for name, values in found.metrics.items()]
     rows.append(["cost", *map(money, costs.total_costs)])

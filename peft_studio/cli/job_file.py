@@ -27,6 +27,14 @@ def read_yaml(text: str) -> Any:
 
 def read_job(file: str, changes: Sequence[str]) -> dict[str, Any]:
     """Return the configuration in a file (``-`` is standard input), with ``field=value`` changes made to it."""
+    config = read_file(file)
+    if list(config) == ["config"] and isinstance(config["config"], dict):
+        config = config["config"]  # the body of a request
+    return with_changes(config, changes)
+
+
+def read_file(file: str) -> dict[str, Any]:
+    """Return the fields and values in a file (``-`` is standard input)."""
     try:
         if file == "-":
             content = sys.stdin.read()
@@ -40,13 +48,11 @@ def read_job(file: str, changes: Sequence[str]) -> dict[str, Any]:
         raise InvalidConfig(
             f"The job file {file} is neither YAML nor JSON.", field="FILE", issue=_where(error)
         ) from None
-    if isinstance(config, dict) and list(config) == ["config"]:
-        config = config["config"]  # the body of a request
     if not isinstance(config, dict):
         raise InvalidConfig(
             f"The job file {file} must hold fields and values.", field="FILE", issue="Must be a mapping"
         )
-    return with_changes(config, changes)
+    return config
 
 
 def with_changes(config: dict[str, Any], changes: Sequence[str]) -> dict[str, Any]:

@@ -9,6 +9,8 @@ from peft_studio.client.experiments import ExperimentOperations
 from peft_studio.client.jobs import JobOperations
 from peft_studio.client.machines import MachineOperations
 from peft_studio.client.platforms import PlatformOperations
+from peft_studio.client.schedules import ScheduleOperations
+from peft_studio.client.sweeps import SweepOperations
 
 
 class Operations(
@@ -21,5 +23,7 @@ class Operations(
     AccessOperations,
     BudgetOperations,
     MachineOperations,
+    SweepOperations,
+    ScheduleOperations,
 ):
     """What a studio can be asked for."""

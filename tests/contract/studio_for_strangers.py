@@ -26,6 +26,7 @@ from infra.simulators.accounts import create_accounts, platform_urls
 from infra.simulators.sources import Repositories, Trouble, create_civitai, create_hub, create_ollama
 from peft_studio.events import Event, Log, Metrics
 from peft_studio.jobs import JobStatus, Phase
+from tests.integration.api.coordination_in_memory import coordination_in_memory
 from tests.integration.api.machines import made, measured
 from tests.integration.api.studio_in_memory import START, BudgetsInMemory, JobsInMemory, KeysInMemory, MachinesInMemory
 from tests.loopback import on_loopback
@@ -70,6 +71,7 @@ def studio_for_strangers() -> Iterator[str]:
             CredentialsInMemory(),
             BudgetsInMemory(),
             MachinesInMemory(),
+            coordination_in_memory(),
         )
         with on_loopback(app, http=RequestProtocol) as url:
             _upload_some(url)

@@ -10,9 +10,11 @@ from litestar import Litestar
 from litestar.testing import TestClient
 
 from api.app import create_app
+from api.dependencies import Coordination
 from infra.credentials import CredentialsInMemory
 from infra.serving.records import DeploymentsInMemory
 from infra.settings import Settings
+from tests.integration.api.coordination_in_memory import coordination_in_memory
 from tests.integration.api.studio_in_memory import BudgetsInMemory, JobsInMemory, KeysInMemory, MachinesInMemory
 
 Client = TestClient[Litestar]
@@ -48,8 +50,17 @@ def credentials() -> CredentialsInMemory:
 
 
 @pytest.fixture
+def coordination() -> Coordination:
+    return coordination_in_memory()
+
+
+@pytest.fixture
 def connect(
-    jobs: JobsInMemory, deployments: DeploymentsInMemory, credentials: CredentialsInMemory, tmp_path: Path
+    jobs: JobsInMemory,
+    deployments: DeploymentsInMemory,
+    credentials: CredentialsInMemory,
+    coordination: Coordination,
+    tmp_path: Path,
 ) -> Iterator[Connect]:
     with ExitStack() as stack:
 
@@ -71,6 +82,7 @@ def connect(
                 credentials,
                 budgets=BudgetsInMemory(),
                 machines=machines or MachinesInMemory(),
+                coordination=coordination,
             )
             # Errors inside the API are answered like everywhere else, and not raised into the test.
             client = stack.enter_context(TestClient(app, raise_server_exceptions=False))
