@@ -6,8 +6,8 @@ import time
 from collections.abc import Collection, Mapping
 from uuid import UUID
 
-from prefect.artifacts import Artifact
 from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.actions import ArtifactCreate
 from prefect.client.schemas.filters import (
     ArtifactFilter,
     ArtifactFilterFlowRunId,
@@ -195,7 +195,8 @@ class Steering:
     async def _write(self) -> None:
         assert self._verdicts is not None
         data = self._verdicts.model_dump(mode="json")
-        await Artifact(type=RESULT, key=f"{self._sweep_id.replace('_', '-')}-verdicts", data=data).acreate()
+        key = f"{self._sweep_id.replace('_', '-')}-verdicts"
+        await self._client.create_artifact(ArtifactCreate(type=RESULT, key=key, data=data, flow_run_id=self._run_id))
 
 
 async def is_live(key_id: str | None) -> bool:

@@ -99,7 +99,7 @@ class Sweeps:
     def _told(self, run: SweepRun, jobs: Mapping[int, Job]) -> Sweep:
         plan = run.plan
         points = [self._point(run, number, jobs.get(number)) for number in range(len(plan.points))]
-        spent = [0.0 if point.status in _JOBLESS else point.cost for point in points]
+        spent = [0.0 if point.job_id is None else point.cost for point in points]
         known = [cost for cost in spent if cost is not None]
         ranked = [
             (point.number, point.value) for point in points if point.status in _RANKED and point.value is not None
@@ -153,7 +153,6 @@ class Sweeps:
         return next((one for one in reversed(curve.values[0]) if one is not None), None) if curve else None
 
 
-_JOBLESS = (PointStatus.WAITING, PointStatus.REFUSED)
 _RANKED = (PointStatus.PENDING, PointStatus.RUNNING, PointStatus.COMPLETED)
 
 
