@@ -98,13 +98,7 @@ class SchedulesInPrefect:
         """Put another one in the place of the schedule with its id; raises ``NotFound``."""
         async with _deployment() as (client, deployment):
             found, _ = await _get(client, deployment, job.schedule_id)
-            await client.update_deployment_schedule(
-                deployment,
-                found,
-                active=active,
-                schedule=CronSchedule(cron=job.cron, timezone=job.timezone),
-                parameters=_parameters(job),
-            )
+            await update(client, deployment, found, job, active)
 
     async def delete(self, schedule_id: str) -> None:
         """Forget a schedule; raises ``NotFound``."""
@@ -131,6 +125,14 @@ async def find(client: PrefectClient, deployment: UUID, schedule_id: str) -> tup
     """Return a schedule and Prefect's own id of it, None where there is none."""
     found = await schedules_of(client, deployment)
     return next((one for one in found if one[1].job.schedule_id == schedule_id), None)
+
+
+async def update(client: PrefectClient, deployment: UUID, place: UUID, job: ScheduledJob, active: bool) -> None:
+    """Write a schedule, by Prefect's own id of it, all over: Prefect empties the parameters where none are sent."""
+    times = CronSchedule(cron=job.cron, timezone=job.timezone)
+    await client.update_deployment_schedule(
+        deployment, place, active=active, schedule=times, parameters=_parameters(job)
+    )
 
 
 def scheduled_run(run: Run) -> ScheduledRun:

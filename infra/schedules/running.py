@@ -18,7 +18,7 @@ from infra.budget_reads import flow_runs
 from infra.flow_run_jobs import SCHEDULE
 from infra.flow_runs import FLOW
 from infra.hyperparameters.steering import ENDED, is_live
-from infra.schedules.records import STARTED, ScheduleRecord, find
+from infra.schedules.records import STARTED, ScheduleRecord, find, update
 from infra.schedules.times import next_runs
 from infra.settings import SCHEDULED
 from infra.submission import JobSubmission, deployment_id
@@ -51,7 +51,7 @@ class Occasion:
         if await self._is_past(run, record):
             return _skipped("The next run is due already: the studio was away, or this run waited all the time.")
         if not await is_live(record.job.key_id):
-            await self._client.update_deployment_schedule(deployment, place, active=False)
+            await update(self._client, deployment, place, record.job, active=False)
             return _skipped("The API key that pays was revoked; the schedule is paused.")
         if busy := await self._busy():
             if record.job.overlap is Overlap.SKIP:
