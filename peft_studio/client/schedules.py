@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from pydantic import BaseModel
+
 from peft_studio.answers import Deleted
 from peft_studio.client.calls import Call, model, operation, part, path
 from peft_studio.schedules import Schedule, ScheduleChanges, ScheduleConfig
@@ -50,4 +52,4 @@ class ScheduleOperations:
 
 
 def _plain(given: ScheduleConfig | ScheduleChanges | dict[str, Any]) -> dict[str, Any]:
-    return given if isinstance(given, dict) else given.model_dump(mode="json", exclude_unset=True)
+    return given.model_dump(mode="json", exclude_unset=True) if isinstance(given, BaseModel) else given

@@ -238,6 +238,56 @@ export class Client {
     return this.#requests.json("PUT", "/budgets", { json: { budgets } });
   }
 
+  // Sweeps and schedules
+
+  createSweep(sweep, { idempotencyKey } = {}) {
+    return this.#post("/sweeps", sweep, { ...LONG, ...keyed(idempotencyKey) });
+  }
+
+  getSweep(sweepId) {
+    return this.#get(path("sweeps", sweepId));
+  }
+
+  listSweeps({ limit, cursor } = {}) {
+    return this.#get("/sweeps", { limit, cursor });
+  }
+
+  async compareSweep(sweepId) {
+    return (await this.#get(path("sweeps", sweepId, "comparison"))).comparison;
+  }
+
+  cancelSweep(sweepId) {
+    return this.#post(path("sweeps", sweepId, "cancel"), undefined, PATIENT);
+  }
+
+  createSchedule(schedule, { idempotencyKey } = {}) {
+    return this.#post("/schedules", schedule, keyed(idempotencyKey));
+  }
+
+  getSchedule(scheduleId) {
+    return this.#get(path("schedules", scheduleId));
+  }
+
+  async listSchedules() {
+    return (await this.#get("/schedules")).schedules;
+  }
+
+  changeSchedule(scheduleId, changes) {
+    return this.#requests.json("PATCH", path("schedules", scheduleId), { json: changes });
+  }
+
+  pauseSchedule(scheduleId) {
+    return this.#post(path("schedules", scheduleId, "pause"));
+  }
+
+  resumeSchedule(scheduleId) {
+    return this.#post(path("schedules", scheduleId, "resume"));
+  }
+
+  deleteSchedule(scheduleId) {
+    return this.#delete(path("schedules", scheduleId));
+  }
+
   #get(where, query, options = {}) {
     return this.#requests.json("GET", where, { query, ...options });
   }

@@ -360,6 +360,87 @@ export interface Resource {
   pricing: Pricing;
 }
 
+export type Distribution =
+  | { distribution: "choice"; values: unknown[] }
+  | { distribution: "uniform" | "log_uniform" | "integer"; low: number; high: number };
+
+export interface EarlyStopping {
+  rungs: number[];
+  reduction_factor?: number;
+}
+
+interface SweepAims {
+  name?: string;
+  config: TrainingConfig;
+  metric?: string;
+  direction?: "maximize" | "minimize";
+  parallel?: number;
+  budget?: number;
+  early_stopping?: EarlyStopping;
+}
+
+/** Exactly one of `grid`, `random` and `points`. */
+export interface SweepConfig extends SweepAims {
+  grid?: Record<string, unknown[]>;
+  random?: { samples: number; seed?: number; parameters: Record<string, Distribution> };
+  points?: Record<string, unknown>[];
+}
+
+export interface SweepPoint {
+  number: number;
+  changes: Record<string, unknown>;
+  status: JobStatus | "waiting" | "stopped" | "refused";
+  job_id?: string;
+  experiment_id?: string;
+  progress: number;
+  value?: number;
+  rungs: Record<string, number>;
+  cost?: number | null;
+  reason?: string;
+}
+
+export interface Sweep extends SweepAims {
+  sweep_id: string;
+  status: JobStatus;
+  created_at: string;
+  started_at?: string | null;
+  completed_at?: string | null;
+  duplicates: number;
+  points: SweepPoint[];
+  best?: number;
+  cost?: number | null;
+  message?: string;
+}
+
+export interface SweepSummary {
+  sweep_id: string;
+  name?: string;
+  status: JobStatus;
+  created_at: string;
+  completed_at?: string | null;
+  metric: string;
+  direction: "maximize" | "minimize";
+  points: number;
+  message?: string;
+}
+
+export interface ScheduleConfig {
+  name?: string;
+  config: TrainingConfig;
+  cron: string;
+  timezone?: string;
+  overlap?: "skip" | "queue";
+  active?: boolean;
+}
+
+export interface Schedule extends ScheduleConfig {
+  schedule_id: string;
+  key_id?: string;
+  created_at: string;
+  next_runs: string[];
+  last_runs: { scheduled_at: string; status: string; job_id?: string | null; reason?: string | null }[];
+}
+
 export interface Budget {
   scope: "key" | "project";
   /** The API key's id, or the project's name. */
@@ -558,6 +639,27 @@ export class Client {
   listBudgets(): Promise<{ budgets: BudgetState[] }>;
   /** Has these budgets and no others; with a key of the role admin. */
   putBudgets(budgets: Budget[]): Promise<{ budgets: BudgetState[] }>;
+
+  /** Check every point of a sweep over hyperparameters, and start it. */
+  createSweep(sweep: SweepConfig, options?: Repeatable): Promise<Sweep>;
+  getSweep(sweepId: string): Promise<Sweep>;
+  /** Newest first. */
+  listSweeps(options?: Page): Promise<{ sweeps: SweepSummary[]; next_cursor: string | null }>;
+  /** All points that have jobs, side by side, by the sweep's metric. */
+  compareSweep(sweepId: string): Promise<Comparison>;
+  /** With all its jobs. */
+  cancelSweep(sweepId: string): Promise<{ success: boolean; sweep_id: string; status: JobStatus }>;
+
+  /** Have a configuration become a job whenever its time comes. */
+  createSchedule(schedule: ScheduleConfig, options?: Repeatable): Promise<Schedule>;
+  getSchedule(scheduleId: string): Promise<Schedule>;
+  listSchedules(): Promise<Schedule[]>;
+  /** What is left out stays; this key's budget pays from then on. */
+  changeSchedule(scheduleId: string, changes: Partial<ScheduleConfig>): Promise<Schedule>;
+  pauseSchedule(scheduleId: string): Promise<Schedule>;
+  resumeSchedule(scheduleId: string): Promise<Schedule>;
+  /** Jobs that it has started go on. */
+  deleteSchedule(scheduleId: string): Promise<{ success: boolean; schedule_id: string }>;
 }
 
 export class StudioError extends Error {
