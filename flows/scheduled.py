@@ -5,7 +5,6 @@ Each schedule is one of this deployment's, with parameters of its own. The job i
 a run whose process is killed starts no second one.
 """
 
-import shutil
 from uuid import UUID
 
 from prefect import flow
@@ -13,7 +12,7 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run as current_flow_run
 
-from infra.coordination import Coordinator, submitting
+from infra.coordination import Coordinator, forget_old, submitting
 from infra.heartbeats import alone
 from infra.schedules.running import Occasion
 from infra.settings import settings
@@ -23,10 +22,8 @@ from peft_studio.schedules import ScheduledJob
 @flow(name="scheduled", retries=3, retry_delay_seconds=10, timeout_seconds=600)
 async def scheduled(schedule: ScheduledJob) -> State:
     """Start a schedule's job, unless there is a reason not to."""
-    folder = Coordinator.current(settings()).folder
-    with alone(folder):
+    forget_old(settings())
+    with alone(Coordinator.current(settings()).folder):
         async with get_client() as client, submitting(client, settings()) as submission:
             occasion = Occasion(UUID(str(current_flow_run.id)), schedule.schedule_id, client, submission)
-            state = await occasion.take()
-    shutil.rmtree(folder, ignore_errors=True)
-    return state
+            return await occasion.take()

@@ -4,6 +4,8 @@ Flow runs that start jobs and watch them: sweeps over hyperparameters, and sched
 They train nothing. Each has a folder below the data directory with its heartbeat, and with what it is asked for.
 """
 
+import shutil
+import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,11 +17,13 @@ from prefect.runtime import flow_run as current_flow_run
 from infra.budget_reads import ReadFromServer
 from infra.budgets import BudgetsInPrefect
 from infra.credentials import CredentialsInPrefect
+from infra.heartbeats import HEARTBEAT, last_beat
 from infra.machines.offers import offer_book
 from infra.settings import Settings
 from infra.submission import JobSubmission
 
 _CANCEL = "cancel"
+_KEPT_SECONDS = 7 * 24 * 3600.0
 
 
 class Coordinator:
@@ -41,6 +45,14 @@ class Coordinator:
     def is_asked_to_cancel(self) -> bool:
         """Tell whether it is to cancel its jobs and to end."""
         return (self.folder / _CANCEL).exists()
+
+
+def forget_old(settings: Settings) -> None:
+    """Remove the folders of flow runs that ended long ago; not at their end, when they may yet be taken for dead."""
+    for folder in (settings.data_dir / "coordinating").glob("*"):
+        is_old = time.time() - last_beat(folder) > _KEPT_SECONDS
+        if is_old and (folder / HEARTBEAT).exists() and not (folder / _CANCEL).exists():
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 @asynccontextmanager
