@@ -50,6 +50,12 @@ PLAN: dict[str, Any] = {
             "estimate": ESTIMATE,
         }
     ],
+    "conversion": {
+        "target": "vllm",
+        "format": "lora",
+        "rank": 16,
+        "reason": "vllm reads one rank and one alpha for all layers: shorter ones are filled up with zeros",
+    },
     "cache_key": "2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae",
     "reused_from": None,
 }

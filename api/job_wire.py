@@ -14,7 +14,7 @@ from peft_studio.checkpoints import Checkpoint
 from peft_studio.config import TrainingConfig
 from peft_studio.events import Metrics
 from peft_studio.jobs import Job, JobStatus, Phase
-from peft_studio.plan import DatasetFacts, Estimate, ModelFacts, PlannedOffer
+from peft_studio.plan import DatasetFacts, Estimate, ModelFacts, PlannedConversion, PlannedOffer
 
 
 class JobPlan(Whole):
@@ -31,6 +31,9 @@ class JobPlan(Whole):
     estimate: Estimate | None = Field(description="Of a rented machine; null where nobody knows, or on this machine.")
     offers: Sequence[PlannedOffer] = Field(
         description="The machines on which it costs least to finish, of all connected providers; for a rented one."
+    )
+    conversion: PlannedConversion | None = Field(
+        description="What serve_target takes instead of the adapter; null where it takes it as it is."
     )
     cache_key: str = Field(description="Equal for two jobs that would train the same adapter.")
     reused_from: str | None = Field(description="The job that has trained this very adapter already, if there is one.")

@@ -23,6 +23,7 @@ from peft_studio.machine import Capabilities
 from peft_studio.placement import Placement
 from peft_studio.plan import DatasetFacts, ModelFacts, Plan
 from peft_studio.platforms import Feature
+from peft_studio.serve_targets import planned_conversion
 from peft_studio.trainer import TRAINER_VERSION
 
 # The studio's own folders of the data directory, where no adapter may be put.
@@ -52,6 +53,7 @@ NOT_IN_KEY = {
     "metadata",
     "output_dir",
     "deploy",
+    "serve_target",
     "test_prompt",
     "force",
     "checkpoint_steps",
@@ -99,6 +101,7 @@ def make_plan(
     model = facts.model(config)
     check_names(config, model)
     _check_length(config, model)
+    conversion = planned_conversion(config, model)
     dataset = facts.dataset(config)
     train, _ = datasets.split_rows(dataset.rows, config.validation_split, config.seed)
     steps = total_steps(config, len(train))
@@ -112,6 +115,7 @@ def make_plan(
         total_steps=steps,
         tokens=work.tokens,
         needed_vram_gb=needed_gb(config, model, dataset),
+        conversion=conversion,
         **(_on_rented(work, market, provider) if provider else _here(work, machine)),
     )
 

@@ -69,6 +69,21 @@ class LongRows(StrEnum):
     SPLIT = "split"  # into rows of their own, of which the later ones do not see the earlier
 
 
+class ServeTarget(StrEnum):
+    """Where an adapter is to be served; ``peft_studio/serve_targets.py`` says what each can."""
+
+    LOCAL = "local"
+    VLLM = "vllm"
+    LORAX = "lorax"
+    OLLAMA = "ollama"
+    HUGGINGFACE = "huggingface"
+    TOGETHER = "together"
+    FIREWORKS = "fireworks"
+    PREDIBASE = "predibase"
+    WANDB = "wandb"
+    REPLICATE = "replicate"
+
+
 class DeployConfig(BaseModel):
     """Where the finished adapter is served."""
 

@@ -18,6 +18,7 @@ from peft_studio.choices import (
     Name,
     Optimizer,
     Precision,
+    ServeTarget,
 )
 from peft_studio.objectives import AIMS, Aim, Objective
 from peft_studio.placement import Placement
@@ -36,6 +37,7 @@ __all__ = [
     "Optimizer",
     "Precision",
     "Quantization",
+    "ServeTarget",
     "TrainingConfig",
 ]
 
@@ -160,6 +162,7 @@ class TrainingConfig(Placement):
         default=None, description="Where the adapter is put, inside the studio's data directory."
     )
     deploy: DeployConfig | None = None
+    serve_target: ServeTarget | None = Field(default=None, description="Where the adapter must be servable later on.")
     test_prompt: str | None = Field(
         default=None,
         max_length=4096,

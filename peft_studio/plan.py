@@ -69,6 +69,15 @@ class PlannedOffer(BaseModel):
     estimate: Estimate | None = Field(description="Null where nobody knows how fast the machine is.")
 
 
+class PlannedConversion(BaseModel):
+    """What the finished adapter is converted to, so that a job's ``serve_target`` takes it."""
+
+    target: str
+    format: str = Field(description="A format of exports: lora, merged or ollama.")
+    rank: int | None = Field(default=None, description="Of the format lora.")
+    reason: str
+
+
 class Plan(BaseModel):
     """A job that can work: its configuration and what it stands on."""
 
@@ -84,6 +93,10 @@ class Plan(BaseModel):
     estimate: Estimate | None = Field(default=None, description="Of a rented machine; null where nobody knows.")
     offers: list[PlannedOffer] = Field(
         default=[], description="The machines on which it costs least to finish, of all connected providers."
+    )
+
+    conversion: PlannedConversion | None = Field(
+        default=None, description="What serve_target takes instead of the adapter; null where it takes it as it is."
     )
 
     @property

@@ -9,7 +9,7 @@ from peft_studio.answers.answer import Answer
 from peft_studio.checkpoints import Checkpoint
 from peft_studio.config import TrainingConfig
 from peft_studio.jobs import Job, JobStatus, Phase
-from peft_studio.plan import DatasetFacts, Estimate, ModelFacts, PlannedOffer
+from peft_studio.plan import DatasetFacts, Estimate, ModelFacts, PlannedConversion, PlannedOffer
 
 
 class JobCreated(Answer):
@@ -35,6 +35,7 @@ class JobPlan(Answer):
     needed_vram_gb: float | None = None
     estimate: Estimate | None = None
     offers: list[PlannedOffer] = Field(default_factory=list[PlannedOffer])
+    conversion: PlannedConversion | None = None
     cache_key: str
     reused_from: str | None = None
 

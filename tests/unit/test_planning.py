@@ -279,6 +279,7 @@ INDIFFERENT: list[dict[str, Any]] = [
     {"metadata": {"team": "a"}},
     {"output_dir": "o"},
     {"deploy": DeployConfig()},
+    {"serve_target": "vllm"},
     {"test_prompt": "Hi"},
     {"force": True},
     {"checkpoint_steps": 5},

@@ -138,6 +138,8 @@ export interface JobPlan {
   estimate: Estimate | null;
   /** The machines on which it costs least to finish. */
   offers: PlannedOffer[];
+  /** What serve_target takes instead of the adapter; null where it takes it as it is. */
+  conversion: { target: string; format: string; rank: number | null; reason: string } | null;
   cache_key: string;
   reused_from: string | null;
 }

@@ -35,6 +35,7 @@ from peft_studio.trainer.program import purpose
 from peft_studio.trainer.program import run as train
 from peft_studio.trainer.report import Reporter
 from peft_studio.trainer.stop import StopSignal
+from peft_studio.vllm_rules import broken_rules
 from tests.tiny import conversations, make_run, tiny_model, write_rows
 from tests.unit.trainer.padded import padded
 from tests.unit.trainer.stops import StopAtLook
@@ -182,6 +183,9 @@ def test_a_row_trains_goes_on_after_a_stop_and_is_loaded_by_stock_peft(
     assert_stock_peft_answers_alike(run, exact=algorithm not in CONVERTED)
     if algorithm is not Algorithm.LOFTQ:  # plain LoRA as well, but for a base model in int4
         assert can_be_served(run) == METHODS[algorithm].served
+    # Where vLLM is said to serve it as it is, its own rules for the stored files say the same.
+    as_it_is = METHODS[algorithm].served and algorithm is not Algorithm.DORA
+    assert (broken_rules(run.adapter) == []) == (as_it_is or algorithm is Algorithm.LOFTQ)
 
     stopped = make_run(tmp_path / "stopped", base, four_rows, algorithm=algorithm, **job)
     in_step_five = StopAtLook(2 + 4 * job["gradient_accumulation_steps"] + 1)
