@@ -32,6 +32,8 @@ from infra.credentials import CredentialsInPrefect, CredentialStore
 from infra.datasets import Datasets
 from infra.deployments import AdapterDeployments
 from infra.experiments import Experiments
+from infra.exports.exports import AdapterExports
+from infra.exports.runs import ExportRuns, ExportRunsInPrefect
 from infra.flow_runs import FlowRuns
 from infra.hubs.search import Models, all_hubs
 from infra.hyperparameters.runs import SweepRunsInPrefect
@@ -68,6 +70,7 @@ def create_app(
     budgets: Budgets | None = None,
     machines: Machines | None = None,
     coordination: Coordination | None = None,
+    exports: ExportRuns | None = None,
 ) -> Litestar:
     """Put the API together; what is not given is the real thing, set up from the environment."""
     settings = settings or settings_of_process()
@@ -87,11 +90,11 @@ def create_app(
         _routers(),
         dependencies={
             **_given(jobs=jobs, control=control or JobControl(settings, jobs, kept), settings=settings),
-            **_given(uploads=uploads, uploaded_adapters=uploaded, platforms=platforms),
-            **_given(budgets=budgets or kept, machines=machines),
+            **_given(uploads=uploads, uploaded_adapters=uploaded, budgets=budgets or kept),
+            **_given(platforms=platforms, machines=machines),
             **_readers(jobs, settings, platforms, credentials, offers),
             **_coordinated(coordination or _in_prefect(database, settings), jobs, settings, platforms, offers),
-            **_adapters(jobs, uploaded, local, settings, platforms),
+            **_adapters(jobs, uploaded, local, settings, platforms, exports or ExportRunsInPrefect(database)),
             **_callers(keys, authenticator, settings),
         },
         middleware=_layers(authenticator, settings),
@@ -169,12 +172,18 @@ def _coordinated(
 
 
 def _adapters(
-    jobs: Jobs, uploaded: UploadedAdapters, local: LocalDeployments, settings: Settings, platforms: Platforms
+    jobs: Jobs,
+    uploaded: UploadedAdapters,
+    local: LocalDeployments,
+    settings: Settings,
+    platforms: Platforms,
+    runs: ExportRuns,
 ) -> dict[str, Provide]:
-    """What keeps adapters, and what serves them."""
+    """What keeps adapters, what serves them, and what makes them into something else."""
     adapters = AdapterRecords(jobs, uploaded, local, settings)
     deployments = AdapterDeployments(adapters, uploaded, local, settings, platforms)
-    return _given(adapters=adapters, deployments=deployments, endpoints=local)
+    exports = AdapterExports(adapters, uploaded, runs, settings, platforms)
+    return _given(adapters=adapters, deployments=deployments, endpoints=local, exports=exports)
 
 
 def _routers() -> list[Router]:

@@ -14,7 +14,7 @@ from peft_studio.errors import Conflict, TrainingFailed
 from peft_studio.jobs import Artifact
 
 RECORD = "adapter.json"  # the studio's own record of an uploaded adapter, in the adapter's folder
-_DELETED = ".deleted."
+DELETED = ".deleted."
 
 
 def store(source: Path, job_id: str, config: TrainingConfig, settings: Settings) -> tuple[str, Artifact]:
@@ -74,7 +74,7 @@ def set_aside(adapter: Path, settings: Settings) -> Path:
         raise Conflict(f"The adapter lies in {str(adapter)!r}, outside the studio's store: delete it there.")
     if folder.relative_to(home).parts[0] in RESERVED:
         raise Conflict(f"The adapter lies in {str(adapter)!r}, a folder of the studio's own: it is not deleted.")
-    aside = folder.with_name(f"{_DELETED}{folder.name}.{uuid4().hex[:8]}")
+    aside = folder.with_name(f"{DELETED}{folder.name}.{uuid4().hex[:8]}")
     os.rename(folder, aside)
     return aside
 
@@ -91,5 +91,6 @@ def delete(aside: Path) -> None:
 
 def sweep_deleted(settings: Settings) -> None:
     """Delete what was set aside by an API that was killed before it could delete it; for when it starts again."""
-    for aside in settings.adapters.glob(f"{_DELETED}*"):
-        delete(aside)
+    for home in (settings.adapters, settings.exports):
+        for aside in home.glob(f"{DELETED}*"):
+            delete(aside)

@@ -8,6 +8,7 @@ from math import ceil
 from pathlib import Path
 from uuid import NAMESPACE_URL, uuid5
 
+from infra.adapter_bases import base_of
 from infra.adapter_records import AdapterRecords
 from infra.cursors import read_cursor, write_cursor
 from infra.platforms import usable
@@ -18,13 +19,10 @@ from infra.serving.local import LocalDeployments
 from infra.serving.records import CHECK_SECONDS, PREFIX, Deployment, DeploymentStatus
 from infra.settings import Settings
 from infra.uploaded_adapters import UploadedAdapters
-from peft_studio.adapters import Adapter
 from peft_studio.algorithm_table import METHODS
-from peft_studio.base_models import inspect_model
 from peft_studio.deployments import DeploymentConfig, DeploymentMetrics
 from peft_studio.errors import Conflict, InvalidConfig, NotFound, ResourceUnavailable
 from peft_studio.objectives import AIMS
-from peft_studio.plan import ModelFacts, Plan
 from peft_studio.platforms import Feature
 
 _THIS_MACHINE = (None, "local", "auto")
@@ -87,7 +85,7 @@ class AdapterDeployments:
             raise _refused("adapter_id", f"the local endpoint does not serve {adapter.algorithm} adapters")
         if not AIMS[adapter.objective].writes:
             raise _refused("adapter_id", f"an adapter that was trained for {adapter.objective} writes no text")
-        facts, chat = await asyncio.to_thread(self._base_of, adapter)
+        facts, chat = await asyncio.to_thread(base_of, adapter, self._uploads, self._settings)
         digits = uuid5(NAMESPACE_URL, f"peft-studio:deployment:{key}").hex if key else None
         if digits is not None:
             await self._refuse_another(PREFIX + digits, adapter_id)
@@ -149,17 +147,6 @@ class AdapterDeployments:
                     field="Idempotency-Key",
                     deployment_id=deployment_id,
                 )
-
-    def _base_of(self, adapter: Adapter) -> tuple[ModelFacts, bool]:
-        """Return the base model that an adapter needs, and whether prompts go through the chat template."""
-        if record := self._uploads.get(adapter.id):
-            facts = inspect_model(adapter.base_model, revision=record.sent.model_revision)
-            return facts, facts.has_chat_template if record.sent.chat is None else record.sent.chat
-        plan = self._settings.run_dir(str(adapter.job_id)).read("plan.json", Plan)
-        if plan is not None:
-            return plan.model, plan.is_chat
-        facts = inspect_model(adapter.base_model)  # the run directory is gone: what the model is now has to do
-        return facts, facts.has_chat_template
 
     async def _check_platform(self, platform: str) -> None:
         if issue := usable.unknown(platform, Feature.INFERENCE):

@@ -40,6 +40,7 @@ RESERVED = frozenset(
         "uploads",
         "tokens",
         "coordinating",
+        "exports",
     )
 )
 # What does not change the adapter that is trained; model and data set stand in the key by their content.

@@ -9,10 +9,10 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from peft_studio.run_dir import RunDir
 
-DEPLOYMENT = "finetune/default"
+DEPLOYMENT, EXPORT_DEPLOYMENT = "finetune/default", "export/default"
 HYPERPARAMETERS, SCHEDULED = "hyperparameters/default", "scheduled/default"
 WORK_POOL = "studio"
-LOCAL_QUEUE, RENTED_QUEUE, HOUSEKEEPING_QUEUE = "local", "rented", "housekeeping"
+LOCAL_QUEUE, RENTED_QUEUE, HOUSEKEEPING_QUEUE, EXPORT_QUEUE = "local", "rented", "housekeeping", "exports"
 COORDINATING_QUEUE = "coordinating"  # of flow runs that start jobs and wait for them, and so must not wait with them
 
 
@@ -59,6 +59,7 @@ class Settings(BaseSettings):
     preview_seconds: float = Field(default=60, gt=0, description="Seconds that a preview of a data set may take.")
     max_adapter_bytes: int = Field(default=4 << 30, ge=1, description="Largest adapter file that can be uploaded.")
     local_jobs: int = Field(default=1, ge=1, description="Jobs that train on this machine at the same time.")
+    local_exports: int = Field(default=1, ge=1, description="Exports that are made at the same time.")
     job_niceness: int = Field(
         default=10, ge=0, le=19, description="How far jobs step back for the API and the Prefect server beside them."
     )
@@ -132,6 +133,11 @@ class Settings(BaseSettings):
     def adapters(self) -> Path:
         """Where finished adapters live."""
         return self.data_dir / "adapters"
+
+    @property
+    def exports(self) -> Path:
+        """Where exports of adapters live."""
+        return self.data_dir / "exports"
 
     @property
     def datasets(self) -> Path:

@@ -29,10 +29,12 @@ from prefect.settings import PREFECT_WORKER_QUERY_SECONDS, temporary_settings
 from prefect.workers.process import ProcessWorker
 
 from infra import capabilities, warm
+from infra.exports.recovery import ExportRecovery
 from infra.recovery import CoordinatorRecovery, Recovery
 from infra.serving.keeper import keep
 from infra.settings import (
     COORDINATING_QUEUE,
+    EXPORT_QUEUE,
     HOUSEKEEPING_QUEUE,
     LOCAL_QUEUE,
     RENTED_QUEUE,
@@ -68,6 +70,7 @@ async def work(settings: Settings) -> None:
         )
         group.create_task(Recovery(settings).keep())
         group.create_task(CoordinatorRecovery(settings).keep())
+        group.create_task(ExportRecovery(settings).keep())
         group.create_task(keep(settings))
         group.create_task(worker.start())
         group.create_task(_tell_when_ready(worker, settings))
@@ -87,6 +90,7 @@ async def _create_pool(client: PrefectClient, settings: Settings) -> None:
     # Jobs of this machine wait for each other; those of rented ones do not wait for them. The sweep waits for nobody,
     # nor does what starts jobs: in a queue with them it would hold the very place that they wait for.
     limits = {LOCAL_QUEUE: settings.local_jobs, RENTED_QUEUE: settings.rented_jobs}
+    limits |= {EXPORT_QUEUE: settings.local_exports}
     limits |= dict.fromkeys((HOUSEKEEPING_QUEUE, COORDINATING_QUEUE))
     for name, limit in limits.items():
         try:

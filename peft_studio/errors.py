@@ -25,6 +25,7 @@ What can go wrong, and what the caller can do about it.
     │   ├── ResumeMismatch       retry the job; if it comes again, report it with the job's log
     │   ├── MachineLost          nothing: another machine is rented, training goes on from the last checkpoint
     │   └── TrainerDied          nothing: it is tried again from the last checkpoint
+    ├── ExportFailed             see the reason; the adapter itself is as it was
     └── InternalError            report the reference
 
 Each class carries the ``code`` of the wire contract. Its docstring is its default message.
@@ -188,6 +189,12 @@ class TrainerDied(TrainingFailed):
     """The trainer process ended without a word."""
 
     code = "PROCESS_DIED"
+
+
+class ExportFailed(StudioError):
+    """The adapter could not be exported."""
+
+    code = "EXPORT_FAILED"
 
 
 class InternalError(StudioError):

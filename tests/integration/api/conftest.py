@@ -1,5 +1,5 @@
 """A client of the real API, with a studio in memory behind it."""
 
-from tests.integration.api.fixtures import client, connect, coordination, credentials, deployments, jobs
+from tests.integration.api.fixtures import client, connect, coordination, credentials, deployments, export_runs, jobs
 
-__all__ = ["client", "connect", "coordination", "credentials", "deployments", "jobs"]
+__all__ = ["client", "connect", "coordination", "credentials", "deployments", "export_runs", "jobs"]

@@ -12,6 +12,7 @@ from litestar.testing import TestClient
 from api.app import create_app
 from api.dependencies import Coordination
 from infra.credentials import CredentialsInMemory
+from infra.exports.runs import ExportRunsInMemory
 from infra.serving.records import DeploymentsInMemory
 from infra.settings import Settings
 from tests.integration.api.coordination_in_memory import coordination_in_memory
@@ -55,11 +56,17 @@ def coordination() -> Coordination:
 
 
 @pytest.fixture
+def export_runs() -> ExportRunsInMemory:
+    return ExportRunsInMemory()
+
+
+@pytest.fixture
 def connect(
     jobs: JobsInMemory,
     deployments: DeploymentsInMemory,
     credentials: CredentialsInMemory,
     coordination: Coordination,
+    export_runs: ExportRunsInMemory,
     tmp_path: Path,
 ) -> Iterator[Connect]:
     with ExitStack() as stack:
@@ -83,6 +90,7 @@ def connect(
                 budgets=BudgetsInMemory(),
                 machines=machines or MachinesInMemory(),
                 coordination=coordination,
+                exports=export_runs,
             )
             # Errors inside the API are answered like everywhere else, and not raised into the test.
             client = stack.enter_context(TestClient(app, raise_server_exceptions=False))

@@ -1,0 +1,238 @@
+"""Exports of stored adapters: what is asked for is checked and started, looked at, stopped and deleted."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from infra.adapter_bases import base_of
+from infra.adapter_records import AdapterRecords
+from infra.adapters import delete
+from infra.disk_space import require_space
+from infra.exports.runs import ExportRuns
+from infra.exports.store import ExportFolder
+from infra.flow_run_jobs import STATES, status_of
+from infra.job_locks import changing
+from infra.job_reads import Run
+from infra.platforms.connections import Platforms, not_connected
+from infra.platforms.vendors import VENDORS
+from infra.settings import Settings
+from infra.uploaded_adapters import UploadedAdapters
+from peft_studio.adapters import Adapter
+from peft_studio.base_models import inspect_model
+from peft_studio.errors import Conflict, InvalidConfig, NotFound
+from peft_studio.export_rules import check_export, needed_bytes
+from peft_studio.exports import (
+    Export,
+    ExportConfig,
+    ExportFormat,
+    ExportPage,
+    ExportStep,
+    ExportTask,
+    export_id_of,
+    flow_run_id_of_export,
+)
+from peft_studio.jobs import JobStatus
+from peft_studio.plan import ModelFacts
+
+_CANCEL_SECONDS = 10.0
+_LOOK_SECONDS = 0.2
+_OLLAMA = "ollama"
+
+
+class AdapterExports:
+    """The exports of stored adapters."""
+
+    def __init__(
+        self,
+        adapters: AdapterRecords,
+        uploads: UploadedAdapters,
+        runs: ExportRuns,
+        settings: Settings,
+        platforms: Platforms,
+    ):
+        self._adapters = adapters
+        self._uploads = uploads
+        self._runs = runs
+        self._settings = settings
+        self._platforms = platforms
+
+    async def create(self, adapter_id: str, config: ExportConfig, *, key: str | None = None) -> Export:
+        """
+        Check what is asked for and start it; ``key`` makes the same request the same export.
+
+        Raises ``InvalidConfig`` with the field that cannot be honoured, ``PlatformNotConnected``, and
+        ``ResourceUnavailable`` where the disk has no room for the files.
+        """
+        adapter = await self._adapters.get(adapter_id)
+        create = await self._is_created(config)
+        task = await asyncio.to_thread(self._task, adapter, config, create)
+        run = await self._runs.create(task, key)
+        started = _task_of(run)
+        if (started.adapter_id, started.config) != (adapter_id, config):
+            raise Conflict(
+                "This Idempotency-Key was used before, for another export.",
+                field="Idempotency-Key",
+                export_id=export_id_of(run.id),
+            )
+        return await self._shown(run)
+
+    async def get(self, export_id: str) -> Export:
+        """Return one export as it is now; raises ``NotFound``."""
+        return await self._shown(await self._run(export_id))
+
+    async def list(
+        self,
+        adapter_id: str | None = None,
+        status: JobStatus | None = None,
+        limit: int = 20,
+        cursor: str | None = None,
+    ) -> ExportPage:
+        """Return exports, newest first: of one adapter, in one state, or all."""
+        try:
+            after = flow_run_id_of_export(cursor) if cursor is not None else None
+        except NotFound:
+            raise InvalidConfig(
+                "This is not a cursor of this list.", field="cursor", issue="Send one you received"
+            ) from None
+        states = STATES[status] if status else None
+        found = await self._runs.page(adapter_id, states, limit + 1, after)
+        shown = await asyncio.gather(*(self._shown(run) for run in found[:limit]))
+        return ExportPage(exports=shown, next_cursor=shown[-1].export_id if len(found) > limit else None)
+
+    async def files(self, export_id: str) -> dict[str, Path]:
+        """Return the files by name; raises ``Conflict`` before there are any, ``NotFound`` where they are gone."""
+        export = await self.get(export_id)
+        if export.status is not JobStatus.COMPLETED:
+            raise Conflict(
+                f"The export has no files to download: it is {export.status}.",
+                export_id=export_id,
+                status=export.status,
+            )
+        if not (found := await asyncio.to_thread(self._folder(export_id).found)):
+            raise NotFound("The export's files are gone; export the adapter again.", export_id=export_id)
+        return found
+
+    async def cancel(self, export_id: str) -> Export:
+        """Stop an export; return it when it has ended, or as it is after ten seconds."""
+        async with changing(export_id):
+            run = await self._run(export_id)
+            if (status := status_of(run)).is_final:
+                raise Conflict(f"The export has already ended: it is {status}.", export_id=export_id, status=status)
+            await self._runs.cancel(run)
+        deadline = asyncio.get_running_loop().time() + _CANCEL_SECONDS
+        while not (export := await self.get(export_id)).status.is_final:
+            if asyncio.get_running_loop().time() > deadline:
+                return export
+            await asyncio.sleep(_LOOK_SECONDS)
+        await asyncio.to_thread(self._folder(export_id).drop)
+        return export
+
+    async def delete(self, export_id: str) -> None:
+        """Delete an export that has ended, its files and its record; raises ``Conflict`` while it is at work."""
+        async with changing(export_id):
+            run = await self._run(export_id)
+            if not (status := status_of(run)).is_final:
+                raise Conflict(f"The export is {status}; cancel it first.", export_id=export_id, status=status)
+            folder = self._folder(export_id)
+            aside = await asyncio.to_thread(folder.set_aside)
+            try:
+                await self._runs.delete(run.id)
+            except BaseException:
+                if aside is not None:
+                    await asyncio.to_thread(folder.put_back, aside)
+                raise
+        if aside is not None:
+            await asyncio.to_thread(delete, aside)
+
+    def _folder(self, export_id: str) -> ExportFolder:
+        return ExportFolder(export_id, self._settings)
+
+    async def _run(self, export_id: str) -> Run:
+        if (run := await self._runs.get(flow_run_id_of_export(export_id))) is None:
+            raise NotFound(f"There is no export {export_id!r}.", export_id=export_id)
+        return run
+
+    async def _is_created(self, config: ExportConfig) -> bool:
+        """Whether the daemon is to create the model; raises ``PlatformNotConnected`` where that was asked for."""
+        if config.format is not ExportFormat.OLLAMA or config.create is False:
+            return False
+        if await self._platforms.connected([_OLLAMA]):
+            return True
+        if config.create:
+            raise not_connected(VENDORS[_OLLAMA], "create")
+        return False
+
+    def _task(self, adapter: Adapter, config: ExportConfig, create: bool) -> ExportTask:
+        model = self._base_of(adapter)
+        check_export(config, adapter, model)
+        needed = needed_bytes(config, adapter, model)
+        require_space(self._settings.exports, needed, self._settings.disk_reserve_bytes)
+        return ExportTask(
+            adapter_id=adapter.id,
+            config=config,
+            adapter=str(Path(adapter.path).parent),
+            base_model=model.path or model.id,
+            revision=None if model.path else model.revision,
+            algorithm=adapter.algorithm,
+            rank=adapter.metadata.rank,
+            needed_bytes=needed,
+            create=create,
+        )
+
+    def _base_of(self, adapter: Adapter) -> ModelFacts:
+        """Find the base model; raises ``InvalidConfig`` where it is gone, or is another than it was."""
+        try:
+            model, _ = base_of(adapter, self._uploads, self._settings)
+        except InvalidConfig as error:
+            raise _refused(f"its base model cannot be used ({error.message})") from error
+        _check_base(model)
+        return model
+
+    async def _shown(self, run: Run) -> Export:
+        task, status = _task_of(run), status_of(run)
+        step = ExportStep.model_validate_json(run.result) if run.result else None
+        changes: dict[str, Any] = {"step": step.step, "progress": step.progress} if step else {}
+        if status is JobStatus.COMPLETED and step:
+            folder = self._folder(export_id_of(run.id)).files
+            changes |= {"result": step.result, "path": str(folder)}
+        if status is JobStatus.FAILED:
+            changes["error"] = (step and step.error) or run.state_message
+        if status.is_final:
+            changes |= {"completed_at": run.end_time, "step": "done"}
+        return Export(
+            export_id=export_id_of(run.id),
+            adapter_id=task.adapter_id,
+            config=task.config,
+            status=status,
+            **{"step": "queued", "progress": 0.0, **changes},
+            created_at=run.created,
+            started_at=run.start_time,
+        )
+
+
+def _task_of(run: Run) -> ExportTask:
+    """Return the run's task; one that somebody started by hand without all of it is shown as far as it goes."""
+    raw = run.parameters.get("task", {})
+    try:
+        return ExportTask.model_validate(raw)
+    except ValidationError:
+        config = ExportConfig.model_construct(format=ExportFormat.MERGED)
+        return ExportTask.model_construct(adapter_id="", config=config)
+
+
+def _check_base(model: ModelFacts) -> None:
+    """Raise ``InvalidConfig`` where the folder of the base model is gone, or has other files than when it was used."""
+    if model.path is None:
+        return
+    if not Path(model.path).is_dir():
+        raise _refused(f"its base model is gone: there is no folder {model.path}")
+    if model.revision and len(model.revision) == 40:
+        return  # a commit in the hub's cache, which never changes
+    if inspect_model(model.path, encoders=True).revision != model.revision:
+        raise _refused(f"the files of its base model in {model.path} have changed since it was trained")
+
+
+def _refused(issue: str) -> InvalidConfig:
+    return InvalidConfig(f"adapter_id: {issue}", field="adapter_id", issue=issue)

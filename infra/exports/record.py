@@ -1,0 +1,52 @@
+"""The running export's record, kept from inside its flow run: how far it is, and what came of it, as artifacts."""
+
+from collections.abc import Generator
+from contextlib import contextmanager
+
+from prefect.artifacts import Artifact
+from prefect.runtime import flow_run as current_flow_run
+
+from infra.exports.store import ExportFolder
+from infra.heartbeats import alone
+from infra.job_reads import RESULT
+from infra.job_record import logger_of_run
+from infra.prefect_patience import attempt, insist
+from infra.settings import Settings, settings
+from peft_studio.exports import ExportResult, ExportStep, export_id_of
+
+
+class ExportRecord:
+    """Tells one export's story. Get the running one with ``ExportRecord.current()``."""
+
+    def __init__(self, export_id: str, settings: Settings):
+        self.export_id = export_id
+        self.folder = ExportFolder(export_id, settings)
+
+    @classmethod
+    def current(cls) -> "ExportRecord":
+        """Return the record of the flow run that this code runs in."""
+        return cls(export_id_of(str(current_flow_run.id)), settings())
+
+    def say(self, step: str, progress: float) -> None:
+        """Tell what the export is at, and how far it has come, of 1."""
+        logger_of_run().info("%s (%.0f %%)", step, 100 * progress)
+        attempt(lambda: self._write(ExportStep(step=step, progress=progress)))
+
+    def finish(self, result: ExportResult) -> None:
+        """Record what came of it."""
+        insist(lambda: self._write(ExportStep(step="done", progress=1, result=result)))
+
+    def fail(self, error: str) -> None:
+        """Record why it failed."""
+        logger_of_run().error(error)
+        insist(lambda: self._write(ExportStep(step="done", progress=1, error=error)))
+
+    @contextmanager
+    def alone(self) -> Generator[None]:
+        """Be the one process that makes this export, and show by heartbeats that it lives."""
+        with alone(self.folder.path):
+            yield
+
+    def _write(self, step: ExportStep) -> None:
+        key = f"{self.export_id.replace('_', '-')}-progress"
+        Artifact(type=RESULT, key=key, description=step.step, data=step.model_dump(mode="json")).create()

@@ -1,0 +1,1 @@
+"""From a stored adapter to what others load: merged weights, GGUF files, Modelfiles, plain LoRAs."""
