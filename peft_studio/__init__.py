@@ -85,6 +85,7 @@ if TYPE_CHECKING:
     )
     from peft_studio.events import Event, Failure, Log, Metrics, Status
     from peft_studio.experiments import Comparison, Experiment
+    from peft_studio.exports import Export, ExportConfig, ExportPage
     from peft_studio.jobs import Job, JobStatus, Phase, TerminationReason
     from peft_studio.platforms import Platform
     from peft_studio.previews import DatasetPreview
@@ -124,7 +125,10 @@ __all__ = [
     "Event",
     "Experiment",
     "ExperimentList",
+    "Export",
+    "ExportConfig",
     "ExportFailed",
+    "ExportPage",
     "Failure",
     "InsufficientCredits",
     "InternalError",
@@ -186,7 +190,18 @@ __all__ = [
 
 _HOMES = (
     *("errors", "config", "jobs", "events", "adapters", "catalog", "checkpoints", "deployments", "experiments"),
-    *("budgets", "machines", "platforms", "previews", "stored_datasets", "sweeps", "schedules", "answers", "client"),
+    *(
+        "budgets",
+        "exports",
+        "machines",
+        "platforms",
+        "previews",
+        "stored_datasets",
+        "sweeps",
+        "schedules",
+        "answers",
+        "client",
+    ),
 )
 
 

@@ -141,9 +141,7 @@ def _as_adapter(config: TrainingConfig, name: str, target: Target) -> PlannedCon
     if not low <= rank <= high:
         raise _refuse("rank", f"{name} takes ranks from {low} to {high}, and this {config.algorithm} would have {rank}")
     if config.algorithm in LOW_RANK:
-        reason = (
-            f"{name} serves LoRA, and {config.algorithm} comes to one of the rank {rank} when multiplied out"
-        )
+        reason = f"{name} serves LoRA, and {config.algorithm} comes to one of the rank {rank} when multiplied out"
         return PlannedConversion(target=name, format="lora", rank=rank, reason=reason)
     if (config.rank_pattern or config.alpha_pattern) and not target.patterns:
         reason = f"{name} reads one rank and one alpha for all layers: shorter ones are filled up with zeros"

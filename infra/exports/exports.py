@@ -193,7 +193,7 @@ class AdapterExports:
     async def _shown(self, run: Run) -> Export:
         task, status = _task_of(run), status_of(run)
         step = ExportStep.model_validate_json(run.result) if run.result else None
-        changes: dict[str, Any] = {"step": step.step, "progress": step.progress} if step else {}
+        changes: dict[str, Any] = {"step": step.step if step else "queued", "progress": step.progress if step else 0.0}
         if status is JobStatus.COMPLETED and step:
             folder = self._folder(export_id_of(run.id)).files
             changes |= {"result": step.result, "path": str(folder)}
@@ -206,7 +206,7 @@ class AdapterExports:
             adapter_id=task.adapter_id,
             config=task.config,
             status=status,
-            **{"step": "queued", "progress": 0.0, **changes},
+            **changes,
             created_at=run.created,
             started_at=run.start_time,
         )

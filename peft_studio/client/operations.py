@@ -6,6 +6,7 @@ from peft_studio.client.budgets import BudgetOperations
 from peft_studio.client.datasets import DatasetOperations
 from peft_studio.client.deployments import DeploymentOperations
 from peft_studio.client.experiments import ExperimentOperations
+from peft_studio.client.exports import ExportOperations
 from peft_studio.client.jobs import JobOperations
 from peft_studio.client.machines import MachineOperations
 from peft_studio.client.platforms import PlatformOperations
@@ -18,6 +19,7 @@ class Operations(
     DatasetOperations,
     AdapterOperations,
     DeploymentOperations,
+    ExportOperations,
     ExperimentOperations,
     PlatformOperations,
     AccessOperations,

@@ -7,6 +7,7 @@ llama.cpp's ``src/llama-vocab.cpp``.
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +26,7 @@ _TEKKEN = (
     r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 # How text is cut, in the order in which it is done -> llama.cpp's name for it.
-_CUTS = {
+_CUTS: Mapping[tuple[str, ...], str] = {
     ("gpt2",): "gpt-2",
     ("digits", "gpt2"): "smollm",
     (_LLAMA3,): "llama-bpe",

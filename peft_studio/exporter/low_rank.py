@@ -105,13 +105,17 @@ def _change(name: str, layer: Any) -> Tensor:
     base: Any = layer.get_base_layer()
     if not isinstance(base, nn.Linear):
         raise _refused(name)
-    weight, bias = base.weight.detach().clone(), None if base.bias is None else base.bias.detach().clone()
+    weight, bias = base.weight.detach().clone(), _bias_of(base)
     with torch.no_grad():
         layer.merge(safe_merge=True)
     merged: Any = layer.get_base_layer()
     if bias is not None and not torch.equal(bias, merged.bias):
         raise _refused(f"{name}.bias")
     return merged.weight.detach() - weight
+
+
+def _bias_of(layer: Any) -> Tensor | None:
+    return None if layer.bias is None else layer.bias.detach().clone()
 
 
 def _targets(names: list[str], linear: set[str]) -> list[str]:

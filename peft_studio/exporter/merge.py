@@ -50,8 +50,8 @@ def load_original(source: Source, dtype: torch.dtype | None = None) -> Any:
                 field="adapter_id",
                 issue="Train on the unquantized model, or export the adapter as lora",
             )
-        stored = getattr(settings, "dtype", None)
-        wide = dtype if dtype is not None and _WIDTH.get(dtype, 0) > _WIDTH.get(stored, 2) else "auto"
+        stored: Any = getattr(settings, "dtype", None)
+        wide = dtype if dtype is not None and _WIDTH[dtype] > _WIDTH.get(stored, 2) else "auto"
         return AutoModelForCausalLM.from_pretrained(source.base, revision=source.revision, dtype=wide).eval()
     except OSError as error:
         raise InvalidConfig(
