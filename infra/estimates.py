@@ -50,8 +50,15 @@ class Priced:
 
 
 def tokens_of(config: TrainingConfig, dataset: DatasetFacts, epochs: float) -> int:
-    """Estimate the tokens that are trained on: a quarter of the characters, at most ``max_length`` a row."""
+    """
+    Estimate the tokens that are trained on: a quarter of the characters, at most ``max_length`` a row.
+
+    Of answers that are drawn, at most all: each prompt so often, with the longest answer each time.
+    """
     once = min(dataset.characters / CHARACTERS_PER_TOKEN, dataset.rows * config.max_length)
+    if config.grpo:
+        answers = config.grpo.num_generations * config.grpo.num_iterations
+        once = answers * (once + dataset.rows * config.grpo.max_completion_length)
     return math.ceil(once * epochs)
 
 

@@ -55,7 +55,8 @@ def needed_gb(config: TrainingConfig, model: ModelFacts, dataset: DatasetFacts, 
 
 def tokens_at_once(config: TrainingConfig, model: ModelFacts, dataset: DatasetFacts) -> int:
     """Return the most tokens that one pass can hold: full rows, as many as there are at once or in the data set."""
-    length = min(config.max_length, model.context_length or config.max_length) + config.virtual_tokens
+    longest = config.max_length + (config.grpo.max_completion_length if config.grpo else 0)
+    length = min(longest, model.context_length or longest) + config.virtual_tokens
     answers = 2 if dataset.format in (RowFormat.PREFERENCE, RowFormat.PAIRS) else 1
     return min(config.batch_size, dataset.rows) * length * answers
 

@@ -13,12 +13,14 @@ from infra.facts import Facts
 from infra.fit import needed_gb
 from infra.machine_choice import Market, check_wishes, choose
 from infra.platforms import usable
+from infra.reward_functions import check_columns, check_rewards
 from infra.settings import Settings
 from peft_studio import datasets
 from peft_studio.algorithm_table import METHODS
 from peft_studio.base_models import check_names
 from peft_studio.config import Bias, Precision, Quantization, TrainingConfig
 from peft_studio.errors import InvalidConfig
+from peft_studio.grpo import iterations_of
 from peft_studio.machine import Capabilities
 from peft_studio.placement import Placement
 from peft_studio.plan import DatasetFacts, ModelFacts, Plan
@@ -95,6 +97,7 @@ def make_plan(
     _check_output_dir(config, settings)
     _check_deployment(config)
     provider, market, machine = rented_from(config), market or Market(), None
+    check_rewards(config, settings, rented=provider is not None)
     if provider:
         check_wishes(market, provider, config.wanted_resource, config.spot)
     elif machine := capabilities.load(settings):
@@ -104,6 +107,7 @@ def make_plan(
     _check_length(config, model)
     conversion = planned_conversion(config, model)
     dataset = facts.dataset(config)
+    check_columns(config, dataset.path)
     train, _ = datasets.split_rows(dataset.rows, config.validation_split, config.seed)
     steps = total_steps(config, len(train))
     epochs = steps / _steps_per_epoch(config, len(train)) * len(train) / dataset.rows
@@ -164,7 +168,7 @@ def _on_rented(work: Work, market: Market, provider: str) -> dict[str, Any]:
 
 
 def _steps_per_epoch(config: TrainingConfig, train_rows: int) -> int:
-    return ceil(ceil(train_rows / config.batch_size) / config.gradient_accumulation_steps)
+    return ceil(ceil(train_rows / config.batch_size) / config.gradient_accumulation_steps) * iterations_of(config.grpo)
 
 
 def _invalid(field: str, issue: str) -> InvalidConfig:

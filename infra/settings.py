@@ -95,6 +95,9 @@ class Settings(BaseSettings):
         default={}, description='Where platforms are, other than usual: {"runpod": "http://127.0.0.1:9000"}.'
     )
     model_dirs: list[Path] = Field(default=[], description="Folders of models, besides 'models' in the data directory.")
+    reward_functions: list[str] = Field(
+        default=[], description='Modules, or module:function, of rewards that jobs may name: ["rewards:brevity"].'
+    )
     model_search_seconds: float = Field(
         default=5.0, gt=0, le=60, description="How long a search waits for each source of models."
     )

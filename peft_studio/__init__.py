@@ -86,6 +86,7 @@ if TYPE_CHECKING:
     from peft_studio.events import Event, Failure, Log, Metrics, Status
     from peft_studio.experiments import Comparison, Experiment
     from peft_studio.exports import Export, ExportConfig, ExportPage
+    from peft_studio.grpo import GrpoConfig, RewardConfig
     from peft_studio.jobs import Job, JobStatus, Phase, TerminationReason
     from peft_studio.platforms import Platform
     from peft_studio.previews import DatasetPreview
@@ -130,6 +131,7 @@ __all__ = [
     "ExportFailed",
     "ExportPage",
     "Failure",
+    "GrpoConfig",
     "InsufficientCredits",
     "InternalError",
     "InvalidConfig",
@@ -169,6 +171,7 @@ __all__ = [
     "ResourcePricing",
     "ResourceUnavailable",
     "ResumeMismatch",
+    "RewardConfig",
     "Schedule",
     "ScheduleChanges",
     "ScheduleConfig",
@@ -191,6 +194,7 @@ __all__ = [
 _HOMES = (
     *("errors", "config", "jobs", "events", "adapters", "catalog", "checkpoints", "deployments", "experiments"),
     *(
+        "grpo",
         "budgets",
         "exports",
         "machines",

@@ -20,6 +20,7 @@ from peft_studio.choices import (
     Precision,
     ServeTarget,
 )
+from peft_studio.grpo import Grpo
 from peft_studio.objectives import AIMS, Aim, Objective
 from peft_studio.placement import Placement
 
@@ -138,6 +139,7 @@ class TrainingConfig(Placement):
     shard_base: bool = Field(
         default=False, description="Have each process hold a share of the base model's weights only (FSDP)."
     )
+    grpo: Grpo = Field(default=None, validate_default=True, description="How answers are drawn and rewarded, of grpo.")
     validation_split: float = Field(default=0.1, ge=0, le=0.5)
     eval_steps: int | None = Field(
         default=None, ge=1, description="Steps between two looks at the held-out rows; by default an epoch."

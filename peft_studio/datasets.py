@@ -18,14 +18,13 @@ from peft_studio.config import Column
 from peft_studio.conversations import Message
 from peft_studio.dataset_rows import iter_rows, read_rows
 from peft_studio.dataset_sources import COLUMNS, Row, is_hub_id, open_file, refuse
+from peft_studio.examples import Example, Label
 from peft_studio.hashed_file import HashedFile
 from peft_studio.objectives import AIMS, Objective
 from peft_studio.plan import DatasetFacts
 from peft_studio.row_formats import RowFormat
 from peft_studio.row_layouts import (
     MOST_LABELS,
-    Example,
-    Label,
     detect_format,
     example_of,
     in_order,
@@ -45,15 +44,24 @@ def examples(path: str, columns: Columns | None = None, objective: Objective | N
     ``columns`` says which column of the file is to be taken for one that is understood: ``{"prompt": "question"}``.
     With an objective, only the layouts that it is trained on are understood.
     """
-    return _examples(_renamed(iter_rows(path, _wanted(columns)), columns), objective)
+    return _examples(_renamed(iter_rows(path, _wanted(columns, objective)), columns, objective), objective)
 
 
-def _wanted(columns: Columns | None) -> tuple[str, ...]:
+def _wanted(columns: Columns | None, objective: Objective | None) -> tuple[str, ...]:
+    """Name the columns that are to be read; none names all, which reward functions may look at."""
+    if objective is Objective.GRPO:
+        return ()
     return COLUMNS if not columns else tuple(columns.values())
 
 
-def _renamed(rows: Iterable[tuple[int, Row]], columns: Columns | None) -> Iterator[tuple[int, Row]]:
-    """Call columns by the names that are understood; with a mapping, only what it names is looked at."""
+def _renamed(
+    rows: Iterable[tuple[int, Row]], columns: Columns | None, objective: Objective | None
+) -> Iterator[tuple[int, Row]]:
+    """
+    Call columns by the names that are understood; with a mapping, only what it names is looked at.
+
+    But for reward functions, which may look at any column that means nothing else.
+    """
     for number, row in rows:
         if not columns:
             yield number, row
@@ -61,7 +69,9 @@ def _renamed(rows: Iterable[tuple[int, Row]], columns: Columns | None) -> Iterat
         missing = [theirs for theirs in columns.values() if theirs not in row]
         if missing:
             raise refuse(f"has no column {missing[0][:50]!r}, which columns names (it has {names_of(row)})", number)
-        yield number, {ours: row[theirs] for ours, theirs in columns.items()}
+        others = (name for name in row if name not in COLUMNS and name not in columns.values())
+        more = {name: row[name] for name in others} if objective is Objective.GRPO else {}
+        yield number, {ours: row[theirs] for ours, theirs in columns.items()} | more
 
 
 def _examples(rows: Iterable[tuple[int, Row]], objective: Objective | None) -> Iterator[Example]:
@@ -152,10 +162,12 @@ def _read_through(file: BinaryIO, name: str, columns: Columns, objective: Object
     if name.lower().endswith(".parquet"):
         digest = hashlib.file_digest(cast(Any, file), "sha256").hexdigest()
         file.seek(0)
-        return digest, _count(_renamed(read_rows(file, name, _wanted(columns)), columns), objective)
+        return digest, _count(
+            _renamed(read_rows(file, name, _wanted(columns, objective)), columns, objective), objective
+        )
     hashed = HashedFile(file)
     buffered = cast(BinaryIO, io.BufferedReader(hashed, 1 << 20))
-    counted = _count(_renamed(read_rows(buffered, name), columns), objective)
+    counted = _count(_renamed(read_rows(buffered, name), columns, objective), objective)
     return hashed.digest(), counted
 
 
@@ -164,13 +176,13 @@ def _hub_facts(path: str, columns: Columns | None, objective: Objective | None) 
 
     def hashed() -> Iterator[tuple[int, Row]]:
         nonlocal size
-        for number, row in iter_rows(path, _wanted(columns)):
+        for number, row in iter_rows(path, _wanted(columns, objective)):
             line = json.dumps(row, sort_keys=True, default=str).encode() + b"\n"
             digest.update(line)
             size += len(line)
             yield number, row
 
-    count = _count(_renamed(hashed(), columns), objective)
+    count = _count(_renamed(hashed(), columns, objective), objective)
     return count.facts(path, digest.hexdigest(), size)
 
 

@@ -20,6 +20,7 @@ class Objective(StrEnum):
     SEQUENCE_CLASSIFICATION = "sequence_classification"
     TOKEN_CLASSIFICATION = "token_classification"
     EMBEDDING = "embedding"
+    GRPO = "grpo"
 
 
 class Head(StrEnum):
@@ -100,4 +101,5 @@ AIMS: Mapping[Objective, Aim] = {
             "pooling": Option(str, default="mean", choices=("mean", "last", "first")),
         },
     ),
+    Objective.GRPO: Aim((RowFormat.PROMPT,), reference=True),  # its settings are peft_studio/grpo.py's
 }

@@ -15,3 +15,4 @@ class RowFormat(StrEnum):
     LABELLED_TEXT = "labelled_text"  # {"text", "label"}
     PAIRS = "pairs"  # {"anchor", "positive", "negative"?}
     TOKEN_LABELS = "token_labels"  # {"tokens": […], "tags" or "ner_tags": […]}
+    PROMPT = "prompt"  # {"prompt"}, {"messages"} or {"instruction", "input"?}; other columns are for the rewards

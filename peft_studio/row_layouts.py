@@ -1,12 +1,13 @@
 """From a row of a data set to an example: the layouts that are understood, and what is wrong with a row."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from typing import cast
 
-from peft_studio.conversations import Message, Tool, read_messages, read_tools, read_turns, text_of
+from peft_studio.conversations import read_messages, read_tools, read_turns, text_of
 from peft_studio.dataset_sources import Row, refuse
+from peft_studio.examples import Example, Label
 from peft_studio.objectives import AIMS, Objective
+from peft_studio.prompt_rows import is_prompt, read_prompt
 from peft_studio.row_formats import RowFormat
 
 # Tried in this order: a row with messages and a text column is a conversation.
@@ -23,54 +24,12 @@ LAYOUTS: tuple[tuple[RowFormat, tuple[str, ...]], ...] = (
     (RowFormat.LABELLED_TEXT, ("text", "label")),
     (RowFormat.PAIRS, ("anchor", "positive")),
     (RowFormat.TEXT, ("text",)),
+    (RowFormat.PROMPT, ("prompt",)),
+    (RowFormat.PROMPT, ("messages",)),
+    (RowFormat.PROMPT, ("conversations",)),
+    (RowFormat.PROMPT, ("instruction",)),
 )
-
-
-Label = str | int
 MOST_LABELS = 1000
-
-
-@dataclass(frozen=True)
-class Example:
-    """
-    One row, whatever its layout was.
-
-    Of an instruction row, ``prompt`` is the instruction, ``input`` the input and ``completion`` the output. A row that
-    holds several answers, or one that is judged, has them as ``answers``: examples in a layout of their own, whose
-    first ``given`` messages are the prompt. The chosen one comes before the rejected one.
-    """
-
-    number: int
-    format: RowFormat
-    messages: tuple[Message, ...] = ()
-    tools: tuple[Tool, ...] = field(default=(), hash=False)
-    prompt: str = ""
-    completion: str = ""
-    text: str = ""
-    input: str = ""
-    given: int = 0
-    answers: tuple["Example", ...] = ()
-    label: Label | None = None
-    words: tuple[str, ...] = ()
-    tags: tuple[Label, ...] = ()
-
-    @property
-    def texts(self) -> tuple["Example", ...]:
-        """What the model reads of it: one text after the other."""
-        return self.answers or (self,)
-
-    @property
-    def layout(self) -> RowFormat:
-        """How what the model reads is laid out."""
-        return self.texts[0].format
-
-    @property
-    def characters(self) -> int:
-        """Characters of text, all fields together."""
-        if self.answers:
-            return sum(answer.characters for answer in self.answers)
-        turns = sum(message.characters for message in self.messages)
-        return turns + len(self.prompt) + len(self.input) + len(self.completion) + len(self.text)
 
 
 def detect_format(row: Row, number: int = 1, objective: Objective | None = None) -> RowFormat:
@@ -85,7 +44,8 @@ def detect_format(row: Row, number: int = 1, objective: Objective | None = None)
         if filled.issuperset(needed) and (objective is not None or _looks_like(layout, row)):
             return layout
     aim = _wanted(layouts) if objective is None else f"the objective {objective} takes {_wanted(layouts)}"
-    if (other := next((layout for layout, needed in LAYOUTS if filled.issuperset(needed)), None)) is not None:
+    others = (kind for kind, needed in LAYOUTS if filled.issuperset(needed) and _looks_like(kind, row))
+    if (other := next(others, None)) is not None:
         raise refuse(f"is laid out as {other}; {aim}", number)
     for _, needed in layouts:
         if here := filled.intersection(needed):
@@ -132,6 +92,8 @@ def example_of(number: int, layout: RowFormat, row: Row, objective: Objective | 
         case RowFormat.UNPAIRED_PREFERENCE:
             answer = _answer(number, row, "completion")
             return Example(number, layout, answers=(answer,), label=_verdict(number, row))
+        case RowFormat.PROMPT:
+            return read_prompt(number, row)
 
 
 def labels_of(example: Example) -> tuple[Label, ...]:
@@ -167,6 +129,8 @@ def _looks_like(layout: RowFormat, row: Row) -> bool:
     # A label may be anything where nobody said what it is for.
     if layout is RowFormat.LABELLED_TEXT:
         return isinstance(row["label"], bool | int | str)
+    if layout is RowFormat.PROMPT:
+        return is_prompt(row)
     return layout is not RowFormat.UNPAIRED_PREFERENCE or _truth(row["label"]) is not None
 
 

@@ -154,3 +154,9 @@ def pairs(count: int, seed: int = 0) -> list[dict[str, Any]]:
         row = {"anchor": " ".join(things), "positive": " ".join([*reversed(things), words.choice(WORDS)])}
         rows.append(row | {"negative": " ".join(words.sample(WORDS, 2)) if i % 3 == 0 else None})
     return rows
+
+
+def questions(count: int, seed: int = 0) -> list[dict[str, Any]]:
+    """Prompts, and beside each a word that would be the right answer."""
+    words = random.Random(seed)
+    return [{"prompt": f"<s>{sentence(words)}", "answer": words.choice(WORDS)} for _ in range(count)]

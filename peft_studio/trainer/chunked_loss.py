@@ -42,19 +42,22 @@ def chunked_loss(
     return loss
 
 
-def chunked_log_probs(hidden: torch.Tensor, head: nn.Module, targets: torch.Tensor, size: int) -> torch.Tensor:
+def chunked_log_probs(
+    hidden: torch.Tensor, head: nn.Module, targets: torch.Tensor, size: int, temperature: float = 1.0
+) -> torch.Tensor:
     """Return the log-probability of every target; the backward pass computes the logits again, in the same chunks."""
 
     def some(states: torch.Tensor, these: torch.Tensor) -> torch.Tensor:
-        return log_probs(head(states), these)
+        return log_probs(head(states), these, temperature)
 
     parts = zip(hidden.split(size), targets.split(size), strict=True)
     return torch.cat([checkpoint(some, *part, use_reentrant=False, preserve_rng_state=False) for part in parts])
 
 
-def log_probs(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Return the log-probability of each target under its logits."""
-    return -nn.functional.cross_entropy(logits.float(), targets, reduction="none")
+def log_probs(logits: torch.Tensor, targets: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
+    """Return the log-probability of each target under its logits, flattened or sharpened by a temperature."""
+    scaled = logits.float() if temperature == 1 else logits.float() / temperature
+    return -nn.functional.cross_entropy(scaled, targets, reduction="none")
 
 
 @torch.no_grad()

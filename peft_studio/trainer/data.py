@@ -51,6 +51,19 @@ class Group:
     reference: NDArray[np.float64] | None = None
 
 
+@dataclass(frozen=True)
+class Prompt:
+    """What the model answers itself, and the row that it comes from."""
+
+    text: Row
+    example: Example
+
+    @property
+    def texts(self) -> tuple[Row, ...]:
+        """The texts that there are to be read: its own."""
+        return (self.text,)
+
+
 class Item(Protocol):
     """What one row of the data set comes to, as it is trained on."""
 
@@ -135,6 +148,8 @@ class Encoded(Generic[T]):
                 digest.update(row.learn.tobytes())
             if isinstance(item, Group):
                 digest.update(item.targets.tobytes())
+            if isinstance(item, Prompt):  # what answers are judged by
+                digest.update(repr(sorted(item.example.columns.items())).encode())
         return digest.hexdigest()
 
 

@@ -11,6 +11,7 @@ import torch
 
 from peft_studio.algorithms import Algorithm
 from peft_studio.config import TrainingConfig
+from peft_studio.grpo import iterations_of
 from peft_studio.trainer.adalora import RankAllocation
 from peft_studio.trainer.checkpoint import Checkpoints, Progress, Stateful, random_state, set_random_state
 from peft_studio.trainer.data import Item, batches, epoch_order, supervised_of, tokens_of
@@ -59,6 +60,7 @@ class Training:
         self._state: dict[str, Stateful] = {"optimizer": self._optimizer}
         if self._ranks:
             self._state["ranks"] = self._ranks
+        self._state |= criterion.state
         criterion.begin(model, rows)
         self._progress = Progress()
         self._epoch, self._order = -1, list[int]()
@@ -108,7 +110,8 @@ class Training:
         tally = Tally()
         try:
             self._group.agree(self._stop)
-            rows = self._criterion.begin_step(self._model, self._rows_of_step(progress.step), self._pause)
+            found = self._rows_of_step(progress.step)
+            rows = self._criterion.begin_step(self._model, found, self._pause, progress.step)
             self._group.seed(self._config.seed, progress.step)
             loss = self._backward(rows, tally)
         except Stopped:
@@ -141,7 +144,7 @@ class Training:
         epoch, place = divmod(step, self._schedule.steps_per_epoch)
         if epoch != self._epoch:
             self._epoch, self._order = epoch, epoch_order(len(self._rows), self._config.seed, epoch)
-        size = self._config.effective_batch_size
+        size, place = self._config.effective_batch_size, place // iterations_of(self._config.grpo)
         return [self._rows[i] for i in self._order[place * size : (place + 1) * size]]
 
     def _backward(self, rows: Sequence[Item], tally: Tally) -> float:

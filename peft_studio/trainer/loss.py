@@ -38,13 +38,13 @@ def summed_loss(model: Any, batch: Batch, smoothing: float = 0.0, chunk: int = 0
         return chunked_loss(hidden, model.get_output_embeddings(), targets, chunk, smoothing)
 
 
-def token_log_probs(model: Any, batch: Batch, chunk: int = 0) -> torch.Tensor:
+def token_log_probs(model: Any, batch: Batch, chunk: int = 0, temperature: float = 1.0) -> torch.Tensor:
     """Return the log-probability of each of a batch's tokens that carry loss, in chunks as ``summed_loss`` does."""
     if not chunk:
-        return log_probs(*_predictions(model, batch))
+        return log_probs(*_predictions(model, batch), temperature)
     hidden, targets = _before_the_head(model, batch)
     with autocast(model, batch):
-        return chunked_log_probs(hidden, model.get_output_embeddings(), targets, chunk)
+        return chunked_log_probs(hidden, model.get_output_embeddings(), targets, chunk, temperature)
 
 
 def row_of_each(batch: Batch) -> torch.Tensor:

@@ -24,8 +24,9 @@ def prepare(
     limit = base.longest(config.max_length, config.virtual_tokens)
     content = content_of(config, plan)
     require_unchanged(content, plan)
-    # What a new head learns is short, and has labels that are known only from the rows themselves.
-    cache = TokenCache.from_environment() if config.aim.writes else None
+    # What a new head learns is short, and has labels that are known only from the rows themselves; so are prompts,
+    # and what their answers are judged by.
+    cache = TokenCache.from_environment() if config.aim.writes and not config.grpo else None
     key = cache_key(content, config, base, limit) if cache else ""
     encoded = cache.load(key) if cache else None
     if encoded is not None:

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 
 from peft_studio.config import LearningRateSchedule, TrainingConfig
+from peft_studio.grpo import iterations_of
 
 
 @dataclass(frozen=True)
@@ -17,9 +18,9 @@ class Schedule:
 
     @classmethod
     def of(cls, config: TrainingConfig, rows: int) -> "Schedule":
-        """Every epoch sees every row once; its last step may be smaller."""
+        """Every epoch sees every row once, or so often as it is iterated on; its last step may be smaller."""
         batches = math.ceil(rows / config.batch_size)
-        steps_per_epoch = math.ceil(batches / config.gradient_accumulation_steps)
+        steps_per_epoch = math.ceil(batches / config.gradient_accumulation_steps) * iterations_of(config.grpo)
         total = int(min(steps_per_epoch * config.num_epochs, config.max_steps or math.inf))
         return cls(steps_per_epoch, total, config.warmup_steps or math.ceil(config.warmup_ratio * total), config)
 

@@ -27,6 +27,25 @@ def wrong(**config: Any) -> tuple[str, str]:
         ({"objective": "kto", "long_rows": "split"}, "long_rows", "kto does not take split"),
         ({"objective": "orpo", "label_smoothing": 0.1}, "label_smoothing", "orpo does not take 0.1"),
         ({"objective": "simpo", "neftune_alpha": 5}, "neftune_alpha", "simpo does not take 5.0"),
+        ({"objective": "grpo"}, "grpo", "say what answers are rewarded for"),
+        ({"grpo": {"rewards": [{"function": "json"}]}}, "grpo", "sft does not take it"),
+        ({"objective": "grpo", "grpo": {"rewards": [{"function": "luck"}]}}, "grpo", "no reward function 'luck'"),
+        ({"objective": "grpo", "grpo": {"rewards": [{"function": "regex"}]}}, "grpo", "regex needs pattern"),
+        (
+            {"objective": "grpo", "grpo": {"rewards": [{"function": "regex", "options": {"pattern": "("}}]}},
+            "grpo",
+            "no regular expression",
+        ),
+        (
+            {"objective": "grpo", "grpo": {"rewards": [{"function": "json", "options": {"column": "x"}}]}},
+            "grpo",
+            "json has no option 'column'",
+        ),
+        (
+            {"objective": "grpo", "algorithm": "pissa", "grpo": {"rewards": [{"function": "json"}], "beta": 0.1}},
+            "grpo",
+            "pissa changes the base model",
+        ),
         ({"objective": "reward", "algorithm": "prompt_tuning"}, "algorithm", "reward needs a head of its own"),
     ],
 )

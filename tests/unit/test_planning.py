@@ -96,6 +96,29 @@ def test_rows_have_to_be_those_of_the_objective(
     assert (plan.dataset.format, plan.dataset.conversational) == (RowFormat.PREFERENCE, False)
 
 
+def test_reward_functions_of_the_operators_own_have_to_be_allowed(
+    studio_settings: Settings, basics: dict[str, Any], tmp_path: Path
+) -> None:
+    job = basics | {"objective": "grpo", "grpo": {"rewards": [{"function": "team.rewards:brevity"}]}}
+    refused = refusal(studio_settings, **job)
+    assert refused.details["field"] == "grpo.rewards"
+    assert "PEFT_STUDIO_REWARD_FUNCTIONS" in refused.message
+    for allowed in ("team.rewards:brevity", "team.rewards"):
+        assert make_plan(TrainingConfig(**job), studio_settings.model_copy(update={"reward_functions": [allowed]}))
+    other = studio_settings.model_copy(update={"reward_functions": ["team", "team.rewards:other"]})
+    assert "not allowed" in refusal(other, **job).message
+
+
+def test_columns_that_answers_are_compared_with_have_to_be_there(
+    studio_settings: Settings, basics: dict[str, Any]
+) -> None:
+    job = basics | {"objective": "grpo", "grpo": {"rewards": [{"function": "exact_match"}]}}
+    assert "the column 'answer'" in refusal(studio_settings, **job).message
+    named = {"function": "exact_match", "options": {"column": "completion"}}
+    plan = make_plan(TrainingConfig(**job | {"grpo": {"rewards": [named], "num_iterations": 2}}), studio_settings)
+    assert (plan.dataset.format, plan.total_steps) == (RowFormat.PROMPT, 12)
+
+
 def test_without_measurements_the_duration_is_unknown(studio_settings: Settings, basics: dict[str, Any]) -> None:
     assert make_plan(TrainingConfig(**basics, algorithm="qlora"), studio_settings).estimated_duration_minutes is None
 
@@ -287,6 +310,7 @@ INDIFFERENT: list[dict[str, Any]] = [
     {"shard_base": True},
 ]
 DECISIVE: list[dict[str, Any]] = [
+    {"objective": "grpo", "grpo": {"rewards": [{"function": "json"}]}},
     {"base_model": "n"},
     {"algorithm": "dora"},
     {"rank": 9},

@@ -10,6 +10,7 @@ from peft_studio.trainer.objectives.classification import SequenceClassification
 from peft_studio.trainer.objectives.criterion import Criterion
 from peft_studio.trainer.objectives.dpo import Dpo
 from peft_studio.trainer.objectives.embedding import Embedding
+from peft_studio.trainer.objectives.grpo import Grpo
 from peft_studio.trainer.objectives.kto import Kto
 from peft_studio.trainer.objectives.orpo import Orpo
 from peft_studio.trainer.objectives.reward import Reward
@@ -26,6 +27,7 @@ CRITERIA: Mapping[Objective, type[Criterion[Any]]] = {
     Objective.SEQUENCE_CLASSIFICATION: SequenceClassification,
     Objective.TOKEN_CLASSIFICATION: TokenClassification,
     Objective.EMBEDDING: Embedding,
+    Objective.GRPO: Grpo,
 }
 
 

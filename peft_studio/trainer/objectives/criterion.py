@@ -3,7 +3,7 @@
 import math
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Generic
@@ -14,6 +14,7 @@ from torch import nn
 from peft_studio.config import TrainingConfig
 from peft_studio.datasets import Example
 from peft_studio.trainer.answers import written
+from peft_studio.trainer.checkpoint import Stateful
 from peft_studio.trainer.chunked_loss import can_chunk
 from peft_studio.trainer.data import Batch, Encoded, Row, T, batches, collate
 from peft_studio.trainer.model import Base
@@ -113,10 +114,19 @@ class Criterion(ABC, Generic[T]):
 
     def begin(self, model: Any, items: Sequence[T]) -> None:
         """Find out how texts can be laid out for this model."""
-        texts = [text for item in items for text in item.texts]
+        texts = self.laid_out_like(items)
         self._packs = can_pack(model, texts, self._config)
         self._chunk = self._config.loss_chunk_tokens if can_chunk(model, texts[0], frozen=self._frozen_head) else 0
         self.still(model)
+
+    def laid_out_like(self, items: Sequence[T]) -> list[Row]:
+        """Return texts as the model will read them: the first, the last and the longest decide how."""
+        return [text for item in items for text in item.texts]
+
+    @property
+    def state(self) -> Mapping[str, Stateful]:
+        """What checkpoints have to hold of it: parts by name."""
+        return {}
 
     def still(self, model: Any) -> None:
         """Turn dropout off, where the objective is one without."""
@@ -143,8 +153,12 @@ class Criterion(ABC, Generic[T]):
         with rows_apart(model, batch):
             yield batch
 
-    def begin_step(self, model: Any, items: Sequence[T], stop: StopSignal) -> Sequence[T]:
-        """Do what has to be done for all of a step's batches, and return what the step trains on."""
+    def begin_step(self, model: Any, items: Sequence[T], stop: StopSignal, step: int | None = None) -> Sequence[T]:
+        """
+        Do what has to be done for all of a step's batches, and return what the step trains on.
+
+        ``step`` is how many were taken before it; None where rows are only measured.
+        """
         return items
 
     @abstractmethod

@@ -52,7 +52,9 @@ class Embedding(Headed):
             groups.append(Group(rows, np.empty(0)))
         return Encoded(groups, truncated=0 if self._config.long_rows is LongRows.DROP else long, dropped=dropped)
 
-    def begin_step(self, model: Any, items: Sequence[Group], stop: StopSignal) -> Sequence[Group]:
+    def begin_step(
+        self, model: Any, items: Sequence[Group], stop: StopSignal, step: int | None = None
+    ) -> Sequence[Group]:
         """
         Compare all rows of the step; what each becomes is its own loss and the gradients of its embeddings.
 

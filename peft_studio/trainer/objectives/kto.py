@@ -38,7 +38,9 @@ class Kto(Preference):
         """Say whether the answer is a good one."""
         return (float(bool(example.label)),)
 
-    def begin_step(self, model: Any, items: Sequence[Group], stop: StopSignal) -> Sequence[Group]:
+    def begin_step(
+        self, model: Any, items: Sequence[Group], stop: StopSignal, step: int | None = None
+    ) -> Sequence[Group]:
         """Estimate the KL term, without gradients."""
         gone: list[torch.Tensor] = []
         with evaluating(model):

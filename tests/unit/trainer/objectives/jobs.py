@@ -13,7 +13,7 @@ from peft_studio.trainer import evaluate
 from peft_studio.trainer.outcome import DONE
 from peft_studio.trainer.program import run as train
 from peft_studio.trainer.stop import StopSignal
-from tests.tiny import labelled, make_run, pairs, preferences, tagged, verdicts, write_rows
+from tests.tiny import labelled, make_run, pairs, preferences, questions, tagged, verdicts, write_rows
 
 ROWS: dict[str, list[dict[str, Any]]] = {
     "dpo": preferences(30),
@@ -24,6 +24,7 @@ ROWS: dict[str, list[dict[str, Any]]] = {
     "sequence_classification": labelled(30),
     "token_classification": tagged(60),
     "embedding": pairs(150),
+    "grpo": questions(20),
 }
 SETTINGS: dict[str, dict[str, Any]] = {
     "orpo": {"objective_options": {"beta": 2.0}},
@@ -35,6 +36,20 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "rank": 16,
     },
     "token_classification": {"gradient_accumulation_steps": 1, "learning_rate": 1e-2},
+    "grpo": {
+        "num_epochs": 3,
+        "rank": 16,
+        "lr_schedule": "constant",
+        "gradient_accumulation_steps": 1,
+        "learning_rate": 1e-2,
+        "grpo": {
+            "rewards": [{"function": "length", "options": {"at_most": 2}}],
+            "num_generations": 8,
+            "max_completion_length": 4,
+            "beta": 0.001,
+            "num_iterations": 2,
+        },
+    },
 }
 CLOCK = ("tokens_per_second",)
 
