@@ -18,6 +18,7 @@ from infra.settings import Settings
 from peft_studio import datasets
 from peft_studio.algorithm_table import METHODS
 from peft_studio.base_models import check_names
+from peft_studio.compatibility import check_algorithm
 from peft_studio.config import Bias, Precision, Quantization, TrainingConfig
 from peft_studio.errors import InvalidConfig
 from peft_studio.grpo import iterations_of
@@ -104,6 +105,7 @@ def make_plan(
         _check_machine(config, machine)
     model = facts.model(config)
     check_names(config, model)
+    check_algorithm(config, model)
     _check_length(config, model)
     conversion = planned_conversion(config, model)
     dataset = facts.dataset(config)

@@ -76,6 +76,7 @@ def facts_of(
         layers=_setting(config, LAYERS),
         linear_parameters=sum(math.prod(shape) for shape in linear),
         linear_sides=sum(map(sum, linear)),
+        smallest_linear=min(map(math.prod, linear)),
         vocabulary=_setting(config, ("vocab_size",)),
         context_length=_setting(config, CONTEXT_LENGTHS),
         has_chat_template=template,

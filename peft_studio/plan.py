@@ -20,6 +20,7 @@ class ModelFacts(BaseModel):
     layers: int | None = Field(default=None, description="Number of transformer blocks.")
     linear_parameters: int | None = Field(default=None, description="Weights of the linear layers.")
     linear_sides: int | None = Field(default=None, description="Rows and columns of all linear layers, added up.")
+    smallest_linear: int | None = Field(default=None, description="Weights of the smallest linear layer.")
     vocabulary: int | None = Field(default=None, description="Tokens the model knows.")
     context_length: int | None = None
     has_chat_template: bool = False

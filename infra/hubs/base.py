@@ -5,6 +5,7 @@ from typing import Protocol
 from peft_studio.algorithm_table import METHODS
 from peft_studio.algorithms import Algorithm, Quantization
 from peft_studio.catalog import FoundModel, HardwareRequirements, Memory, ModelDetails
+from peft_studio.compatibility import compatible_algorithms
 from peft_studio.config import ModelSource
 from peft_studio.errors import NotFound, ResourceUnavailable
 from peft_studio.memory import KEPT_BYTES, LEAST_TOKENS, USUAL_TOKENS, vram_gb
@@ -56,7 +57,7 @@ def trainable(model: FoundModel, facts: ModelFacts, **known: object) -> ModelDet
             "has_chat_template": facts.has_chat_template,
             "license": model.license or facts.license,
             "hardware_requirements": _hardware(facts),
-            "compatible_algorithms": list(METHODS),
+            "compatible_algorithms": compatible_algorithms(facts),
             "target_modules": facts.linear_modules,
             **known,
         }

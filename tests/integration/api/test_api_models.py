@@ -200,6 +200,13 @@ def test_a_model_that_can_be_trained_is_shown_with_what_that_takes(client: Clien
     assert model["revision"]
 
 
+def test_algorithms_that_do_not_go_on_an_architecture_are_not_offered_for_it(client: Client, tmp_path: Path) -> None:
+    write_model(tmp_path / "data" / "models" / "gpt", architectures=["GPT2LMHeadModel"])
+    offered = look(client, "local", "gpt").json()["compatible_algorithms"]
+    assert "lora" in offered and "oft" not in offered
+    assert "oft" in look(client, "local", "realistic-one").json()["compatible_algorithms"]
+
+
 def test_the_demonstrations_model_tells_its_memory(client: Client) -> None:
     model = look(client, "local", "demo/model").json()
     needs = model["hardware_requirements"]
