@@ -56,6 +56,7 @@ from infra.serving.records import Deployments, DeploymentsInPrefect
 from infra.settings import Settings
 from infra.settings import settings as settings_of_process
 from infra.tickets import Tickets
+from infra.trackers.runs import TrackerRuns
 from infra.uploaded_adapters import UploadedAdapters
 from infra.uploads import Uploads
 
@@ -149,7 +150,7 @@ def _readers(
         history=JobHistory(jobs, settings),
         plans=JobPlans(settings, platforms, offers),
         resources=Resources(jobs, settings, platforms, offers),
-        experiments=Experiments(jobs, settings, platforms),
+        experiments=Experiments(jobs, settings, platforms, TrackerRuns(credentials, settings)),
         models=Models(all_hubs(credentials, settings), settings.model_search_seconds),
         datasets=Datasets(jobs, settings),
         previews=Previews(settings),

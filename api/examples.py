@@ -141,9 +141,10 @@ EXPERIMENT: dict[str, Any] = {
     "job_id": CREATED["job_id"],
     "cost": 2.45,
     "duration_seconds": 2640,
+    "url": None,
 }
 
-EXPERIMENTS: dict[str, Any] = {"experiments": [EXPERIMENT], "next_cursor": None}
+EXPERIMENTS: dict[str, Any] = {"experiments": [EXPERIMENT], "next_cursor": None, "unavailable_trackers": []}
 
 COMPARE: dict[str, Any] = {"experiment_ids": [EXPERIMENT["id"], "exp_0d3c6a6f1b2a4d5c8e7f60718293a4b5"]}
 
@@ -158,7 +159,11 @@ COMPARISON: dict[str, Any] = {
         "best_performer": EXPERIMENT["id"],
         "cost_analysis": {"total_costs": [2.45, 3.20], "cost_per_accuracy_point": [0.0275, 0.0368]},
         "curves": {"loss": {"steps": [1, 2], "values": [[1.2, 0.234], [1.3, 0.256]]}},
-    }
+    },
+    "pictures": {
+        kind: f"/api/v1/experiments/compare?ids={'%2C'.join(COMPARE['experiment_ids'])}&format={kind}"
+        for kind in ("png", "svg")
+    },
 }
 
 

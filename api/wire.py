@@ -14,7 +14,7 @@ from infra.experiments import CURVES
 from peft_studio.config import Name, TrainingConfig
 from peft_studio.errors import InvalidConfig
 from peft_studio.events import Log
-from peft_studio.experiments import Comparison, Direction, Experiment
+from peft_studio.experiments import Comparison, Direction, Experiment, UnavailableTracker
 from peft_studio.jobs import Job, JobStatus
 from peft_studio.machines import MachineReceipt
 from peft_studio.platforms import Platform, PlatformStatus
@@ -120,6 +120,9 @@ class ExperimentList(BaseModel):
 
     experiments: Sequence[Experiment]
     next_cursor: str | None = Field(description="Send it as `cursor` for the next page; null on the last.")
+    unavailable_trackers: Sequence[UnavailableTracker] = Field(
+        default=(), description="Connected trackers that have not said which runs they have."
+    )
 
 
 class CompareExperiments(BaseModel):
@@ -134,9 +137,10 @@ class CompareExperiments(BaseModel):
 
 
 class ExperimentComparison(BaseModel):
-    """Experiments side by side."""
+    """Experiments side by side; ``pictures`` are the addresses of their curves as PNG and SVG."""
 
     comparison: Comparison
+    pictures: dict[str, str]
 
 
 class DatasetList(Whole):

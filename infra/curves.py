@@ -12,7 +12,7 @@ Points = dict[int, float]
 
 def read_curves(runs: Sequence[RunDir], names: Sequence[str]) -> dict[str, Curve]:
     """Read metrics of runs, aligned by step; one that no run has is left out. Reads whole files: run it in a thread."""
-    by_run = [_points(run, names) for run in runs]
+    by_run = [read_points(run, names) for run in runs]
     return {name: aligned([points[name] for points in by_run]) for name in names if any(p[name] for p in by_run)}
 
 
@@ -22,7 +22,7 @@ def aligned(series: Sequence[Points]) -> Curve:
     return Curve(steps=steps, values=[[points.get(step) for step in steps] for points in series])
 
 
-def _points(run: RunDir, names: Sequence[str]) -> dict[str, Points]:
+def read_points(run: RunDir, names: Sequence[str]) -> dict[str, Points]:
     """Read a run's values by step; a step that was done again after an interruption counts as it was done last."""
     points: dict[str, Points] = {name: {} for name in names}
     for _, event in run.events():

@@ -9,9 +9,11 @@ from infra.job_reads import Run
 from infra.machines.receipts import cost_of, receipts_of
 from infra.platforms.vendors import LOCAL
 from infra.settings import Settings
+from infra.trackers.waiting import read_tracked
 from peft_studio.config import TrainingConfig
 from peft_studio.experiments import project_of
 from peft_studio.jobs import Job, JobResult, JobStatus, Phase, TerminationReason, job_id_of
+from peft_studio.trackers.table import tracker_named
 
 STATES = {
     # Crashed is a passing state: infra/recovery.py takes such a run up again, or fails it with a reason.
@@ -62,6 +64,8 @@ def job_of(run: Run, settings: Settings) -> Job:
     if job.status.is_final and run.end_time and run.start_time:
         changes["duration_seconds"] = (run.end_time - run.start_time).total_seconds()
         changes["completed_at"] = run.end_time
+    if tracker_named(job.config.experiment_tracker):
+        changes["tracking"] = read_tracked(settings.run_dir(job.job_id))
     if machines:
         changes |= {"machines": machines, "cost": cost_of(machines)}
     return job.model_copy(update=changes)

@@ -15,6 +15,8 @@ from infra.machine_choice import Market, check_wishes, choose
 from infra.platforms import usable
 from infra.reward_functions import check_columns, check_rewards
 from infra.settings import Settings
+from infra.trackers import libraries
+from infra.trackers.destinations import needs_account, tracker_of
 from peft_studio import datasets
 from peft_studio.algorithm_table import METHODS
 from peft_studio.base_models import check_names
@@ -31,21 +33,8 @@ from peft_studio.trainer import TRAINER_VERSION
 
 # The studio's own folders of the data directory, where no adapter may be put.
 RESERVED = frozenset(
-    (
-        "runs",
-        "results",
-        "logs",
-        "postgres",
-        "prefect",
-        "secrets",
-        "hub-files",
-        "datasets",
-        "uploads",
-        "tokens",
-        "coordinating",
-        "exports",
-    )
-)
+    ("runs", "results", "logs", "postgres", "prefect", "secrets", "hub-files", "datasets", "uploads", "tokens")
+) | {"coordinating", "exports", "trackers", "tensorboard", "trackio"}
 # What does not change the adapter that is trained; model and data set stand in the key by their content.
 NOT_IN_KEY = {
     "model_source",
@@ -53,6 +42,7 @@ NOT_IN_KEY = {
     "dataset_path",
     *Placement.model_fields,
     "experiment_tracker",
+    "tracking",
     "project_name",
     "metadata",
     "output_dir",
@@ -94,7 +84,7 @@ def make_plan(
     """
     facts = facts or Facts(settings)
     _check_platform(config, connected)
-    _check_tracker(config, connected)
+    _check_tracker(config, settings, connected)
     _check_output_dir(config, settings)
     _check_deployment(config)
     provider, market, machine = rented_from(config), market or Market(), None
@@ -191,12 +181,18 @@ def _check_platform(config: TrainingConfig, connected: Collection[str]) -> None:
         raise _invalid("spot", "this machine costs nothing and is not taken away; leave the field out")
 
 
-def _check_tracker(config: TrainingConfig, connected: Collection[str]) -> None:
+def _check_tracker(config: TrainingConfig, settings: Settings, connected: Collection[str]) -> None:
     if config.experiment_tracker is None:
         return
     if issue := usable.unknown(config.experiment_tracker, Feature.EXPERIMENTS):
         raise _invalid("experiment_tracker", f"{issue}, or leave the field out")
-    usable.check(config.experiment_tracker, Feature.EXPERIMENTS, connected, "experiment_tracker")
+    if issue := libraries.missing(config, settings):
+        raise _invalid("experiment_tracker", issue)
+    offline = config.tracking.mode == "offline"
+    if offline and tracker_of(config) != "wandb":
+        raise _invalid("tracking.mode", "only wandb has files for a later sync; use online")
+    if not offline and needs_account(config):
+        usable.check(config.experiment_tracker, Feature.EXPERIMENTS, connected, "experiment_tracker")
 
 
 def _check_output_dir(config: TrainingConfig, settings: Settings) -> None:

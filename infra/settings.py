@@ -94,6 +94,13 @@ class Settings(BaseSettings):
     platform_urls: dict[str, str] = Field(
         default={}, description='Where platforms are, other than usual: {"runpod": "http://127.0.0.1:9000"}.'
     )
+    tracker_pythons: dict[str, Path] = Field(
+        default={},
+        description='Pythons that have a tracker\'s library, if not this one: {"trackio": "/opt/…/bin/python"}.',
+    )
+    tracker_seconds: float = Field(
+        default=5.0, gt=0, le=60, description="How long a list of experiments waits for each tracker."
+    )
     model_dirs: list[Path] = Field(default=[], description="Folders of models, besides 'models' in the data directory.")
     reward_functions: list[str] = Field(
         default=[], description='Modules, or module:function, of rewards that jobs may name: ["rewards:brevity"].'

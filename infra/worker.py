@@ -42,6 +42,7 @@ from infra.settings import (
     Settings,
     settings,
 )
+from infra.trackers.forwarding import forward
 
 log = logging.getLogger(__name__)
 PRELOADED = [
@@ -72,6 +73,7 @@ async def work(settings: Settings) -> None:
         group.create_task(CoordinatorRecovery(settings).keep())
         group.create_task(ExportRecovery(settings).keep())
         group.create_task(keep(settings))
+        group.create_task(forward(settings))
         group.create_task(worker.start())
         group.create_task(_tell_when_ready(worker, settings))
 

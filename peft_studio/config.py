@@ -23,6 +23,7 @@ from peft_studio.choices import (
 from peft_studio.grpo import Grpo
 from peft_studio.objectives import AIMS, Aim, Objective
 from peft_studio.placement import Placement
+from peft_studio.tracking import Tracking
 
 __all__ = [
     "Algorithm",
@@ -158,7 +159,10 @@ class TrainingConfig(Placement):
     group_by_length: bool = Field(default=True, description="Rows of like length side by side, within a step.")
     seed: int = Field(default=0, ge=0, le=MAX_SEED)
 
-    experiment_tracker: Name | None = None
+    experiment_tracker: Name | None = Field(
+        default=None, description="Where metrics are sent: wandb, mlflow, comet, trackio or tensorboard."
+    )
+    tracking: Tracking = Field(default=Tracking(), description="How that tracker is used.")
     project_name: Name | None = None
     output_dir: Annotated[str, Field(min_length=1, max_length=1024)] | None = Field(
         default=None, description="Where the adapter is put, inside the studio's data directory."

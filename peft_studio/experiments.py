@@ -12,6 +12,7 @@ from peft_studio.config import TrainingConfig
 from peft_studio.errors import InvalidConfig, NotFound
 from peft_studio.jobs import PREFIX as JOB_PREFIX
 from peft_studio.jobs import Job, JobStatus, name_of
+from peft_studio.trackers.table import tracker_named
 
 PREFIX = "exp_"
 LOCAL = "local"  # the studio's own tracker, which records every job
@@ -23,7 +24,14 @@ Numbers = dict[str, float | None]
 
 
 class Experiment(BaseModel):
-    """A job as its tracker records it; ``metrics`` are the job's."""
+    """
+    A job as its tracker records it, or a run that somebody else has sent to a tracker.
+
+    ``metrics`` are the job's. Its ``accuracy`` is measured on the held-out rows (``validation_split``, which no step of
+    training has seen), with the adapter as it is stored, loaded by stock PEFT: the share of the tokens that carry
+    loss, or of the rows for objectives beside sft, that the model gets right (``peft_studio.jobs.HeldOut``). That of
+    other runs is whatever they have sent by that name.
+    """
 
     id: str
     tracker: str
@@ -31,11 +39,19 @@ class Experiment(BaseModel):
     name: str
     status: JobStatus
     metrics: Numbers = Field(description="final_loss, best_loss and accuracy are always there, null until known.")
-    config: TrainingConfig
+    config: TrainingConfig | dict[str, Any] = Field(description="Of a run that is no job here, as its tracker has it.")
     created_at: datetime
-    job_id: str
+    job_id: str | None = Field(description="Null for a run that is no job of this studio.")
     cost: float | None = Field(description="In US dollars; null while nothing is known.")
     duration_seconds: float | None
+    url: str | None = Field(description="Where the tracker shows it.")
+
+
+class UnavailableTracker(BaseModel):
+    """A connected tracker whose runs are missing from a list, and why."""
+
+    tracker: str
+    reason: str
 
 
 class CostAnalysis(BaseModel):
@@ -57,7 +73,7 @@ class Comparison(BaseModel):
 
     experiment_ids: list[str]
     metrics: dict[str, list[float | None]]
-    configs: list[TrainingConfig]
+    configs: list[TrainingConfig | dict[str, Any]]
     config_differences: dict[str, list[Any]] = Field(description="The fields of the configurations that differ.")
     metric: str = Field(description="By which the best performer was chosen.")
     direction: Direction
@@ -94,7 +110,7 @@ def experiment_of(job: Job) -> Experiment:
     free = 0.0 if job.config.provider == LOCAL else None
     return Experiment(
         id=experiment_id_of(job.job_id),
-        tracker=LOCAL,
+        tracker=tracker_named(job.config.experiment_tracker) or LOCAL,
         project=project_of(job.config),
         name=name_of(job.config),
         status=job.status,
@@ -104,6 +120,7 @@ def experiment_of(job: Job) -> Experiment:
         job_id=job.job_id,
         cost=free if job.cost is None else job.cost,
         duration_seconds=job.duration_seconds,
+        url=job.tracking.url if job.tracking else None,
     )
 
 
@@ -169,14 +186,17 @@ def cost_per_point(cost: float | None, accuracy: float | None) -> float | None:
     return float(f"{cost / (accuracy * 100):.3g}") if cost is not None and accuracy else None
 
 
-def differences(configs: Sequence[TrainingConfig]) -> dict[str, list[Any]]:
+def differences(configs: Sequence[TrainingConfig | dict[str, Any]]) -> dict[str, list[Any]]:
     """Return the fields that are not the same in all configurations, each with all values; defaults are resolved."""
     plain = [_plain(config) for config in configs]
-    columns = {name: [config.get(name) for config in plain] for name in plain[0]}
+    names = dict.fromkeys(name for config in plain for name in config)
+    columns = {name: [config.get(name) for config in plain] for name in names}
     return {name: values for name, values in columns.items() if any(value != values[0] for value in values)}
 
 
-def _plain(config: TrainingConfig) -> dict[str, Any]:
+def _plain(config: TrainingConfig | dict[str, Any]) -> dict[str, Any]:
+    if isinstance(config, dict):
+        return config
     values = config.model_dump(mode="json", warnings=False)
     # Prefect's own command line starts whatever it is given: such a job has failed, and is compared all the same.
     with suppress(KeyError, TypeError):

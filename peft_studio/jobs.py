@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from peft_studio.config import Objective, TrainingConfig
 from peft_studio.errors import JobNotFound
 from peft_studio.machines import MachineReceipt
+from peft_studio.tracking import TrackedRun
 
 PREFIX = "job_"
 
@@ -193,6 +194,7 @@ class Job(BaseModel):
     endpoint: str | None = None
     step_seconds: dict[str, float] = Field(default_factory=dict)
     attempts: int = 0
+    tracking: TrackedRun | None = Field(default=None, description="The job as its tracker shows it, once it does.")
     machines: list[MachineReceipt] = Field(default=[], description="Every machine that was rented for it.")
 
 

@@ -8,6 +8,8 @@ from infra.job_record import JobRecord
 from infra.market import market_now
 from infra.planning import make_plan, platforms_of
 from infra.settings import settings
+from infra.trackers.destinations import tracker_of
+from infra.trackers.waiting import Waiting
 from peft_studio.config import TrainingConfig
 from peft_studio.errors import ResourceUnavailable
 from peft_studio.jobs import Phase
@@ -31,6 +33,8 @@ def validate(config: TrainingConfig) -> Plan:
     plan = record.run.read("plan.json", Plan) or _planned(config)
     record.run.write("config.json", config)
     record.run.write("plan.json", plan)
+    if tracker_of(config):
+        Waiting(settings()).add(record.job_id)
     record.say(
         f"{plan.model.architecture} with {plan.model.parameters:,} parameters, {plan.dataset.rows:,} rows "
         f"({plan.dataset.format}), {plan.total_steps:,} optimizer steps."

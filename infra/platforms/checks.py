@@ -156,6 +156,13 @@ def wandb_verdict(answer: Answer) -> Verdict:
     return by_status(answer)
 
 
+def trackio_verdict(answer: Answer) -> Verdict:
+    """Anyone may look there; the answer says whether the token is one that may write."""
+    if answer.status == 200 and _at(answer.body, "data", "allowed") is not None:
+        return Verdict.ACCEPTED if _at(answer.body, "data", "allowed") else Verdict.REFUSED
+    return by_status(answer)
+
+
 def _at(body: Any, *names: str) -> Any:
     for name in names:
         body = cast(dict[str, Any], body).get(name) if isinstance(body, dict) else None

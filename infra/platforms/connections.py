@@ -9,7 +9,7 @@ from pydantic import SecretStr
 
 from infra.credentials import Connection, Credentials, CredentialStore
 from infra.platforms.checks import Asked, Values
-from infra.platforms.vendors import LOCAL, VENDORS, Vendor, likely, vendor_named
+from infra.platforms.vendors import VENDORS, Vendor, likely, vendor_named
 from infra.settings import Settings
 from peft_studio.errors import (
     Conflict,
@@ -72,7 +72,7 @@ class Platforms:
         await self._try(vendor, values)
         if self._guard:
             await self._guard.require_same_account(vendor.name, values)
-        if vendor.name != LOCAL:
+        if not vendor.is_here:
             secrets = {field: SecretStr(value) for field, value in values.items()}
             await self._credentials.put(Credentials(platform=vendor.name, verified_at=now(), values=secrets))
         return await self.get(vendor.name)
@@ -80,7 +80,7 @@ class Platforms:
     async def verify(self, name: str) -> Platform:
         """Try the stored credentials again and return how things stand; raises ``PlatformNotConnected``."""
         vendor = _known(name)
-        if vendor.name == LOCAL:
+        if vendor.is_here:
             return _platform(vendor, None)
         kept = await self._credentials.get(vendor.name)
         if kept is None:
@@ -96,8 +96,8 @@ class Platforms:
     async def disconnect(self, name: str) -> None:
         """Forget a platform's credentials; raises ``PlatformNotConnected`` where there are none."""
         vendor = _known(name)
-        if vendor.name == LOCAL:
-            raise Conflict("This machine is always connected.", platform=LOCAL)
+        if vendor.is_here:
+            raise Conflict(f"{vendor.display_name} is always connected.", platform=vendor.name)
         if self._guard:
             await self._guard.require_free(vendor.name)
         if not await self._credentials.delete(vendor.name):
@@ -138,7 +138,7 @@ def _known(name: str) -> Vendor:
 
 
 def _platform(vendor: Vendor, connection: Connection | None) -> Platform:
-    status = PlatformStatus.CONNECTED if connection or vendor.name == LOCAL else PlatformStatus.DISCONNECTED
+    status = PlatformStatus.CONNECTED if connection or vendor.is_here else PlatformStatus.DISCONNECTED
     refused = connection.refused if connection else None
     return Platform(
         name=vendor.name,

@@ -3,7 +3,7 @@
 from collections.abc import Collection
 
 from infra.platforms.connections import not_connected
-from infra.platforms.vendors import LOCAL, likely, names, vendor_named
+from infra.platforms.vendors import likely, names, vendor_named
 from peft_studio.errors import ResourceUnavailable
 from peft_studio.platforms import Feature
 
@@ -22,7 +22,7 @@ _CANNOT = {
 def outside(*given: str | None) -> frozenset[str]:
     """Return the platforms, other than this machine, that are among the names given, by their own names."""
     vendors = (vendor_named(name) for name in given if name)
-    return frozenset(vendor.name for vendor in vendors if vendor and vendor.name != LOCAL)
+    return frozenset(vendor.name for vendor in vendors if vendor and not vendor.is_here)
 
 
 def unknown(name: str, feature: Feature) -> str | None:
@@ -40,7 +40,7 @@ def check(name: str, feature: Feature, connected: Collection[str], field: str) -
     ``connected`` are those of ``outside(name)`` that are connected.
     """
     vendor = vendor_named(name)
-    if vendor is None or vendor.name == LOCAL:
+    if vendor is None or vendor.is_here:
         return
     if vendor.name not in connected:
         raise not_connected(vendor, field)

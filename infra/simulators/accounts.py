@@ -57,6 +57,10 @@ def _bare(headers: Mapping[str, str]) -> str:
     return headers.get("authorization", "")
 
 
+def _written(headers: Mapping[str, str]) -> str:
+    return headers.get("x-trackio-write-token", "")
+
+
 def _either(headers: Mapping[str, str]) -> str:
     return _bearer(headers) or _basic(headers)
 
@@ -169,6 +173,14 @@ DOORS = {
         _reply(401, {"msg": "invalid api key", "code": 401, "sdk_error_code": 401}),
         _reply(402, {"msg": "payment required", "code": 402}),
         _bare,
+    ),
+    "trackio": Door(
+        "POST",
+        "/api/get_run_mutation_status",
+        {"data": {"spaces": False, "allowed": True, "auth": "local"}},
+        _reply(200, {"data": {"spaces": False, "allowed": False, "auth": "none"}}),
+        _reply(402, {"error": "payment required"}),
+        _written,
     ),
     "civitai": Door(
         "GET",

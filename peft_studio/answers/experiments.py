@@ -1,7 +1,9 @@
 """Answers about experiments."""
 
+from pydantic import Field
+
 from peft_studio.answers.answer import Answer
-from peft_studio.experiments import Experiment
+from peft_studio.experiments import Experiment, UnavailableTracker
 
 
 class ExperimentList(Answer):
@@ -9,3 +11,4 @@ class ExperimentList(Answer):
 
     experiments: list[Experiment]
     next_cursor: str | None = None
+    unavailable_trackers: list[UnavailableTracker] = Field(default_factory=list[UnavailableTracker])

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any, Literal
 
+import httpx
+
 from peft_studio.answers import ExperimentList
 from peft_studio.client.calls import Call, model, operation, part, path
 from peft_studio.experiments import Comparison, Experiment
@@ -50,3 +52,15 @@ class ExperimentOperations:
         body: dict[str, Any] = {name: value for name, value in choices.items() if value is not None}
         body["experiment_ids"] = list(experiment_ids)
         return Call("POST", "/experiments/compare", part("comparison", Comparison), json=body)
+
+    @operation
+    def comparison_picture(
+        self, experiment_ids: Sequence[str], *, kind: Literal["png", "svg"] = "png", curves: Sequence[str] | None = None
+    ) -> Call[bytes]:
+        """Return the curves of experiments as a picture."""
+        query = {"ids": ",".join(experiment_ids), "curves": ",".join(curves) if curves else None, "format": kind}
+        return Call("GET", "/experiments/compare", _content, query)
+
+
+def _content(response: httpx.Response) -> bytes:
+    return response.content

@@ -22,6 +22,7 @@ from peft_studio.machine import Capabilities, Gpu
 from peft_studio.plan import DatasetFacts, ModelFacts, RowFormat
 from peft_studio.platforms import Feature
 from peft_studio.stored_datasets import Dataset, FileType
+from peft_studio.tracking import Tracking
 from tests.model_folders import write_model
 
 MACHINE = Capabilities(
@@ -129,7 +130,7 @@ def test_a_single_row_is_enough(studio_settings: Settings, basics: dict[str, Any
 
 
 PROVIDERS = [name for name in vendors.names(Feature.TRAINING) if name != "local"]
-TRACKERS = [name for name in vendors.names(Feature.EXPERIMENTS) if name != "local"]
+TRACKERS = [name for name in vendors.names(Feature.EXPERIMENTS) if name not in ("local", "trackio", "tensorboard")]
 WISHES = [("provider", name) for name in PROVIDERS] + [("experiment_tracker", name) for name in TRACKERS]
 FEATURES = {"provider": Feature.TRAINING, "experiment_tracker": Feature.EXPERIMENTS}
 NOT_YET = [(field, name) for field, name in WISHES if FEATURES[field] not in vendors.VENDORS[name].supported]
@@ -298,6 +299,7 @@ INDIFFERENT: list[dict[str, Any]] = [
     {"max_cost": 5},
     {"max_duration": 60},
     {"experiment_tracker": "wandb"},
+    {"tracking": Tracking(tags=["night"])},
     {"project_name": "p"},
     {"metadata": {"team": "a"}},
     {"output_dir": "o"},

@@ -280,9 +280,10 @@ export interface Experiment {
   metrics: Record<string, number | null>;
   config: TrainingConfig;
   created_at: string;
-  job_id: string;
+  job_id: string | null;
   cost: number | null;
   duration_seconds: number | null;
+  url: string | null;
 }
 
 export interface Comparison {

@@ -48,8 +48,10 @@ def test_an_experiment_is_its_job_as_the_tracker_records_it(client: Client, jobs
         "job_id": job.job_id,
         "cost": 2.45,
         "duration_seconds": 60.0,
+        "url": None,
     }
-    assert client.get("/api/v1/experiments").json() == {"experiments": [experiment], "next_cursor": None}
+    listing = {"experiments": [experiment], "next_cursor": None, "unavailable_trackers": []}
+    assert client.get("/api/v1/experiments").json() == listing
 
 
 def test_a_job_that_waits_is_an_experiment_already(client: Client, jobs: JobsInMemory) -> None:
@@ -221,3 +223,31 @@ def test_a_job_that_was_started_past_the_api_with_nonsense_is_listed_and_compare
 
 def test_a_key_that_may_only_read_may_compare(connect: Connect, jobs: JobsInMemory) -> None:
     assert compared(connect("reads"), *ids(ended(jobs), ended(jobs))).status_code == 200
+
+
+@pytest.mark.parametrize(("kind", "begin"), [("png", b"\x89PNG"), ("svg", b"<?xml")])
+def test_a_comparison_says_where_its_curves_are_to_be_seen(
+    connect: Connect, jobs: JobsInMemory, tmp_path: Path, kind: str, begin: bytes
+) -> None:
+    some = ended(jobs), ended(jobs)
+    run = Settings(data_dir=tmp_path).run_dir(some[0].job_id)
+    for step in (1, 2):
+        run.append(Metrics(job_id=some[0].job_id, metrics={"step": step, "loss": 1 / step}))
+    client = connect(data_dir=tmp_path)
+    picture = client.get(compared(client, *ids(*some)).json()["pictures"][kind])
+    assert (picture.status_code, picture.content[: len(begin)]) == (200, begin)
+    assert picture.headers["content-type"].startswith("image/")
+
+
+@pytest.mark.parametrize(
+    ("query", "status", "field"),
+    [
+        ("", 400, "ids"),
+        ("ids=,", 400, "ids"),
+        (f"ids={NOBODY}", 404, "experiment_ids.0"),
+        (f"ids={NOBODY}&format=gif", 400, "format"),
+    ],
+)
+def test_a_picture_of_nothing_is_refused(client: Client, query: str, status: int, field: str) -> None:
+    answer = client.get(f"/api/v1/experiments/compare?{query}")
+    assert (answer.status_code, answer.json()["error"]["details"]["field"]) == (status, field)

@@ -13,7 +13,7 @@ from infra.simulators.loopback import served
 from tests.integration.api.fixtures import Client, Connect
 
 CANARY = "canary-7f3a9c51e2"
-WITH_KEY = sorted(name for name in VENDORS if name not in ("local", "ollama", "ssh"))
+WITH_KEY = sorted(name for name in VENDORS if name not in ("local", "tensorboard", "ollama", "ssh"))
 SSH_LOGIN = {"hosts": "127.0.0.1:9", "user": "me", "private_key": GOOD, "known_hosts": "127.0.0.1 ssh-ed25519 AAAA"}
 
 
@@ -40,6 +40,8 @@ def given(name: str, key: str, address: str) -> dict[str, str]:
             return {"url": f"{address}/kubernetes", "token": key}
         case "mlflow":
             return {"tracking_uri": f"{address}/mlflow", "token": key}
+        case "trackio":
+            return {"base_url": f"{address}/trackio", "write_token": key}
         case _:
             return {"api_key": key}
 
@@ -60,6 +62,7 @@ def test_this_machine_is_all_that_is_connected_at_first(client: Client) -> None:
     platforms = client.get("/api/v1/platforms").json()["platforms"]
     assert {platform["name"]: platform["status"] for platform in platforms} == {
         "local": "connected",
+        "tensorboard": "connected",
         **dict.fromkeys([*WITH_KEY, "ollama", "ssh"], "disconnected"),
     }
     assert {platform["last_verified"] for platform in platforms} == {None}
@@ -80,7 +83,8 @@ def test_a_key_the_platform_refuses_is_told_from_a_bad_key_of_ours(client: Clien
     answer = connecting(client, name, **given(name, "wrong-key", vendors))
     assert answer.status_code == 400
     assert answer.json()["error"]["code"] == "AUTHENTICATION_FAILED"
-    field = "credentials.token" if name in ("kubernetes", "mlflow") else "credentials.api_key"
+    others = {"kubernetes": "token", "mlflow": "token", "trackio": "write_token"}
+    field = f"credentials.{others.get(name, 'api_key')}"
     assert details(answer) == {"platform": name, "field": field}
     assert "WWW-Authenticate" not in answer.headers
     assert "wrong-key" not in answer.text
