@@ -141,7 +141,6 @@ EXPERIMENT: dict[str, Any] = {
     "job_id": CREATED["job_id"],
     "cost": 2.45,
     "duration_seconds": 2640,
-    "url": None,
 }
 
 EXPERIMENTS: dict[str, Any] = {"experiments": [EXPERIMENT], "next_cursor": None, "unavailable_trackers": []}

@@ -44,7 +44,7 @@ class Experiment(BaseModel):
     job_id: str | None = Field(description="Null for a run that is no job of this studio.")
     cost: float | None = Field(description="In US dollars; null while nothing is known.")
     duration_seconds: float | None
-    url: str | None = Field(description="Where the tracker shows it.")
+    url: str | None = Field(default=None, description="Where the tracker shows it.")
 
 
 class UnavailableTracker(BaseModel):

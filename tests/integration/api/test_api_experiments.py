@@ -48,7 +48,6 @@ def test_an_experiment_is_its_job_as_the_tracker_records_it(client: Client, jobs
         "job_id": job.job_id,
         "cost": 2.45,
         "duration_seconds": 60.0,
-        "url": None,
     }
     listing = {"experiments": [experiment], "next_cursor": None, "unavailable_trackers": []}
     assert client.get("/api/v1/experiments").json() == listing
