@@ -62,9 +62,9 @@ class ExperimentPage:
 
 
 class Experiments:
-    """Experiments: the jobs of the studio, and the runs that connected trackers have beside them."""
+    """The jobs of the studio and, where ``runs`` are given, those that connected trackers have beside them."""
 
-    def __init__(self, jobs: Jobs, settings: Settings, platforms: Platforms, runs: TrackerRuns):
+    def __init__(self, jobs: Jobs, settings: Settings, platforms: Platforms, runs: TrackerRuns | None = None):
         self._jobs = jobs
         self._platforms = platforms
         self._settings = settings
@@ -72,7 +72,7 @@ class Experiments:
 
     async def get(self, experiment_id: str) -> Experiment:
         """Return one experiment; raises ``NotFound``."""
-        if ":" in experiment_id:
+        if ":" in experiment_id and self._runs:
             return await self._runs.get(experiment_id)
         return experiment_of(await self._job(experiment_id))
 
@@ -89,7 +89,7 @@ class Experiments:
         name = None
         if tracker is not None:
             name = await self._check(tracker)
-        if name == LOCAL or not await self._platforms.connected(READERS):
+        if self._runs is None or name == LOCAL or not await self._platforms.connected(READERS):
             return await self._of_jobs(None if name == LOCAL else name, project, status, limit, cursor)
         begin = Cursor.decode(cursor)
         jobs, answers = await asyncio.gather(
@@ -165,7 +165,7 @@ class Experiments:
         return compare([experiment for experiment, _ in found], drawn, metric, direction)
 
     async def _with_points(self, experiment_id: str, curves: Sequence[str]) -> tuple[Experiment, Mapping[str, Points]]:
-        if ":" in experiment_id:
+        if ":" in experiment_id and self._runs:
             found = await self._runs.get(experiment_id)
             return found, await self._runs.points(experiment_id, curves) if curves else {}
         job = await self._job(experiment_id)

@@ -162,6 +162,7 @@ class Forwarder:
                 quiet_since = time.monotonic() if ready else quiet_since
                 if time.monotonic() - quiet_since > IDLE_SECONDS:
                     return False
+                sender.check()
                 await asyncio.sleep(CHECK_SECONDS / 2)
         finally:
             await sender.close()

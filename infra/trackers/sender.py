@@ -12,6 +12,8 @@ from typing import Any
 from peft_studio.trackers.contract import Destination, Ending, Opened, Reply, Row, TrackerUnavailable
 
 OPEN_SECONDS, LOG_SECONDS, FINISH_SECONDS = 90.0, 60.0, 180.0
+_END_SECONDS = 5.0
+_GONE = "its library's process ended without a word; see sender.log in the run directory"
 _NICENESS = "10"  # jobs and the API come first
 _LONGEST_LINE = 1 << 20
 # Whatever else is in the studio's environment, its own secrets among it, is nothing to a tracker's library.
@@ -52,6 +54,11 @@ class Sender:
             )
         return cls(process)
 
+    def check(self) -> None:
+        """Raise ``TrackerUnavailable`` where the process is gone."""
+        if self._process.returncode is not None:
+            raise TrackerUnavailable(_GONE)
+
     async def open(self, destination: Destination) -> Opened:
         """Begin the run there, or go on with it."""
         plain = destination.model_dump(mode="json")
@@ -73,7 +80,11 @@ class Sender:
         """End the process and what it has started, whatever it is doing."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
-        await self._process.wait()
+        if self._process.stdin:
+            self._process.stdin.close()
+        with contextlib.suppress(TimeoutError):  # something that it has started may hold on to its pipes
+            async with asyncio.timeout(_END_SECONDS):
+                await self._process.wait()
 
     async def _say(self, command: dict[str, Any], seconds: float) -> Reply:
         stdin, stdout = self._process.stdin, self._process.stdout
@@ -88,7 +99,7 @@ class Sender:
         except OSError:
             line = b""
         if not line:
-            raise TrackerUnavailable("its library's process ended without a word; see sender.log in the run directory")
+            raise TrackerUnavailable(_GONE)
         reply = Reply.model_validate_json(line)
         if reply.error is not None:
             raise TrackerUnavailable(reply.error, refused=reply.refused)

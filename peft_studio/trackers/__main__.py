@@ -25,9 +25,11 @@ _GRACE_SECONDS = 3.0
 def commands() -> Iterator[str]:
     """Yield lines as they come; a thread reads them, so that the end is noticed while a library keeps us waiting."""
     lines: queue.Queue[str | None] = queue.Queue()
+    given = os.fdopen(os.dup(0))
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # processes that a library starts hold nothing of ours
 
     def read() -> None:
-        for line in sys.stdin:
+        for line in given:
             lines.put(line)
         lines.put(None)
         threading.Event().wait(_GRACE_SECONDS)
