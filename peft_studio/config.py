@@ -159,9 +159,7 @@ class TrainingConfig(Placement):
     group_by_length: bool = Field(default=True, description="Rows of like length side by side, within a step.")
     seed: int = Field(default=0, ge=0, le=MAX_SEED)
 
-    experiment_tracker: Name | None = Field(
-        default=None, description="Where metrics are sent: wandb, mlflow, comet, trackio or tensorboard."
-    )
+    experiment_tracker: Name | None = Field(default=None, description="Where metrics are sent, too.")
     tracking: Tracking = Field(default=Tracking(), description="How that tracker is used.")
     project_name: Name | None = None
     output_dir: Annotated[str, Field(min_length=1, max_length=1024)] | None = Field(

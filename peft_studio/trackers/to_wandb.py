@@ -86,9 +86,9 @@ class Wandb:
 
 def _settings(destination: Destination) -> wandb.Settings:
     """Send metrics and what we say of the run; nothing of this machine, its packages, its code or its console."""
+    account = {} if destination.offline else {"api_key": destination.secret("api_key"), "base_url": destination.url}
     return wandb.Settings(
-        api_key=destination.secret("api_key"),
-        base_url=destination.url or "",
+        **account,  # pyright: ignore[reportArgumentType]
         init_timeout=_INIT_SECONDS,
         silent=True,
         console="off",
