@@ -43,7 +43,6 @@ __all__ = [
     "TrainingConfig",
 ]
 
-
 # A layer's or other module's name, or its last components; PEFT would take any regular expression.
 Module = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*$")]
 Options = dict[str, bool | int | float | str]
@@ -168,9 +167,7 @@ class TrainingConfig(Placement):
     deploy: DeployConfig | None = None
     serve_target: ServeTarget | None = Field(default=None, description="Where the adapter must be servable later on.")
     test_prompt: str | None = Field(
-        default=None,
-        max_length=4096,
-        description="Answered by the base model and by the adapter when all is done.",
+        default=None, max_length=4096, description="Answered by the base model and by the adapter when all is done."
     )
     metadata: Metadata = Field(default={}, description="Notes of one's own: up to 16, found again with the job.")
     force: bool = Field(default=False, description="Train even if the very same job was trained before.")
