@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import httpx
-
 import wandb
+
 from peft_studio.jobs import JobStatus
 from peft_studio.trackers.answers import SECONDS, ask
 from peft_studio.trackers.contract import Destination, Ending, Opened, Row, TrackerUnavailable

@@ -122,7 +122,9 @@ async def test_what_was_written_offline_is_taken_by_wandbs_own_sync(
     address = desk.settings.platform_urls["wandb"]
     environment = {"WANDB_API_KEY": KEY, "WANDB_BASE_URL": address, "HOME": str(tmp_path), "PATH": os.environ["PATH"]}
     command = [sys.executable, "-m", "wandb", "sync", tracked(run).folder or ""]
-    synced = await asyncio.to_thread(subprocess.run, command, env=environment, capture_output=True, timeout=120)
+    synced = await asyncio.to_thread(
+        subprocess.run, command, env=environment, cwd=tmp_path, capture_output=True, timeout=120
+    )
     assert synced.returncode == 0, synced.stderr
     (shown,) = wandb.runs.values()
     assert [row["_step"] for row in shown.rows] == [1, 2, 3]
