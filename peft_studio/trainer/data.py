@@ -253,6 +253,19 @@ def batches(items: Sequence[T], size: int, by_length: bool) -> list[list[T]]:
     return [ordered[i : i + size] for i in range(0, len(ordered), size)]
 
 
+def within(some: Sequence[T], tokens: int) -> list[list[T]]:
+    """Divide a batch into parts of at most so many tokens, of one item where that alone has more."""
+    parts: list[list[T]] = []
+    room = 0
+    for item in some:
+        if tokens_of(item) > room:
+            parts.append([])
+            room = tokens
+        parts[-1].append(item)
+        room -= tokens_of(item)
+    return parts
+
+
 def collate(rows: Sequence[Row], device: torch.device | str = "cpu") -> Batch:
     """Put rows side by side."""
     longest = max(len(row.ids) for row in rows)

@@ -14,7 +14,7 @@ from peft_studio.config import TrainingConfig
 from peft_studio.grpo import iterations_of
 from peft_studio.trainer.adalora import RankAllocation
 from peft_studio.trainer.checkpoint import Checkpoints, Progress, Stateful, random_state, set_random_state
-from peft_studio.trainer.data import Item, batches, epoch_order, supervised_of, tokens_of
+from peft_studio.trainer.data import Item, batches, epoch_order, supervised_of, tokens_of, within
 from peft_studio.trainer.guard import require_finite, require_sense
 from peft_studio.trainer.memory import peak_memory_mb
 from peft_studio.trainer.objectives.criterion import Criterion, Tally
@@ -25,6 +25,7 @@ from peft_studio.trainer.schedule import Schedule
 from peft_studio.trainer.sharding import let_go
 from peft_studio.trainer.stop import Stopped, StopSignal
 
+PACKED_TOKENS = 1024  # of a batch on a processor, where single rows are not longer
 LINES = 100  # how many steps of a job have a line in the log, about
 
 
@@ -151,7 +152,7 @@ class Training:
         total = torch.zeros((), device=self._model.device)
         by_length = self._config.group_by_length and not self._criterion.packs
         size = self._group.batch_size(self._config.batch_size, len(rows))
-        for some in self._group.share(batches(rows, size, by_length)):
+        for some in self._group.share(self._parts(batches(rows, size, by_length))):
             self._pause.check()
             with self._criterion.laid_out(self._model, some) as batch:
                 loss = self._criterion.loss(self._model, batch, some, rows, tally)
@@ -161,6 +162,16 @@ class Training:
         if self._ranks:
             self._ranks.penalty().backward()  # no part of the loss that is reported
         return self._group.sum(total).item()
+
+    def _parts(self, wanted: list[list[Item]]) -> list[list[Item]]:
+        """
+        Divide packed batches on a processor, which gains nothing by long ones: the less is in memory at once.
+
+        A GPU does gain by them.
+        """
+        if not self._criterion.packs or self._model.device.type != "cpu":
+            return wanted
+        return [part for some in wanted for part in within(some, PACKED_TOKENS)]
 
     def _say(self, numbers: dict[str, float]) -> None:
         progress, total, per_epoch = self._progress, self._schedule.total, self._schedule.steps_per_epoch

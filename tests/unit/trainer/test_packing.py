@@ -13,7 +13,7 @@ from peft_studio.config import TrainingConfig
 from peft_studio.events import Log, Metrics
 from peft_studio.run_dir import RunDir
 from peft_studio.trainer.adapter import adapter_config, add_adapter
-from peft_studio.trainer.data import Row, batches, collate
+from peft_studio.trainer.data import Row, batches, collate, within
 from peft_studio.trainer.layers import skeleton
 from peft_studio.trainer.loss import summed_loss
 from peft_studio.trainer.model import load_base, read_base
@@ -168,3 +168,9 @@ def test_an_adapter_that_mixes_the_rows_of_a_batch_is_not_packed(algorithm: str,
     before = {name: parameter.clone() for name, parameter in adapted.named_parameters()}
     assert can_pack(adapted, rows_of(20, 30), job) is packs
     assert all(torch.equal(parameter, before[name]) for name, parameter in adapted.named_parameters())
+
+
+def test_a_packed_batch_is_divided_where_it_is_long() -> None:
+    rows = [Row(np.arange(length), np.ones(length, dtype=np.bool_)) for length in (5, 4, 3, 20, 1, 1)]
+    parts = within(rows, 10)
+    assert [[len(row.ids) for row in part] for part in parts] == [[5, 4], [3], [20], [1, 1]]
