@@ -1,7 +1,8 @@
 """
 Run the benchmarks and print their figures beside their limits.
 
-    python -m benchmarks [startup] [first_step] [api_latency] [history] [upload] [watchers] [renting] [training]
+    python -m benchmarks [startup] [first_step] [api_latency] [history] [upload] [watchers] [renting] [export]
+                         [training]
 
 The last runs only where it is named: it installs the peers, and takes a quarter of an hour.
 """
@@ -9,7 +10,7 @@ The last runs only where it is named: it installs the peers, and takes a quarter
 import sys
 from collections.abc import Callable
 
-from benchmarks import api_latency, first_step, history, renting, startup, training, upload, watchers
+from benchmarks import api_latency, export, first_step, history, renting, startup, training, upload, watchers
 from benchmarks.report import Figure, show
 
 BENCHMARKS: dict[str, Callable[[], list[Figure]]] = {
@@ -20,6 +21,7 @@ BENCHMARKS: dict[str, Callable[[], list[Figure]]] = {
     "upload": upload.measure,
     "watchers": watchers.measure,
     "renting": renting.measure,
+    "export": export.measure,
     "training": training.measure,
 }
 WHEN_NAMED = ("training",)

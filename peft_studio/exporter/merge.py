@@ -12,6 +12,7 @@ from transformers.utils import logging as transformers_logging
 
 from peft_studio.adapter_files import WEIGHTS
 from peft_studio.errors import InvalidConfig
+from peft_studio.exporter.plain_merge import merge_plainly
 from peft_studio.trainer.adapter import load_adapter
 
 Say = Callable[[str, float], None]
@@ -70,18 +71,19 @@ def load_tokenizer(source: Source) -> Any:
 
 def merge(source: Source, say: Say, dtype: torch.dtype | None = None) -> Merged:
     """
-    Load base model and adapter, and add up what PEFT makes of them.
+    Load base model and adapter, and add them up: LoRA and DoRA here, what PEFT makes of any other kind.
 
-    Sums are taken in the wider of the stored number format and ``dtype``. Raises ``InvalidConfig`` for an adapter
-    that PEFT cannot merge, or of which it makes numbers that are none.
+    PEFT's sums are taken in the wider of the stored number format and ``dtype``. Raises ``InvalidConfig`` for an
+    adapter that PEFT cannot merge, or of which it makes numbers that are none.
     """
     say("loading", 0.05)
     model = load_original(source, dtype)
     say("merging", 0.25)
     try:
-        adapted: Any = load_adapter(model, source.adapter)
-        with torch.no_grad():
-            model = adapted.merge_and_unload(safe_merge=True)
+        if not merge_plainly(model, source.adapter):
+            adapted: Any = load_adapter(model, source.adapter)
+            with torch.no_grad():
+                model = adapted.merge_and_unload(safe_merge=True)
     except (ValueError, NotImplementedError, AttributeError) as error:
         raise InvalidConfig(
             f"The adapter cannot be merged: {error}", field="adapter_id", issue="Its kind has no merged form"
