@@ -48,6 +48,8 @@ from infra.machines.offers import OfferBook, offer_book
 from infra.platforms.connections import Platforms
 from infra.prefect_database import PrefectDatabase
 from infra.previews import Previews
+from infra.registries.publisher import Publisher
+from infra.reproduction import Reproductions
 from infra.resources import Resources
 from infra.schedules.records import SchedulesInPrefect
 from infra.schedules.schedules import Schedules
@@ -82,7 +84,7 @@ def create_app(
     credentials = credentials or CredentialsInPrefect()
     machines = machines or MachineReads(database)
     platforms = Platforms(credentials, settings, AccountGuard(machines, settings))
-    offers = offer_book(settings, credentials)
+    publisher, offers = Publisher(credentials, settings, uploaded.weights_hash), offer_book(settings, credentials)
     kept = BudgetsInPrefect(ReadFromDatabase(database), settings)
     watched = [] if jobs else [offers.keep_fresh]  # with jobs of a test's there is no Prefect to ask
     jobs = jobs or FlowRuns(settings, database, offers, kept)
@@ -92,7 +94,7 @@ def create_app(
         dependencies={
             **_given(jobs=jobs, control=control or JobControl(settings, jobs, kept), settings=settings),
             **_given(uploads=uploads, uploaded_adapters=uploaded, budgets=budgets or kept),
-            **_given(platforms=platforms, machines=machines),
+            **_given(platforms=platforms, machines=machines, publisher=publisher),
             **_readers(jobs, settings, platforms, credentials, offers),
             **_coordinated(coordination or _in_prefect(database, settings), jobs, settings, platforms, offers),
             **_adapters(jobs, uploaded, local, settings, platforms, exports or ExportRunsInPrefect(database)),
@@ -108,8 +110,8 @@ def create_app(
         cors_config=cross_origin(settings.origins),
         logging_config=None,
         lifespan=[lambda _: uploads.swept()],
-        on_startup=[uploaded.sweep, partial(sweep_deleted, settings), *watched],
-        on_shutdown=[offers.close, keys.close, jobs.close, database.close],
+        on_startup=[uploaded.sweep, partial(sweep_deleted, settings), publisher.resume, *watched],
+        on_shutdown=[publisher.close, offers.close, keys.close, jobs.close, database.close],
     )
     return _behind_entrance(app)
 
@@ -149,6 +151,7 @@ def _readers(
         credentials=credentials,
         history=JobHistory(jobs, settings),
         plans=JobPlans(settings, platforms, offers),
+        reproductions=Reproductions(jobs, settings),
         resources=Resources(jobs, settings, platforms, offers),
         experiments=Experiments(jobs, settings, platforms, TrackerRuns(credentials, settings)),
         models=Models(all_hubs(credentials, settings), settings.model_search_seconds),

@@ -1,8 +1,8 @@
 """
 Run the benchmarks and print their figures beside their limits.
 
-    python -m benchmarks [startup] [first_step] [api_latency] [history] [upload] [watchers] [renting] [export]
-                         [training]
+    python -m benchmarks [startup] [first_step] [api_latency] [history] [upload] [watchers] [renting]
+                         [export] [model_search] [registries] [training]
 
 The last runs only where it is named: it installs the peers, and takes a quarter of an hour.
 """
@@ -10,7 +10,19 @@ The last runs only where it is named: it installs the peers, and takes a quarter
 import sys
 from collections.abc import Callable
 
-from benchmarks import api_latency, export, first_step, history, renting, startup, training, upload, watchers
+from benchmarks import (
+    api_latency,
+    export,
+    first_step,
+    history,
+    model_search,
+    registries,
+    renting,
+    startup,
+    training,
+    upload,
+    watchers,
+)
 from benchmarks.report import Figure, show
 
 BENCHMARKS: dict[str, Callable[[], list[Figure]]] = {
@@ -22,6 +34,8 @@ BENCHMARKS: dict[str, Callable[[], list[Figure]]] = {
     "watchers": watchers.measure,
     "renting": renting.measure,
     "export": export.measure,
+    "model_search": model_search.measure,
+    "registries": registries.measure,
     "training": training.measure,
 }
 WHEN_NAMED = ("training",)

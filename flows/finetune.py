@@ -27,6 +27,7 @@ from peft_studio.trainer.report import DISK_FULL
 from tasks.deploy import deploy, withdraw
 from tasks.evaluate import evaluate
 from tasks.provision import provision
+from tasks.publish import publish
 from tasks.release import release, release_whatever_is_left
 from tasks.train import Trained, train
 from tasks.upload import upload
@@ -126,9 +127,10 @@ def run_steps(config: TrainingConfig, record: JobRecord) -> JobResult:
     pause_if_asked(record)
     trained, cost = train_somewhere(plan, record)
     record.run.withdraw(Request.PAUSE)  # what remains is short, and pausing would save nothing
-    adapter = upload(trained, plan)
+    adapter = upload(trained, plan, cost)
     endpoint = deploy(adapter, plan) if config.deploy else None
     evaluation = evaluate(adapter, plan)
+    publish(adapter, plan, evaluation)
     result = JobResult(
         adapter_id=adapter.adapter_id,
         artifact=adapter.artifact,

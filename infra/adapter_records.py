@@ -7,17 +7,21 @@ from collections import deque
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol, Self, cast
 
 from infra.adapters import adapter_id_of, delete, put_back, set_aside
 from infra.cursors import Place, not_a_cursor, read_cursor, write_cursor
+from infra.lineages import read_lineage
+from infra.registries.publications import with_publications
 from infra.settings import Settings
 from infra.uploaded_adapters import UploadedAdapters
 from peft_studio.adapter_config import CONFIG
 from peft_studio.adapters import Adapter, AdapterMetadata
+from peft_studio.config import TrainingConfig
 from peft_studio.errors import Conflict, JobNotFound, NotFound
-from peft_studio.jobs import PREFIX, Job, JobStatus
+from peft_studio.jobs import PREFIX, Artifact, Job, JobStatus
 
 ADAPTER_PREFIX = adapter_id_of(PREFIX)
 _PAGE = 100
@@ -82,6 +86,9 @@ class AdapterRecords:
 
     async def get(self, adapter_id: str) -> Adapter:
         """Return one adapter; raises ``NotFound``, also where its file is gone."""
+        return await asyncio.to_thread(_in_full, await self._find(adapter_id))
+
+    async def _find(self, adapter_id: str) -> Adapter:
         if record := await asyncio.to_thread(self._uploads.get, adapter_id):
             return record.adapter
         digits = adapter_id.removeprefix(ADAPTER_PREFIX)
@@ -121,7 +128,8 @@ class AdapterRecords:
                     at = replace(at, upload=_place(adapter))
                 found.append((adapter, at))
         page = found[:limit]
-        return AdapterPage([adapter for adapter, _ in page], page[-1][1].written if len(found) > limit else None)
+        adapters = await asyncio.to_thread(lambda: [with_publications(adapter) for adapter, _ in page])
+        return AdapterPage(adapters, page[-1][1].written if len(found) > limit else None)
 
     async def delete(self, adapter_id: str) -> None:
         """
@@ -197,27 +205,36 @@ def adapter_of(job: Job) -> Adapter | None:
     """Read the adapter that a job made; None where there is none, or no longer."""
     if job.status is not JobStatus.COMPLETED or job.artifact is None:
         return None
-    weights = Path(job.artifact.path)
-    if not weights.is_file():
+    if not Path(job.artifact.path).is_file():
         return None
-    config, made = job.config, _adapter_config(weights.parent)
+    return made_adapter(job.job_id, job.config, job.artifact, job.completed_at or job.created_at)
+
+
+def made_adapter(job_id: str, config: TrainingConfig, artifact: Artifact, created_at: datetime) -> Adapter:
+    """Describe an adapter by the job that made it and by what PEFT wrote."""
+    made = _adapter_config(Path(artifact.path).parent)
     modules = made.get("target_modules", config.target_modules or [])
     return Adapter(
-        id=adapter_id_of(job.job_id),
-        job_id=job.job_id,
+        id=adapter_id_of(job_id),
+        job_id=job_id,
         name=config.project_name or f"{Path(config.base_model).name}-{config.algorithm}",
         base_model=config.base_model,
         algorithm=config.algorithm,
         objective=config.objective,
-        path=job.artifact.path,
-        size_bytes=job.artifact.size_bytes,
-        created_at=job.completed_at or job.created_at,
+        path=artifact.path,
+        size_bytes=artifact.size_bytes,
+        created_at=created_at,
         metadata=AdapterMetadata(
             rank=config.rank,
             alpha=config.alpha,
             target_modules=[modules] if isinstance(modules, str) else sorted(modules),
         ),
     )
+
+
+def _in_full(adapter: Adapter) -> Adapter:
+    lineage = read_lineage(Path(adapter.path).parent)
+    return with_publications(adapter).model_copy(update={"lineage": lineage})
 
 
 def _adapters_of(jobs: Sequence[Job]) -> list[Adapter | None]:

@@ -1,6 +1,5 @@
 """The adapter store on local disk: adapters that are whole or not there at all, and never anything beside them."""
 
-import hashlib
 import os
 import shutil
 from pathlib import Path
@@ -11,15 +10,24 @@ from infra.settings import Settings
 from peft_studio.adapter_files import WEIGHTS
 from peft_studio.config import TrainingConfig
 from peft_studio.errors import Conflict, TrainingFailed
+from peft_studio.hashed_file import HashedFile
 from peft_studio.jobs import Artifact
+from peft_studio.lineage import LINEAGE, FileRecord, Lineage
 
 RECORD = "adapter.json"  # the studio's own record of an uploaded adapter, in the adapter's folder
+PUBLICATIONS = "publications.json"  # where else the adapter is, or is to be; the studio's own, too
+OWN = (RECORD, PUBLICATIONS)
+_PIECE = 1 << 20
 DELETED = ".deleted."
 
 
-def store(source: Path, job_id: str, config: TrainingConfig, settings: Settings) -> tuple[str, Artifact]:
+def store(
+    source: Path, job_id: str, config: TrainingConfig, settings: Settings, lineage: Lineage | None = None
+) -> tuple[str, Artifact]:
     """
-    Copy a finished adapter into the store; return its id and its weights' record.
+    Copy a finished adapter into the store, its lineage with it; return its id and its weights' record.
+
+    Files are hashed as they are copied, so that each is read once.
 
     The id follows from the job's, so that doing it again replaces and never doubles. With ``output_dir`` the
     adapter goes to that folder of the data directory instead, below the job's id: two jobs never overwrite each other.
@@ -31,21 +39,34 @@ def store(source: Path, job_id: str, config: TrainingConfig, settings: Settings)
     temporary = home / f".{job_id}.{uuid4().hex[:8]}"
     home.mkdir(parents=True, exist_ok=True)
     try:
-        shutil.copytree(source, temporary)
+        files = _copied(source, temporary)
+        if lineage:
+            whole = lineage.model_copy(update={"files": files})
+            (temporary / LINEAGE).write_text(whole.model_dump_json(indent=2))
         if target.exists():
             shutil.rmtree(target)
         os.replace(temporary, target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    return adapter_id_of(job_id), describe(target)
+    weights = files[WEIGHTS]
+    artifact = Artifact(path=str(target / WEIGHTS), size_bytes=weights.size_bytes, hash=f"sha256:{weights.sha256}")
+    return adapter_id_of(job_id), artifact
 
 
-def describe(adapter: Path) -> Artifact:
-    """Measure and hash an adapter's weights."""
-    weights = adapter / WEIGHTS
-    with weights.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return Artifact(path=str(weights), size_bytes=weights.stat().st_size, hash=f"sha256:{digest}")
+def _copied(source: Path, target: Path) -> dict[str, FileRecord]:
+    """Copy a folder; return its files by their paths in it."""
+    files: dict[str, FileRecord] = {}
+
+    def copy(origin: str, copied: str) -> str:
+        with Path(origin).open("rb", buffering=0) as file, Path(copied).open("wb") as out:
+            hashed = HashedFile(file)
+            shutil.copyfileobj(hashed, out, _PIECE)
+            size, digest = file.tell(), hashed.digest()
+        files[Path(origin).relative_to(source).as_posix()] = FileRecord(size_bytes=size, sha256=digest)
+        return copied
+
+    shutil.copytree(source, target, copy_function=copy)
+    return files
 
 
 def adapter_id_of(job_id: str) -> str:
@@ -58,7 +79,7 @@ def files_of(adapter: Path) -> dict[str, Path]:
     return {
         path.name: path
         for path in sorted(adapter.iterdir())
-        if path.is_file() and not path.is_symlink() and path.name != RECORD and not path.name.startswith(".")
+        if path.is_file() and not path.is_symlink() and path.name not in OWN and not path.name.startswith(".")
     }
 
 

@@ -13,6 +13,7 @@ from infra.facts import Facts
 from infra.fit import needed_gb
 from infra.machine_choice import Market, check_wishes, choose
 from infra.platforms import usable
+from infra.registries.check import check_registries
 from infra.reward_functions import check_columns, check_rewards
 from infra.settings import Settings
 from infra.trackers import libraries
@@ -34,7 +35,7 @@ from peft_studio.trainer import TRAINER_VERSION
 # The studio's own folders of the data directory, where no adapter may be put.
 RESERVED = frozenset(
     ("runs", "results", "logs", "postgres", "prefect", "secrets", "hub-files", "datasets", "uploads", "tokens")
-) | {"coordinating", "exports", "trackers", "tensorboard", "trackio"}
+) | {"coordinating", "exports", "publishing", "trackers", "tensorboard", "trackio"}
 # What does not change the adapter that is trained; model and data set stand in the key by their content.
 NOT_IN_KEY = {
     "model_source",
@@ -60,7 +61,7 @@ IN_ANY_ORDER = ("target_modules", "modules_to_save", "layers_to_transform", "tra
 
 def platforms_of(config: TrainingConfig) -> frozenset[str]:
     """Return the platforms that a job needs to be connected, which are to be looked up before it is planned."""
-    return usable.outside(config.provider, config.experiment_tracker)
+    return usable.outside(config.provider, config.experiment_tracker, *(one.platform for one in config.registries))
 
 
 def rented_from(config: TrainingConfig) -> str | None:
@@ -86,6 +87,7 @@ def make_plan(
     _check_platform(config, connected)
     _check_tracker(config, settings, connected)
     _check_output_dir(config, settings)
+    check_registries(config.registries, connected)
     _check_deployment(config)
     provider, market, machine = rented_from(config), market or Market(), None
     check_rewards(config, settings, rented=provider is not None)
@@ -100,6 +102,7 @@ def make_plan(
     conversion = planned_conversion(config, model)
     dataset = facts.dataset(config)
     check_columns(config, dataset.path)
+    _check_content(config, dataset)
     train, _ = datasets.split_rows(dataset.rows, config.validation_split, config.seed)
     steps = total_steps(config, len(train))
     epochs = steps / _steps_per_epoch(config, len(train)) * len(train) / dataset.rows
@@ -165,6 +168,15 @@ def _steps_per_epoch(config: TrainingConfig, train_rows: int) -> int:
 
 def _invalid(field: str, issue: str) -> InvalidConfig:
     return InvalidConfig(f"{field}: {issue}", field=field, issue=issue)
+
+
+def _check_content(config: TrainingConfig, dataset: DatasetFacts) -> None:
+    if config.dataset_sha256 not in (None, dataset.sha256):
+        raise _invalid(
+            "dataset_path",
+            f"the data in {config.dataset_path!r} have changed: their SHA-256 is {dataset.sha256}, not "
+            f"{config.dataset_sha256}; bring back what was there, or leave dataset_sha256 out",
+        )
 
 
 def _check_platform(config: TrainingConfig, connected: Collection[str]) -> None:

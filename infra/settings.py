@@ -150,6 +150,11 @@ class Settings(BaseSettings):
         return self.data_dir / "exports"
 
     @property
+    def publishing(self) -> Path:
+        """Where it is noted which adapters are being published."""
+        return self.data_dir / "publishing"
+
+    @property
     def datasets(self) -> Path:
         """Where uploaded data sets live."""
         return self.data_dir / "datasets"

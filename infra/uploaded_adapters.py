@@ -94,6 +94,11 @@ class UploadedAdapters:
             return None  # nothing else may ever be read by way of an id
         return self._read(self._home / adapter_id)
 
+    def weights_hash(self, adapter_id: str) -> str | None:
+        """Return the SHA-256 of an uploaded adapter's weights; None where there is none of this id."""
+        record = self.get(adapter_id)
+        return record.sha256 if record else None
+
     def all(self) -> list[UploadRecord]:
         """Return all, the newest first."""
         found = [record for folder in self._home.glob(f"{PREFIX}*") if (record := self._read(folder))]

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from peft_studio.adapters import Adapter, UploadMetadata
     from peft_studio.answers import (
         AdapterList,
+        AdapterPublishing,
         AdapterUploaded,
         BudgetList,
         CheckpointSaved,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
         JobCreated,
         JobList,
         JobPlan,
+        JobReproduced,
         KeyCreated,
         KeyList,
         MachineList,
@@ -88,8 +90,10 @@ if TYPE_CHECKING:
     from peft_studio.exports import Export, ExportConfig, ExportPage
     from peft_studio.grpo import GrpoConfig, RewardConfig
     from peft_studio.jobs import Job, JobStatus, Phase, TerminationReason
+    from peft_studio.lineage import Lineage
     from peft_studio.platforms import Platform
     from peft_studio.previews import DatasetPreview
+    from peft_studio.registries import HuggingFaceRegistry, S3Registry
     from peft_studio.schedules import Schedule, ScheduleChanges, ScheduleConfig
     from peft_studio.stored_datasets import Dataset
     from peft_studio.sweeps import Sweep, SweepConfig
@@ -97,6 +101,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Adapter",
     "AdapterList",
+    "AdapterPublishing",
     "AdapterUploaded",
     "Algorithm",
     "AsyncClient",
@@ -132,6 +137,7 @@ __all__ = [
     "ExportPage",
     "Failure",
     "GrpoConfig",
+    "HuggingFaceRegistry",
     "InsufficientCredits",
     "InternalError",
     "InvalidConfig",
@@ -141,9 +147,11 @@ __all__ = [
     "JobList",
     "JobNotFound",
     "JobPlan",
+    "JobReproduced",
     "JobStatus",
     "KeyCreated",
     "KeyList",
+    "Lineage",
     "Log",
     "LongRows",
     "MachineList",
@@ -172,6 +180,7 @@ __all__ = [
     "ResourceUnavailable",
     "ResumeMismatch",
     "RewardConfig",
+    "S3Registry",
     "Schedule",
     "ScheduleChanges",
     "ScheduleConfig",
@@ -206,6 +215,7 @@ _HOMES = (
         "answers",
         "client",
     ),
+    *("lineage", "registries"),
 )
 
 

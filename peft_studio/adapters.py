@@ -6,6 +6,8 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field
 
 from peft_studio.config import Algorithm, Name, Objective
+from peft_studio.lineage import Lineage
+from peft_studio.registries import Publication
 
 MOST_MODULES = 1000
 
@@ -33,6 +35,9 @@ class Adapter(BaseModel):
     size_bytes: int
     created_at: datetime
     metadata: AdapterMetadata
+    registry_url: str | None = Field(default=None, description="Where it is published, beside the studio's own store.")
+    registries: list[Publication] = Field(default=[], description="Where it is published, or is to be.")
+    lineage: Lineage | None = Field(default=None, description="All it came from; of a single adapter that a job made.")
 
 
 class UploadMetadata(BaseModel):

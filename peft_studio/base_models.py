@@ -21,10 +21,10 @@ from peft_studio.model_files import (
     is_whole,
     no_safetensors,
     read_config,
-    read_object,
     refuse_model,
     require_tokenizer,
     require_writer,
+    template_hash,
 )
 from peft_studio.plan import ModelFacts
 
@@ -186,7 +186,7 @@ def _remote(name: str, commit: str, files: frozenset[str], license: str | None, 
     from huggingface_hub.utils import disable_progress_bars
 
     disable_progress_bars()
-    wanted = ("config.json", "adapter_config.json", "tokenizer_config.json")
+    wanted = ("config.json", "adapter_config.json", "tokenizer_config.json", *TEMPLATES)
     fetched = {
         file: Path(
             hf_hub_download(name, file, revision=commit, cache_dir=hub.cache_dir, endpoint=hub.url, token=hub.key)
@@ -204,9 +204,7 @@ def _remote(name: str, commit: str, files: frozenset[str], license: str | None, 
     shapes: Shapes = {
         tensor: entry.shape for file in weights.files_metadata.values() for tensor, entry in file.tensors.items()
     }
-    tokenizer = read_object(folder / "tokenizer_config.json") or {}
-    template = bool(tokenizer.get("chat_template")) or not files.isdisjoint(TEMPLATES)
-    return facts_of(name, commit, config, shapes, template=template, license=license, path=None)
+    return facts_of(name, commit, config, shapes, template=template_hash(folder), license=license, path=None)
 
 
 def _cached(name: str, revision: str | None, hub: Hub) -> Path | None:

@@ -92,6 +92,7 @@ class DeployConfig(BaseModel):
     platform: Literal["local"] = "local"
 
 
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Column = Literal[
     "messages",
     "conversations",

@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -50,7 +51,14 @@ def refuse_model(issue: str, field: str = "base_model") -> InvalidConfig:
 
 
 def facts_of(
-    name: str, revision: str, config: Json, shapes: Shapes, *, template: bool, license: str | None, path: str | None
+    name: str,
+    revision: str,
+    config: Json,
+    shapes: Shapes,
+    *,
+    template: str | None,
+    license: str | None,
+    path: str | None,
 ) -> ModelFacts:
     """Put a model's facts together; raises ``InvalidConfig`` where it is none that adapters can be trained on."""
     architectures = cast(list[str], config.get("architectures") or [config.get("model_type")])
@@ -79,7 +87,8 @@ def facts_of(
         smallest_linear=min(map(math.prod, linear)),
         vocabulary=_setting(config, ("vocab_size",)),
         context_length=_setting(config, CONTEXT_LENGTHS),
-        has_chat_template=template,
+        has_chat_template=template is not None,
+        chat_template_sha256=template,
         license=license,
     )
 
@@ -120,7 +129,7 @@ def folder_facts(name: str, folder: Path, revision: str | None = None) -> ModelF
         revision or _fingerprint(folder, weights),
         config,
         folder_shapes(name, folder),
-        template=has_template(folder),
+        template=template_hash(folder),
         license=_license(folder / "README.md"),
         path=str(folder),
     )
@@ -146,11 +155,16 @@ def read_config(folder: Path, name: str) -> Json:
     return config
 
 
-def has_template(folder: Path) -> bool:
-    """Whether the tokenizer's files in this folder bring a chat template."""
-    if any((folder / file).is_file() for file in TEMPLATES):
-        return True
-    return bool((read_object(folder / "tokenizer_config.json") or {}).get("chat_template"))
+def template_hash(folder: Path) -> str | None:
+    """Return the SHA-256 of the chat template that the tokenizer's files in this folder bring; None without one."""
+    for file in TEMPLATES:
+        with suppress(OSError):
+            return hashlib.sha256((folder / file).read_bytes()).hexdigest()
+    template = (read_object(folder / "tokenizer_config.json") or {}).get("chat_template")
+    if not template:
+        return None
+    text = template if isinstance(template, str) else json.dumps(template, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def require_tokenizer(name: str, files: Iterable[str]) -> None:

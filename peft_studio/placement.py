@@ -1,16 +1,17 @@
-"""Where a job trains and what it may cost: the part of a configuration that does not change the adapter."""
+"""Where a job trains, what it may cost, where its adapter goes: what of a configuration does not change the adapter."""
 
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from peft_studio.choices import Name
+from peft_studio.choices import Name, Sha256
+from peft_studio.registries import Registries
 
 Limit = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Placement(BaseModel):
-    """Which machine a job gets, and for how much money and time."""
+    """Which machine a job gets, for how much money and time, on condition of which data, and where its adapter goes."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
@@ -28,6 +29,8 @@ class Placement(BaseModel):
     max_duration: Limit | None = Field(
         default=None, description="Minutes on a rented machine, all attempts together; what then happens is the same."
     )
+    dataset_sha256: Sha256 | None = Field(default=None, description="Train on data with this content, or not at all.")
+    registries: Registries = Field(default=[], description="Where else the adapter is published.")
 
     @property
     def wanted_resource(self) -> str | None:

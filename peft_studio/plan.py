@@ -24,6 +24,7 @@ class ModelFacts(BaseModel):
     vocabulary: int | None = Field(default=None, description="Tokens the model knows.")
     context_length: int | None = None
     has_chat_template: bool = False
+    chat_template_sha256: str | None = Field(default=None, description="Of the template's text; null where none is.")
     license: str | None = None
 
 

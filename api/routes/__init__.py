@@ -20,6 +20,7 @@ from api.routes import (
     openai_jobs,
     openai_models,
     platforms,
+    registries,
     rendezvous,
     resources,
     schedules,
@@ -34,7 +35,7 @@ AT_ROOT = {
     "OpenAI": [*openai_files.ROUTES, *openai_jobs.ROUTES, *openai_models.ROUTES],
 }
 BELOW_API = {
-    "Jobs": [*jobs.ROUTES, *job_control.ROUTES, *job_history.ROUTES],
+    "Jobs": [*jobs.ROUTES, *job_control.ROUTES, *job_history.ROUTES, *registries.OF_JOBS],
     "Sweeps": sweeps.ROUTES,
     "Schedules": schedules.ROUTES,
     "Data sets": datasets.ROUTES,
@@ -43,7 +44,7 @@ BELOW_API = {
     "Resources": resources.ROUTES,
     "Machines": machines.ROUTES,
     "Budgets": budgets.ROUTES,
-    "Adapters": adapters.ROUTES,
+    "Adapters": [*adapters.ROUTES, *registries.OF_ADAPTERS],
     "Exports": exports.ROUTES,
     "Experiments": experiments.ROUTES,
     "Deployments": deployments.ROUTES,

@@ -11,11 +11,13 @@ _KINDS = {
     Feature.TRAINING: "provider",
     Feature.EXPERIMENTS: "experiment tracker",
     Feature.INFERENCE: "platform to deploy on",
+    Feature.REGISTRY: "registry",
 }
 _CANNOT = {
     Feature.TRAINING: "rent machines there",
     Feature.EXPERIMENTS: "report to it or read from it",
     Feature.INFERENCE: "deploy there",
+    Feature.REGISTRY: "publish adapters there",
 }
 
 

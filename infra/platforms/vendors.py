@@ -10,6 +10,7 @@ from infra.platforms.checks import (
     nothing,
     vast_verdict,
 )
+from infra.platforms.s3_check import S3Check
 from infra.platforms.ssh_check import SshCheck
 from infra.platforms.trackers import TRACKERS
 from infra.platforms.vendor import API_KEY, Vendor, optional, where
@@ -71,7 +72,7 @@ _ALL = (
             API_KEY,
             optional("namespace", "Organization that pays for jobs; the token's owner by default.", secret=False),
         ),
-        supported=_MODELS + _RENT,
+        supported=(*_MODELS, Feature.REGISTRY, *_RENT),
         docs="https://huggingface.co/docs/hub/security-tokens",
     ),
     Vendor(
@@ -105,6 +106,22 @@ _ALL = (
         ),
         supported=_RENT,
         docs="https://man.openbsd.org/ssh-keyscan",
+    ),
+    Vendor(
+        "s3",
+        "S3",
+        (Feature.REGISTRY,),
+        S3Check(),
+        fields=(
+            CredentialField(name="access_key_id", description="Access key that may list and write where adapters go."),
+            CredentialField(name="secret_access_key", description="That key's secret."),
+            optional("session_token", "Session token, where the key is a temporary one."),
+            optional("region", "Region of the buckets.", secret=False),
+            where("endpoint_url", "Address of the service, if it is not Amazon's."),
+        ),
+        url_field="endpoint_url",
+        supported=(Feature.REGISTRY,),
+        docs="https://docs.aws.amazon.com/IAM/latest/UserGuide/id_credentials_access-keys.html",
     ),
     Vendor(
         "together",

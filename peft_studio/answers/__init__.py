@@ -7,6 +7,7 @@ Fields that are not known here are ignored: a client may be older than its studi
 from peft_studio.answers.access import Key, KeyCreated, KeyList, Ticket
 from peft_studio.answers.adapters import (
     AdapterList,
+    AdapterPublishing,
     AdapterUploaded,
     Deployment,
     DeploymentCreated,
@@ -17,7 +18,15 @@ from peft_studio.answers.answer import Answer, Deleted
 from peft_studio.answers.budgets import BudgetList
 from peft_studio.answers.datasets import DatasetList
 from peft_studio.answers.experiments import ExperimentList
-from peft_studio.answers.jobs import CheckpointSaved, JobChanged, JobCreated, JobList, JobPlan, MetricsHistory
+from peft_studio.answers.jobs import (
+    CheckpointSaved,
+    JobChanged,
+    JobCreated,
+    JobList,
+    JobPlan,
+    JobReproduced,
+    MetricsHistory,
+)
 from peft_studio.answers.machines import MachineList
 from peft_studio.answers.platforms import (
     ModelSearch,
@@ -31,6 +40,7 @@ from peft_studio.answers.sweeps import SweepCancelled, SweepList
 
 __all__ = [
     "AdapterList",
+    "AdapterPublishing",
     "AdapterUploaded",
     "Answer",
     "BudgetList",
@@ -46,6 +56,7 @@ __all__ = [
     "JobCreated",
     "JobList",
     "JobPlan",
+    "JobReproduced",
     "Key",
     "KeyCreated",
     "KeyList",

@@ -5,6 +5,7 @@ from datetime import datetime
 from peft_studio.adapters import Adapter
 from peft_studio.answers.answer import Answer
 from peft_studio.deployments import DeploymentConfig, DeploymentMetrics
+from peft_studio.registries import Publication
 
 
 class AdapterList(Answer):
@@ -20,6 +21,14 @@ class AdapterUploaded(Answer):
     adapter_id: str
     registry_url: str
     success: bool
+
+
+class AdapterPublishing(Answer):
+    """An adapter that is being published; ``get_adapter`` tells what comes of it."""
+
+    adapter_id: str
+    registry_url: str | None = None
+    registries: list[Publication]
 
 
 class Deployment(Answer):

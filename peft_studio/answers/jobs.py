@@ -22,6 +22,12 @@ class JobCreated(Answer):
     estimated_duration_minutes: float | None = None
 
 
+class JobReproduced(JobCreated):
+    """A job that trains an adapter again; ``differences`` are packages of another version, ``then`` and ``now``."""
+
+    differences: dict[str, dict[str, str | None]] = Field(default={})
+
+
 class JobPlan(Answer):
     """What a job would stand on, cost and take; nothing has been created."""
 

@@ -37,7 +37,8 @@ def list_adapters(
 def show(session: Session, adapter_id: AdapterId) -> None:
     """Show an adapter."""
     found = session.client.get_adapter(adapter_id)
-    told = found.model_dump(exclude={"metadata"}) | found.metadata.model_dump()
+    told = found.model_dump(exclude={"metadata", "lineage", "registries"}) | found.metadata.model_dump()
+    told |= {one.registry.place: one.url or one.error or one.status for one in found.registries}
     session.show(found, lambda: facts(told))
 
 
@@ -69,6 +70,26 @@ def download(
         session.client.download_adapter(adapter_id, target, file=file, progress=report)
     if not session.as_json:
         session.console.print(str(target), markup=False, soft_wrap=True)
+
+
+@command(app, "publish")
+def publish(
+    session: Session,
+    adapter_id: AdapterId,
+    to: Annotated[list[str], typer.Argument(help="OWNER/NAME on the Hugging Face Hub, or s3://BUCKET/PREFIX.")],
+    public: Annotated[bool, typer.Option(help="Let everybody see it on the Hub.")] = False,
+) -> None:
+    """Publish an adapter; `show` tells what came of it."""
+    registries = [
+        {"kind": "s3", "url": place}
+        if place.startswith("s3://")
+        else {"kind": "huggingface", "repository": place, "private": not public}
+        for place in to
+    ]
+    asked = session.client.publish_adapter(adapter_id, registries)
+    columns = ("registry", "status", "url")
+    rows = [(one.registry.place, one.status, one.url) for one in asked.registries]
+    session.show(asked, lambda: table(columns, rows))
 
 
 @command(app, "delete")

@@ -53,6 +53,12 @@ def _submitted(session: Session, job: JobCreated, follow: bool) -> None:
         watch(session, job.job_id)
 
 
+@command(app, "reproduce")
+def reproduce(session: Session, job_id: JobId, follow: Follow = False) -> None:
+    """Train a job's adapter again from its lineage, on the very base model and data."""
+    _submitted(session, session.client.reproduce_job(job_id), follow)
+
+
 @command(app, "plan")
 def plan(session: Session, file: JobFile, changes: Set = None) -> None:
     """Check a job and estimate what it takes; nothing is created."""

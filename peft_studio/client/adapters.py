@@ -1,16 +1,19 @@
 """Adapters: what jobs have made, and what was made elsewhere."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import httpx
 
 from peft_studio.adapters import Adapter, UploadMetadata
-from peft_studio.answers import AdapterList, AdapterUploaded, Deleted
+from peft_studio.answers import AdapterList, AdapterPublishing, AdapterUploaded, Deleted
 from peft_studio.client.bodies import Progress, form
 from peft_studio.client.calls import Call, model, operation, path
 from peft_studio.client.downloads import Download
+from peft_studio.registries import HuggingFaceRegistry, S3Registry
 
+Registry = HuggingFaceRegistry | S3Registry
 _TRANSFER_SECONDS = 600.0
 
 
@@ -78,6 +81,20 @@ class AdapterOperations:
         into = Download(target, sha256=sha256, progress=progress)
         where = path("adapters", adapter_id, "download")
         return Call("GET", where, saved, {"file": file}, into=into, seconds=_TRANSFER_SECONDS)
+
+    @operation
+    def publish_adapter(
+        self, adapter_id: str, registries: Sequence[Registry | dict[str, Any]], *, idempotency_key: str | None = None
+    ) -> Call[AdapterPublishing]:
+        """
+        Have an adapter sent to registries, such as ``{"kind": "huggingface", "repository": "me/my-adapter"}``.
+
+        It takes a while; ``get_adapter`` tells what came of it, and asking again changes nothing.
+        """
+        named = [one if isinstance(one, dict) else one.model_dump(mode="json") for one in registries]
+        headers = {"Idempotency-Key": idempotency_key} if idempotency_key else {}
+        where = path("adapters", adapter_id, "publish")
+        return Call("POST", where, model(AdapterPublishing), json={"registries": named}, headers=headers)
 
     @operation
     def delete_adapter(self, adapter_id: str) -> Call[Deleted]:

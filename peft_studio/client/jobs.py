@@ -8,6 +8,7 @@ from peft_studio.answers import (
     JobCreated,
     JobList,
     JobPlan,
+    JobReproduced,
     MetricsHistory,
 )
 from peft_studio.checkpoints import Checkpoint
@@ -15,6 +16,7 @@ from peft_studio.client.calls import Call, model, operation, part, path
 from peft_studio.config import TrainingConfig
 from peft_studio.events import Log
 from peft_studio.jobs import Job, JobStatus
+from peft_studio.lineage import Lineage
 
 _PATIENCE = 60.0  # the studio itself waits for the trainer to save and to end
 
@@ -89,6 +91,20 @@ class JobOperations:
         body = {"config": changes or {}}
         headers = _key(idempotency_key)
         return Call("POST", path("jobs", job_id, "clone"), model(JobCreated), json=body, headers=headers)
+
+    @operation
+    def reproduce_job(self, job_id: str, *, idempotency_key: str | None = None) -> Call[JobReproduced]:
+        """Train a job's adapter again from its lineage, on the very base model and data; tell what else differs."""
+        return Call("POST", path("jobs", job_id, "reproduce"), model(JobReproduced), headers=_key(idempotency_key))
+
+    @operation
+    def reproduce(
+        self, lineage: Lineage | dict[str, Any], *, idempotency_key: str | None = None
+    ) -> Call[JobReproduced]:
+        """Train an adapter again from the ``lineage.json`` that travels with it, from this studio or another."""
+        given = lineage.model_dump(mode="json") if isinstance(lineage, Lineage) else lineage
+        headers = _key(idempotency_key)
+        return Call("POST", "/jobs/reproduce", model(JobReproduced), json={"lineage": given}, headers=headers)
 
     @operation
     def save_checkpoint(self, job_id: str) -> Call[CheckpointSaved]:

@@ -293,6 +293,8 @@ INDIFFERENT: list[dict[str, Any]] = [
     {"model_source": ModelSource.LOCAL},
     {"model_revision": "main"},
     {"dataset_path": "elsewhere"},
+    {"dataset_sha256": "0" * 64},
+    {"registries": [{"kind": "s3", "url": "s3://bucket/adapters"}]},
     {"provider": "runpod"},
     {"resource_id": "auto"},
     {"spot": True},

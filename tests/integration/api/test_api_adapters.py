@@ -30,8 +30,10 @@ def test_an_adapter_is_found_by_its_id(client: Client, jobs: JobsInMemory, tmp_p
         "size_bytes": 7,
         "created_at": "2024-01-15T10:30:00Z",
         "metadata": {"rank": 4, "alpha": 16.0, "target_modules": ["q_proj", "v_proj"]},
+        "registries": [],
     }
-    assert client.get("/api/v1/adapters").json() == {"adapters": [adapter], "next_cursor": None}
+    listed = {**adapter, "registry_url": None, "lineage": None}
+    assert client.get("/api/v1/adapters").json() == {"adapters": [listed], "next_cursor": None}
 
 
 def test_an_adapter_is_called_as_its_project(client: Client, jobs: JobsInMemory, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from infra.simulators.loopback import served
 from tests.integration.api.fixtures import Client, Connect
 
 CANARY = "canary-7f3a9c51e2"
-WITH_KEY = sorted(name for name in VENDORS if name not in ("local", "tensorboard", "ollama", "ssh"))
+WITH_KEY = sorted(name for name in VENDORS if name not in ("local", "tensorboard", "ollama", "ssh", "s3"))
 SSH_LOGIN = {"hosts": "127.0.0.1:9", "user": "me", "private_key": GOOD, "known_hosts": "127.0.0.1 ssh-ed25519 AAAA"}
 
 
@@ -63,7 +63,7 @@ def test_this_machine_is_all_that_is_connected_at_first(client: Client) -> None:
     assert {platform["name"]: platform["status"] for platform in platforms} == {
         "local": "connected",
         "tensorboard": "connected",
-        **dict.fromkeys([*WITH_KEY, "ollama", "ssh"], "disconnected"),
+        **dict.fromkeys([*WITH_KEY, "ollama", "ssh", "s3"], "disconnected"),
     }
     assert {platform["last_verified"] for platform in platforms} == {None}
 

@@ -37,6 +37,8 @@ def requests(file: Path) -> dict[str, Call[Any]]:
             "experiment_ids": [],
             "budgets": [],
             "changes": {},
+            "registries": [],
+            "lineage": {},
         }
         found[name] = method(**{one.name: values.get(one.name, "x") for one in needed})
     return found
