@@ -10,9 +10,8 @@ from prefect import flow
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.exceptions import ParameterTypeError, Pause
 from prefect.runtime import flow_run as current_flow_run
-from prefect.states import Cancelled
 
-from infra.flow_runs import CANCELLED, is_cancelled, tag_current_run
+from infra.flow_runs import ENDED, ended_already, tag_current_run
 from infra.heartbeats import alone
 from infra.job_record import JobRecord
 from infra.machines.jobs import JobMachines
@@ -56,6 +55,8 @@ def note(record: JobRecord, error: StudioError) -> None:
 
 def tell_why(flow: Any, flow_run: FlowRun, state: State[Any]) -> None:
     """Put the reason of a failure into the job's record."""
+    if state.message == ENDED:
+        return
     error = state.result(raise_on_failure=False)
     record = JobRecord(job_id_of(flow_run.id), settings())
     if isinstance(error, StudioError):
@@ -80,8 +81,8 @@ def finetune(config: TrainingConfig) -> JobResult | State:
     """Run one fine-tuning job, from its configuration to an evaluated adapter."""
     record = JobRecord.current()
     with alone(record.run.path):
-        if is_cancelled():
-            return Cancelled(message=CANCELLED)
+        if end := ended_already():
+            return end
         tag_current_run(config)
         try:
             return run_steps(config, record)

@@ -15,10 +15,10 @@ from itertools import takewhile
 from uuid import UUID
 
 from prefect.client.orchestration import PrefectClient, get_client
-from prefect.client.schemas.objects import StateType, WorkPoolStatus
+from prefect.client.schemas.objects import State, StateType, WorkPoolStatus
 from prefect.exceptions import ObjectNotFound
 from prefect.runtime import flow_run as current_flow_run
-from prefect.states import Cancelled, Cancelling
+from prefect.states import Cancelled, Cancelling, Completed, Failed
 
 from infra.budgets import BudgetsInPrefect
 from infra.event_feed import EventFeeds
@@ -36,6 +36,8 @@ from peft_studio.events import Event, Log, Status, now
 from peft_studio.jobs import Job, JobStatus, Phase, flow_run_id_of, job_id_of
 
 CANCELLED = "Cancelled on request."
+TAKEN_UP = "Its process was gone; it is taken up again."
+ENDED = "An earlier process of the job has brought it to its end."
 FLOW = DEPLOYMENT.partition("/")[0]
 _FIRST_STATE_SECONDS = 0.05  # until a followed job's state is known for the first time
 _STATE_SECONDS = 0.5  # how often Prefect is asked for a followed job's state, however many follow
@@ -216,10 +218,25 @@ def tag_current_run(config: TrainingConfig) -> None:
             insist(lambda: client.update_flow_run(UUID(current_flow_run.id), tags=tags))
 
 
-def is_cancelled() -> bool:
-    """Tell whether the current flow run was cancelled between its being scheduled and its first line."""
+def ended_already() -> State | None:
+    """Return how the current flow run has ended before its first line; None where it is to be carried out."""
     with get_client(sync_client=True) as client:
-        states = insist(lambda: client.read_flow_run_states(UUID(current_flow_run.id)))
+        return end_in(insist(lambda: client.read_flow_run_states(UUID(current_flow_run.id))))
+
+
+def end_in(states: Sequence[State]) -> State | None:
+    """
+    Return the end that a run's states tell of.
+
+    It may have been cancelled after it was scheduled; or a process of it that was too slow to show that it lives, and
+    was taken for dead, may have brought it to its end. What a person has tried again begins anew.
+    """
     latest_first = sorted(states, key=lambda state: state.timestamp, reverse=True)
     since_scheduled = takewhile(lambda state: not state.is_scheduled(), latest_first)
-    return any(state.is_cancelled() or state.is_cancelling() for state in since_scheduled)
+    if any(state.is_cancelled() or state.is_cancelling() for state in since_scheduled):
+        return Cancelled(message=CANCELLED)
+    begun = takewhile(lambda state: not state.is_scheduled() or state.message == TAKEN_UP, latest_first)
+    end = next((state for state in begun if state.is_completed() or state.is_failed()), None)
+    if end is None:
+        return None
+    return Completed(message=ENDED) if end.is_completed() else Failed(message=ENDED)

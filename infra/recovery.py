@@ -16,6 +16,7 @@ from pathlib import Path
 from uuid import UUID
 
 import httpx
+import psutil
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.filters import (
     FlowFilter,
@@ -28,7 +29,7 @@ from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.states import AwaitingRetry, Cancelled, Failed, Suspended
 
 from infra.coordination import Coordinator
-from infra.flow_runs import CANCELLED, FLOW
+from infra.flow_runs import CANCELLED, FLOW, TAKEN_UP
 from infra.heartbeats import HEARTBEAT_SECONDS, last_beat
 from infra.job_control import RETRIED
 from infra.job_record import JobRecord
@@ -42,7 +43,7 @@ log = logging.getLogger(__name__)
 CHECK_SECONDS = 2.0
 SILENCE_SECONDS = 8 * HEARTBEAT_SECONDS
 PENDING_SECONDS = 45.0  # a run that a worker took and never started
-TAKEN_UP = "Its process was gone; it is taken up again."
+ENGINE = "prefect.engine"  # a word of every flow run's command
 _LIVE = [StateType.CRASHED, StateType.RUNNING, StateType.PENDING, StateType.CANCELLING]
 
 
@@ -76,6 +77,8 @@ class Recovery:
     def _is_dead(self, run: FlowRun, state: State) -> bool:
         if state.is_crashed():
             return True
+        if state.is_pending() and is_starting(run.infrastructure_pid):
+            return False
         patience = PENDING_SECONDS if state.is_pending() else SILENCE_SECONDS
         beat = datetime.fromtimestamp(last_beat(self._folder(run)), UTC)
         if datetime.now(UTC) - max(beat, state.timestamp) < timedelta(seconds=patience):
@@ -148,6 +151,16 @@ class CoordinatorRecovery(Recovery):
         again = AwaitingRetry(message=TAKEN_UP, scheduled_time=datetime.now(UTC))
         await client.set_flow_run_state(run.id, again, force=True)
         log.warning("Recovered %s from %s (death %d)", run.name, state.name, deaths)
+
+
+def is_starting(infrastructure_pid: str | None) -> bool:
+    """Tell whether a run's process, by its number, is there on this machine: on a busy one it takes long to begin."""
+    if not (infrastructure_pid or "").isdigit():  # what runs elsewhere is named in other ways
+        return False
+    try:
+        return ENGINE in psutil.Process(int(infrastructure_pid or 0)).cmdline()
+    except psutil.Error:
+        return False
 
 
 def times_taken_up(states: Sequence[State]) -> int:

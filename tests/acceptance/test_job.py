@@ -131,6 +131,13 @@ def test_the_scheduled_pipeline_is_there_switched_off_and_runs(studio: Studio) -
     assert (newest.config.project_name, newest.status) == ("nightly-demo", "completed")
 
 
+def test_what_ends_forgotten_machines_is_planned_by_itself(studio: Studio) -> None:
+    def planned() -> bool:
+        return json.loads(prefect(studio, "flow-run", "ls", "--flow-name", "sweep", "--output", "json")) != []
+
+    assert eventually(planned, 90)
+
+
 def test_the_prefect_ui_has_something_to_watch(studio: Studio, finished: Job) -> None:
     artifacts = json.loads(prefect(studio, "artifact", "ls", "--limit", "200", "--output", "json"))
     key = finished.job_id.replace("_", "-")

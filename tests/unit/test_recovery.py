@@ -1,11 +1,15 @@
-"""How often a job was taken up."""
+"""How often a job was taken up, whether its process is there, and how it had ended before it was."""
 
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 
+import pytest
 from prefect.client.schemas.objects import State, StateType
 
+from infra.flow_runs import TAKEN_UP, end_in
 from infra.job_control import RETRIED
-from infra.recovery import TAKEN_UP, times_taken_up
+from infra.recovery import ENGINE, is_starting, times_taken_up
 
 
 def states(*messages: str | None) -> list[State]:
@@ -26,3 +30,44 @@ def test_a_job_that_is_tried_again_may_die_as_often_as_a_new_one() -> None:
     history = states(TAKEN_UP, TAKEN_UP, TAKEN_UP, "died", RETRIED, TAKEN_UP)
     assert times_taken_up(history) == 1
     assert times_taken_up(history[::-1]) == 1
+
+
+SCHEDULED, RUNNING, COMPLETED = StateType.SCHEDULED, StateType.RUNNING, StateType.COMPLETED
+FAILED, CANCELLED, PENDING = StateType.FAILED, StateType.CANCELLED, StateType.PENDING
+
+
+@pytest.mark.parametrize(
+    ("history", "end"),
+    [
+        ([(SCHEDULED, None), (PENDING, None), (RUNNING, None)], None),
+        ([(SCHEDULED, None), (RUNNING, None), (SCHEDULED, TAKEN_UP), (RUNNING, None)], None),
+        # Its process was only slow: it ends the run before, or after, the next one has begun.
+        ([(SCHEDULED, None), (RUNNING, None), (SCHEDULED, TAKEN_UP), (RUNNING, None), (COMPLETED, None)], COMPLETED),
+        ([(SCHEDULED, None), (RUNNING, None), (SCHEDULED, TAKEN_UP), (COMPLETED, None), (RUNNING, None)], COMPLETED),
+        ([(SCHEDULED, None), (RUNNING, None), (COMPLETED, None), (SCHEDULED, TAKEN_UP), (RUNNING, None)], COMPLETED),
+        ([(SCHEDULED, None), (RUNNING, None), (FAILED, "why"), (SCHEDULED, TAKEN_UP), (RUNNING, None)], FAILED),
+        ([(SCHEDULED, None), (CANCELLED, None), (RUNNING, None)], CANCELLED),
+        ([(SCHEDULED, None), (FAILED, "why"), (SCHEDULED, RETRIED), (RUNNING, None)], None),
+        ([(SCHEDULED, None), (CANCELLED, None), (SCHEDULED, RETRIED), (PENDING, None), (RUNNING, None)], None),
+    ],
+)
+def test_a_run_that_an_earlier_process_has_ended_is_not_carried_out_again(
+    history: list[tuple[StateType, str | None]], end: StateType | None
+) -> None:
+    began = datetime(2026, 1, 1, tzinfo=UTC)
+    told = [
+        State(type=kind, message=message, timestamp=began + timedelta(seconds=number))
+        for number, (kind, message) in enumerate(history)
+    ]
+    for order in (told, told[::-1]):
+        found = end_in(order)
+        assert (found and found.type) == end
+
+
+def test_a_process_that_takes_long_to_begin_is_not_dead() -> None:
+    command = [sys.executable, "-c", "import sys; sys.stdin.read()", ENGINE]
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
+        name = str(process.pid)
+        assert is_starting(name)
+        process.communicate()
+    assert not is_starting(name) and not is_starting(None) and not is_starting("pod-7")
