@@ -10,11 +10,10 @@ from uuid import UUID
 from prefect import flow
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.runtime import flow_run as current_flow_run
-from prefect.states import Cancelled
 
 from infra.exports.record import ExportRecord
 from infra.exports.store import ExportFolder
-from infra.flow_runs import CANCELLED, is_cancelled
+from infra.flow_runs import ended_already
 from infra.settings import settings
 from peft_studio.errors import StudioError
 from peft_studio.exports import ExportResult, ExportTask, export_id_of
@@ -37,8 +36,8 @@ def export(task: ExportTask) -> ExportResult | State:
     """Export one adapter, from its files to those that others load."""
     record = ExportRecord.current()
     with record.alone():
-        if is_cancelled():
-            return Cancelled(message=CANCELLED)
+        if end := ended_already():
+            return end
         try:
             result = convert(task)
             if task.create:
