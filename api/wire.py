@@ -4,12 +4,14 @@ import json
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any, Self
+from urllib.parse import urlencode
 
 from litestar.plugins.pydantic import PydanticInitPlugin
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from api.dependencies import Submission
 from api.issues import invalid_body
+from infra.comparison_picture import MEDIA_TYPES
 from infra.experiments import CURVES
 from peft_studio.config import Name, TrainingConfig
 from peft_studio.errors import InvalidConfig
@@ -141,6 +143,15 @@ class ExperimentComparison(BaseModel):
 
     comparison: Comparison
     pictures: dict[str, str]
+
+    @classmethod
+    def of(cls, comparison: Comparison, curves: Sequence[str] = CURVES) -> Self:
+        """Add where the pictures of a comparison are."""
+        asked = {"ids": ",".join(comparison.experiment_ids)}
+        if list(curves) != list(CURVES):
+            asked["curves"] = ",".join(curves)
+        pictures = {kind: f"/api/v1/experiments/compare?{urlencode({**asked, 'format': kind})}" for kind in MEDIA_TYPES}
+        return cls(comparison=comparison, pictures=pictures)
 
 
 class DatasetList(Whole):

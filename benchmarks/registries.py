@@ -105,7 +105,7 @@ async def _figure(
         done = await asyncio.to_thread(
             subprocess.run, command, input=order, capture_output=True, check=True, env=environment
         )
-        *_, answer, count = done.stdout.splitlines()
+        answer, count = done.stdout.splitlines()[-2:]
         read = int(count)
         return answer
 

@@ -2,7 +2,6 @@
 
 import asyncio
 from typing import Annotated
-from urllib.parse import urlencode
 
 from litestar import Response, get, post
 from litestar.di import NamedDependency
@@ -76,11 +75,7 @@ async def compare_experiments(
     choose otherwise. `curves` names the metrics that are wanted by step.
     """
     comparison = await experiments.compare(data.experiment_ids, data.metric, data.direction, data.curves)
-    asked = {"ids": ",".join(data.experiment_ids)}
-    if data.curves != list(CURVES):
-        asked["curves"] = ",".join(data.curves)
-    pictures = {kind: f"/api/v1/experiments/compare?{urlencode({**asked, 'format': kind})}" for kind in MEDIA_TYPES}
-    return ExperimentComparison(comparison=comparison, pictures=pictures)
+    return ExperimentComparison.of(comparison, data.curves)
 
 
 _Ids = Annotated[

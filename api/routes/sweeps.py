@@ -65,7 +65,7 @@ async def get_sweep(sweeps: TheSweeps, sweep_id: FromPath[str]) -> Sweep:
 )
 async def compare_sweep(sweeps: TheSweeps, sweep_id: FromPath[str]) -> ExperimentComparison:
     """Put all points that have jobs side by side, as `POST /experiments/compare` does, by the metric of the sweep."""
-    return ExperimentComparison(comparison=await sweeps.compare(sweep_id))
+    return ExperimentComparison.of(await sweeps.compare(sweep_id))
 
 
 @post(

@@ -191,7 +191,7 @@ def _question(example: Example) -> str:
             return f"{example.prompt}\n\n{example.input}" if example.input else example.prompt
         case RowFormat.PROMPT_COMPLETION:
             return example.prompt
-        case RowFormat.PREFERENCE | RowFormat.UNPAIRED_PREFERENCE:
+        case RowFormat.PREFERENCE | RowFormat.UNPAIRED_PREFERENCE | RowFormat.PROMPT:
             return _question(example.texts[0])
         case RowFormat.LABELLED_TEXT | RowFormat.TOKEN_LABELS | RowFormat.PAIRS:
             return example.text
