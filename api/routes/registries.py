@@ -6,16 +6,19 @@ from litestar import Request, post
 from litestar.di import NamedDependency
 from litestar.openapi.spec import Example
 from litestar.params import Body, FromPath, SkipValidation
+from pydantic import ValidationError
 
 from api import registry_wire as wire
 from api.dependencies import Caller, Jobs
 from api.idempotency import IdempotencyKey
+from api.issues import invalid_body
 from api.openapi import documented
 from api.registry_wire import AdapterPublishing, JobReproduced, PublishAdapter, Reproduce
 from api.wire import JobCreated
 from infra.adapter_records import AdapterRecords
 from infra.registries.publisher import Publisher
 from infra.reproduction import Reproductions, differences
+from peft_studio.config import TrainingConfig
 from peft_studio.lineage import Lineage
 
 TheJobs = NamedDependency[SkipValidation[Jobs]]
@@ -79,9 +82,11 @@ async def reproduce_lineage(
 async def _start(
     jobs: Jobs, lineage: Lineage, idempotency_key: str | None, request: AnyRequest, parent: str | None = None
 ) -> JobReproduced:
-    submitted = await jobs.submit(
-        lineage.reproduction(), idempotency_key=idempotency_key, parent_job_id=parent, key_id=request.user.id
-    )
+    try:
+        config = lineage.reproduction()
+    except ValidationError as error:  # a lineage that was written by hand, or by another version
+        raise invalid_body(error, TrainingConfig) from None
+    submitted = await jobs.submit(config, idempotency_key=idempotency_key, parent_job_id=parent, key_id=request.user.id)
     return JobReproduced(**dict(JobCreated.of(submitted)), differences=differences(lineage))
 
 

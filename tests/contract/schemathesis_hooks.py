@@ -23,6 +23,11 @@ _REFUSED: dict[str, tuple[str, ...]] = {
     "GET /api/v1/keys": _CURSORS,
     "GET /api/v1/models/search": _CURSORS,
     "GET /api/v1/sweeps": _CURSORS,
+    "GET /api/v1/exports": _CURSORS,
+    "POST /api/v1/adapters/{adapter_id}/exports": _FITTING,
+    # That none is named twice.
+    "POST /api/v1/adapters/{adapter_id}/publish": ("registries",),
+    "POST /api/v1/jobs/reproduce": _FITTING,
     "POST /api/v1/sweeps": _FITTING,
     "POST /api/v1/schedules": _FITTING,
     "PATCH /api/v1/schedules/{schedule_id}": _FITTING,

@@ -20,6 +20,7 @@ from api.app import create_app
 from api.request_protocol import RequestProtocol
 from infra.api_keys import ApiKey
 from infra.credentials import CredentialsInMemory
+from infra.exports.runs import ExportRunsInMemory
 from infra.serving.records import Deployment, DeploymentsInMemory, DeploymentStatus
 from infra.settings import Settings
 from infra.simulators.accounts import create_accounts, platform_urls
@@ -72,6 +73,7 @@ def studio_for_strangers() -> Iterator[str]:
             BudgetsInMemory(),
             MachinesInMemory(),
             coordination_in_memory(),
+            ExportRunsInMemory(),
         )
         with on_loopback(app, http=RequestProtocol) as url:
             _upload_some(url)

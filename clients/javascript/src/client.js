@@ -58,6 +58,14 @@ export class Client {
     return this.#post(path("jobs", jobId, "clone"), { config: changes }, keyed(idempotencyKey));
   }
 
+  reproduceJob(jobId, { idempotencyKey } = {}) {
+    return this.#post(path("jobs", jobId, "reproduce"), undefined, keyed(idempotencyKey));
+  }
+
+  reproduce(lineage, { idempotencyKey } = {}) {
+    return this.#post("/jobs/reproduce", { lineage }, keyed(idempotencyKey));
+  }
+
   saveCheckpoint(jobId) {
     return this.#post(path("jobs", jobId, "checkpoint"), undefined, PATIENT);
   }
@@ -128,8 +136,39 @@ export class Client {
     return this.#requests.send("GET", path("adapters", adapterId, "download"), { query: { file }, ...LONG });
   }
 
+  publishAdapter(adapterId, registries, { idempotencyKey } = {}) {
+    return this.#post(path("adapters", adapterId, "publish"), { registries }, keyed(idempotencyKey));
+  }
+
   deleteAdapter(adapterId) {
     return this.#delete(path("adapters", adapterId));
+  }
+
+  // Exports
+
+  createExport(adapterId, config, { idempotencyKey } = {}) {
+    return this.#post(path("adapters", adapterId, "exports"), config, keyed(idempotencyKey));
+  }
+
+  getExport(exportId) {
+    return this.#get(path("exports", exportId));
+  }
+
+  listExports({ adapterId, status, limit, cursor } = {}) {
+    return this.#get("/exports", { adapter_id: adapterId, status, limit, cursor });
+  }
+
+  /** Return the `Response` with an export's files as a zip, or with one `file` of it. */
+  downloadExport(exportId, { file } = {}) {
+    return this.#requests.send("GET", path("exports", exportId, "download"), { query: { file }, ...LONG });
+  }
+
+  cancelExport(exportId) {
+    return this.#post(path("exports", exportId, "cancel"));
+  }
+
+  deleteExport(exportId) {
+    return this.#delete(path("exports", exportId));
   }
 
   // Deployments
@@ -168,6 +207,12 @@ export class Client {
   async compareExperiments(experimentIds, { metric, direction, curves } = {}) {
     const body = { experiment_ids: experimentIds, metric, direction, curves };
     return (await this.#post("/experiments/compare", body)).comparison;
+  }
+
+  /** Return the `Response` with the curves of experiments as a picture. */
+  comparisonPicture(experimentIds, { kind = "png", curves } = {}) {
+    const query = { ids: [experimentIds].flat().join(","), curves: curves?.join(","), format: kind };
+    return this.#requests.send("GET", "/experiments/compare", { query, ...PATIENT });
   }
 
   // Platforms, models, machines

@@ -98,6 +98,35 @@ export interface JobCreated {
   estimated_duration_minutes: number | null;
 }
 
+/** `differences` are packages of another version here than where the adapter was trained. */
+export interface JobReproduced extends JobCreated {
+  differences: Record<string, { then: string | null; now: string | null }>;
+}
+
+export interface ExportConfig {
+  format: "merged" | "gguf" | "ollama" | "lora";
+  name?: string;
+  weights?: string;
+  gguf_type?: string;
+  create?: boolean;
+  rank?: number;
+}
+
+export interface Export {
+  export_id: string;
+  adapter_id: string;
+  config: ExportConfig;
+  status: JobStatus;
+  step: string;
+  progress: number;
+  created_at: string;
+  started_at?: string;
+  completed_at?: string;
+  path?: string;
+  result?: Record<string, unknown>;
+  error?: string;
+}
+
 export interface Range {
   low: number;
   expected: number;
@@ -528,6 +557,10 @@ export class Client {
   retryJob(jobId: string, limits?: { maxCost?: number; maxDuration?: number }): Promise<JobChanged>;
   /** Submit a job like another one, with some fields changed. */
   cloneJob(jobId: string, changes?: Partial<TrainingConfig>, options?: Repeatable): Promise<JobCreated>;
+  /** Train a job's adapter again from its lineage, on the very base model and data; tell what else differs. */
+  reproduceJob(jobId: string, options?: Repeatable): Promise<JobReproduced>;
+  /** The same from the `lineage.json` that travels with an adapter. */
+  reproduce(lineage: Record<string, unknown>, options?: Repeatable): Promise<JobReproduced>;
   /** Have a running job save a checkpoint now; it goes on training. */
   saveCheckpoint(jobId: string): Promise<{ success: boolean; job_id: string; checkpoint: Checkpoint }>;
   listCheckpoints(jobId: string): Promise<Checkpoint[]>;
@@ -568,7 +601,24 @@ export class Client {
   listAdapters(options?: Page & { jobId?: string }): Promise<{ adapters: Adapter[]; next_cursor: string | null }>;
   /** The response with an adapter's folder as a zip, or with one file of it. */
   downloadAdapter(adapterId: string, options?: { file?: string }): Promise<Response>;
+  /** Have an adapter sent to registries; `getAdapter` tells what came of it. */
+  publishAdapter(
+    adapterId: string,
+    registries: Record<string, unknown>[],
+    options?: Repeatable,
+  ): Promise<Record<string, unknown>>;
   deleteAdapter(adapterId: string): Promise<{ success: boolean; adapter_id: string }>;
+
+  /** Have an adapter made into what others load; `getExport` shows how far it is. */
+  createExport(adapterId: string, config: ExportConfig, options?: Repeatable): Promise<Export>;
+  getExport(exportId: string): Promise<Export>;
+  listExports(
+    options?: Page & { adapterId?: string; status?: JobStatus },
+  ): Promise<{ exports: Export[]; next_cursor: string | null }>;
+  /** The response with an export's files as a zip, or with one file of it. */
+  downloadExport(exportId: string, options?: { file?: string }): Promise<Response>;
+  cancelExport(exportId: string): Promise<Export>;
+  deleteExport(exportId: string): Promise<{ success: boolean; export_id: string }>;
 
   createDeployment(
     adapterId: string,
@@ -593,6 +643,11 @@ export class Client {
     experimentIds: string[],
     options?: { metric?: string; direction?: "maximize" | "minimize"; curves?: string[] },
   ): Promise<Comparison>;
+  /** The response with the curves of experiments as a picture. */
+  comparisonPicture(
+    experimentIds: string[],
+    options?: { kind?: "png" | "svg"; curves?: string[] },
+  ): Promise<Response>;
 
   listPlatforms(): Promise<{ platforms: Platform[] }>;
   getPlatform(name: string): Promise<Platform>;

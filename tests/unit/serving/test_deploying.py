@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
-from infra.adapters import describe
 from infra.serving.local import LocalDeployments
 from infra.serving.records import Deployment, DeploymentsInMemory, DeploymentStatus
+from peft_studio.adapter_files import WEIGHTS
 from peft_studio.config import TrainingConfig
 from peft_studio.errors import InvalidConfig, NotFound, ResourceUnavailable
+from peft_studio.jobs import Artifact
 from peft_studio.plan import DatasetFacts, ModelFacts, Plan, RowFormat
 from tasks.deploy import serve
 from tasks.upload import Stored
@@ -21,7 +22,9 @@ pytestmark = pytest.mark.anyio
 
 @pytest.fixture
 def stored(adapters: Mapping[str, Path]) -> Stored:
-    return Stored(adapter_id="adapter_1", artifact=describe(adapters["lora"]))
+    weights = adapters["lora"] / WEIGHTS
+    artifact = Artifact(path=str(weights), size_bytes=weights.stat().st_size, hash="sha256:" + "0" * 64)
+    return Stored(adapter_id="adapter_1", artifact=artifact)
 
 
 def plan(layout: RowFormat = RowFormat.MESSAGES, *, template: bool = True) -> Plan:
