@@ -30,7 +30,7 @@ _SHOWN = {
     *("estimated_cost", "estimated_duration_minutes", "next_cursor", "job_id"),
     *("target_modules", "quantization", "resource_id", "experiment_tracker", "project_name", "output_dir"),
     *("final_loss", "best_loss", "accuracy", "best_performer", "next_cursor"),
-    *("last_verified",),
+    *("last_verified", "now"),
 }
 # Metrics are numbers of one kind inside; the contract shows these as whole ones.
 _COUNTS = {"step", "total_steps"}
