@@ -16,6 +16,7 @@ from urllib.parse import urlencode
 
 from infra.simulators.accounts import DOORS, GOOD
 from infra.simulators.exchange import App, Asked, Reply, application
+from infra.simulators.ollama_models import CreatedModels
 from peft_studio.model_files import read_object, read_shapes
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -172,12 +173,15 @@ def create_civitai(trouble: Trouble) -> App:
     return application(answer)
 
 
-def create_ollama(trouble: Trouble) -> App:
-    """Make an Ollama daemon that has one model."""
+def create_ollama(trouble: Trouble, created: CreatedModels | None = None) -> App:
+    """Make an Ollama daemon that has one model, and those that are created."""
+    created = created or CreatedModels()
 
     async def answer(asked: Asked) -> Reply:
         if spoilt := await trouble.strikes(asked):
             return spoilt
+        if (reply := created.reply(asked)) is not None:
+            return reply
         match asked.method, asked.path:
             case "GET", "/api/version":
                 return Reply({"version": "0.14.0"})

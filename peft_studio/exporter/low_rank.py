@@ -16,6 +16,7 @@ from peft import LoraConfig, TaskType
 from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from peft_studio.adapter_files import PREFIX, WEIGHTS
 from peft_studio.errors import InvalidConfig
@@ -51,15 +52,11 @@ def write_plain_lora(source: Source, folder: Path, rank: int, say: Say) -> Appro
         missing, total = missing + left, total + all_of_it
         if all_of_it:
             worst = max(worst, (math.sqrt(left / all_of_it), name), key=lambda one: one[0])
-    names = [name for name, _ in layers]
-    rank = max(weight.shape[0] for name, weight in weights.items() if ".lora_A." in name)
-    patterns = {name: weights[f"{PREFIX}{name}.lora_A.weight"].shape[0] for name in names}
+    # One rank and one scale for all layers: some servers read no others, and scale wrongly without a word.
     config = LoraConfig(
         r=rank,
         lora_alpha=rank,
-        target_modules=_targets(names, linear),
-        rank_pattern={name: own for name, own in patterns.items() if own != rank},
-        alpha_pattern={name: own for name, own in patterns.items() if own != rank},
+        target_modules=_targets([name for name, _ in layers], linear),
         task_type=TaskType.CAUSAL_LM,
         base_model_name_or_path=source.base,
         revision=source.revision if not Path(source.base).is_dir() else None,
@@ -73,8 +70,11 @@ def write_plain_lora(source: Source, folder: Path, rank: int, say: Say) -> Appro
 
 
 def low_rank(change: Tensor, rank: int) -> tuple[Tensor, Tensor]:
-    """Return the factors, outputs by rank and rank by inputs, whose product is closest to ``change``."""
-    rank = min(rank, *change.shape)
+    """
+    Return the factors, outputs by rank and rank by inputs, whose product is closest to ``change``.
+
+    What a small matrix has no use for is filled with zeros.
+    """
     if min(change.shape) <= max(_WHOLE, 2 * (rank + _EXTRA)):
         left, values, right = torch.linalg.svd(change, full_matrices=False)
     else:
@@ -82,13 +82,15 @@ def low_rank(change: Tensor, rank: int) -> tuple[Tensor, Tensor]:
         left, values, columns = torch.svd_lowrank(change, q=rank + _EXTRA, niter=_ROUNDS)
         right = columns.T
     root = values[:rank].sqrt()
-    return left[:, :rank] * root, root[:, None] * right[:rank]
+    unused = max(0, rank - len(root))
+    return pad(left[:, :rank] * root, (0, unused)), pad(root[:, None] * right[:rank], (0, 0, 0, unused))
 
 
 def is_plain_lora(adapter: Path) -> bool:
-    """Whether a stored adapter is a plain LoRA already."""
+    """Whether a stored adapter is a plain LoRA already, with one rank and one scale."""
     config = json.loads((adapter / "adapter_config.json").read_bytes())
-    return config.get("peft_type") == "LORA" and not config.get("use_dora")
+    others = ("use_dora", "rank_pattern", "alpha_pattern")
+    return config.get("peft_type") == "LORA" and not any(config.get(name) for name in others)
 
 
 def _layers(adapted: Any) -> Iterator[tuple[str, Any]]:
