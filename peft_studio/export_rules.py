@@ -51,8 +51,8 @@ def check_export(config: ExportConfig, adapter: Adapter, model: ModelFacts) -> N
     if config.format in (ExportFormat.GGUF, ExportFormat.OLLAMA) and model.architecture not in GGUF_ARCHITECTURES:
         known = ", ".join(GGUF_ARCHITECTURES)
         raise _refused(f"{model.architecture} is not among the architectures that are written as GGUF: {known}")
-    if config.format is ExportFormat.LORA and (beside := _beside_linear(adapter)):
-        raise _refused(f"it changes {beside}, and a plain LoRA changes the weights of linear layers only; use merged")
+    if config.format is ExportFormat.LORA:
+        _check_conversion(adapter)
 
 
 def needed_bytes(config: ExportConfig, adapter: Adapter, model: ModelFacts) -> int:
@@ -63,14 +63,33 @@ def needed_bytes(config: ExportConfig, adapter: Adapter, model: ModelFacts) -> i
     return int(model.parameters * _BYTES[kind or GgufType.F16]) + _SMALL_FILES
 
 
+def is_plain_lora(adapter: Path) -> bool:
+    """Whether the adapter in a folder is a plain LoRA already, with one rank and one scale for all layers."""
+    config = _settings(adapter)
+    others = ("use_dora", "rank_pattern", "alpha_pattern")
+    return config.get("peft_type") == "LORA" and not any(config.get(name) for name in others)
+
+
+def _check_conversion(adapter: Adapter) -> None:
+    if beside := _beside_linear(adapter):
+        raise _refused(f"it changes {beside}, and a plain LoRA changes the weights of linear layers only; use merged")
+    if is_plain_lora(Path(adapter.path).parent):
+        raise _refused("the adapter is a plain LoRA already; download it as it is")
+
+
+def _settings(adapter: Path) -> dict[str, Any]:
+    """Read PEFT's description of an adapter; where it cannot be read, the flow finds out by the layers themselves."""
+    try:
+        content: object = json.loads((adapter / "adapter_config.json").read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return cast(dict[str, Any], content) if isinstance(content, dict) else {}
+
+
 def _beside_linear(adapter: Adapter) -> str | None:
     if changed := _NOT_LINEAR.get(adapter.algorithm):
         return changed
-    try:
-        content: object = json.loads((Path(adapter.path).parent / "adapter_config.json").read_bytes())
-    except (OSError, ValueError):
-        return None  # the flow looks at the layers themselves
-    config = cast(dict[str, Any], content) if isinstance(content, dict) else {}
+    config = _settings(Path(adapter.path).parent)
     if config.get("modules_to_save"):
         return f"modules as a whole ({', '.join(map(str, config['modules_to_save']))})"
     if config.get("trainable_token_indices"):

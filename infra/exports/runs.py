@@ -8,6 +8,7 @@ from typing import Protocol
 from uuid import NAMESPACE_URL, UUID, uuid4, uuid5
 
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import DeploymentFlowRunCreate
 from prefect.client.schemas.objects import StateType
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelled, Cancelling
@@ -16,8 +17,9 @@ from infra.flow_runs import CANCELLED
 from infra.job_reads import JobReads, Run, RunFilter
 from infra.prefect_database import PrefectDatabase
 from infra.prefect_patience import answering
-from infra.settings import EXPORT_DEPLOYMENT
-from peft_studio.errors import InvalidConfig, ResourceUnavailable
+from infra.settings import EXPORT_DEPLOYMENT, EXPORT_QUEUE
+from infra.submission import create_run, deployment_id
+from peft_studio.errors import InvalidConfig
 from peft_studio.events import now
 from peft_studio.exports import ExportTask
 
@@ -58,18 +60,15 @@ class ExportRunsInPrefect:
 
     async def create(self, task: ExportTask, key: str | None) -> Run:
         """Start a flow run; raises ``ResourceUnavailable`` where no worker has registered the flow."""
+        wanted = DeploymentFlowRunCreate(
+            parameters={"task": task.model_dump(mode="json")},
+            tags=[tag_of(task.adapter_id), f"format:{task.config.format}"],
+            idempotency_key=key,
+            work_queue_name=EXPORT_QUEUE,
+            enforce_parameter_schema=False,  # it is made of a model of its own, which has checked it
+        )
         async with answering(), get_client() as client:
-            try:
-                deployment = await client.read_deployment_by_name(EXPORT_DEPLOYMENT)
-            except ObjectNotFound:
-                raise ResourceUnavailable(f"The flow {EXPORT_DEPLOYMENT} is not registered; start a worker.") from None
-            run = await client.create_flow_run_from_deployment(
-                deployment.id,
-                parameters={"task": task.model_dump(mode="json", exclude_none=True)},
-                tags=[tag_of(task.adapter_id), f"format:{task.config.format}"],
-                idempotency_key=key,
-            )
-        return Run.of(run)
+            return Run.of(await create_run(client, await deployment_id(client, EXPORT_DEPLOYMENT), wanted))
 
     async def get(self, run_id: UUID) -> Run | None:
         """Return one, None where there is none."""

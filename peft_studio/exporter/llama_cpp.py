@@ -82,7 +82,8 @@ def _answer(question: Question) -> Answer:
 
     special = {"add_special": question.whole, "parse_special": True}
     texts = [post("/tokenize", {"content": text, **special}) for text in question.texts]
-    greedy = {"temperature": 0, "n_predict": question.tokens, "ignore_eos": True, "return_tokens": True}
+    # A text may end: were it told to go on, llama.cpp would write another token where the model writes the last one.
+    greedy = {"temperature": 0, "n_predict": question.tokens, "return_tokens": True}
     written = post("/completion", {"prompt": list(question.prompt), "cache_prompt": False, **greedy})
     return Answer([one["tokens"] for one in texts], written["tokens"])
 

@@ -4,7 +4,6 @@ Plain LoRA from adapters of other kinds: what one adds to a layer's weights, as 
 The closest one is that of the truncated singular value decomposition (Eckart and Young, 1936).
 """
 
-import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -84,13 +83,6 @@ def low_rank(change: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     root = values[:rank].sqrt()
     unused = max(0, rank - len(root))
     return pad(left[:, :rank] * root, (0, unused)), pad(root[:, None] * right[:rank], (0, 0, 0, unused))
-
-
-def is_plain_lora(adapter: Path) -> bool:
-    """Whether a stored adapter is a plain LoRA already, with one rank and one scale."""
-    config = json.loads((adapter / "adapter_config.json").read_bytes())
-    others = ("use_dora", "rank_pattern", "alpha_pattern")
-    return config.get("peft_type") == "LORA" and not any(config.get(name) for name in others)
 
 
 def _layers(adapted: Any) -> Iterator[tuple[str, Any]]:

@@ -5,8 +5,9 @@ from pathlib import Path
 import torch
 
 from peft_studio.errors import InvalidConfig
+from peft_studio.export_rules import is_plain_lora
 from peft_studio.exporter.gguf_file import write_gguf
-from peft_studio.exporter.low_rank import is_plain_lora, write_plain_lora
+from peft_studio.exporter.low_rank import write_plain_lora
 from peft_studio.exporter.merge import Say, Source, load_tokenizer, merge, save_merged
 from peft_studio.exporter.modelfile import OllamaModel, ollama_model
 from peft_studio.exporter.verify import verify_gguf, verify_merged

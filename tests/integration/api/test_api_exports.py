@@ -91,6 +91,7 @@ async def test_an_export_is_asked_for_with_all_that_it_stands_on(
         ({"format": "lora", "rank": 0}, "rank"),
         ({"format": "gguf", "name": "../x"}, "name"),
         ({"format": "gguf", "type": "f16"}, "type"),
+        ({"format": "lora", "rank": 4}, "format"),  # it is one already
         ({"format": "ollama", "create": True}, "create"),
     ],
 )

@@ -38,9 +38,9 @@ async def test_a_model_is_created_of_its_weights_template_and_stops(weights: Pat
 
 
 async def test_a_refusal_in_the_middle_of_the_answer_is_one(weights: Path) -> None:
-    with on_loopback(create_ollama(Trouble(), CreatedModels(refusal="unsupported architecture"))) as url:
-        with pytest.raises(ExportFailed, match="unsupported architecture"):
-            await create_model(url, "support", weights, sha256(weights), "", STOPS)
+    refusing = create_ollama(Trouble(), CreatedModels(refusal="unsupported architecture"))
+    with on_loopback(refusing) as url, pytest.raises(ExportFailed, match="unsupported architecture"):
+        await create_model(url, "support", weights, sha256(weights), "", STOPS)
 
 
 async def test_a_file_that_changed_on_its_way_is_refused(weights: Path) -> None:
@@ -49,8 +49,8 @@ async def test_a_file_that_changed_on_its_way_is_refused(weights: Path) -> None:
 
 
 async def test_a_daemon_that_is_away_or_failing_may_be_asked_again(weights: Path) -> None:
-    with on_loopback(create_ollama(Trouble(reply=Reply({"error": "busy"}, 503)))) as url:
-        with pytest.raises(ResourceUnavailable):
-            await create_model(url, "support", weights, sha256(weights), "", STOPS)
+    failing = create_ollama(Trouble(reply=Reply({"error": "busy"}, 503)))
+    with on_loopback(failing) as url, pytest.raises(ResourceUnavailable):
+        await create_model(url, "support", weights, sha256(weights), "", STOPS)
     with pytest.raises(ResourceUnavailable):
         await create_model(url, "support", weights, sha256(weights), "", STOPS)
