@@ -10,6 +10,7 @@ from api.wire import Whole
 from infra.deployments import Created, Looked
 from infra.serving.records import DeploymentStatus
 from peft_studio.deployments import DeploymentConfig, DeploymentMetrics
+from peft_studio.effect import EffectTest
 
 MAX_PROMPT_BYTES = 4 << 20  # whatever any model's context could take; how much it is, the endpoint knows
 Word = Annotated[str, Field(min_length=1, max_length=200)]
@@ -57,6 +58,9 @@ class DeploymentShown(Whole):
     status: DeploymentStatus
     endpoint: str | None = Field(description="The address of an OpenAI-compatible API; null before there is one.")
     error: str | None = Field(description="Why it failed; null where it did not.")
+    effect: EffectTest | None = Field(
+        description="Whether the adapter does there what it did at the end of training; null before it was loaded."
+    )
     created_at: datetime
     metrics: DeploymentMetrics
 
@@ -64,8 +68,8 @@ class DeploymentShown(Whole):
     def of(cls, looked: Looked) -> Self:
         """Show a record with its metrics."""
         record = looked.deployment
-        fields = record.model_dump(include=set(cls.model_fields) - {"metrics", "config"})
-        return cls(**fields, config=record.config, metrics=looked.metrics)
+        fields = record.model_dump(include=set(cls.model_fields) - {"metrics", "config", "effect"})
+        return cls(**fields, config=record.config, effect=record.effect, metrics=looked.metrics)
 
 
 class DeploymentList(Whole):

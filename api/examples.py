@@ -115,6 +115,13 @@ SERVING: dict[str, Any] = {
     "error": None,
     **DEPLOY,
     "endpoint": "http://127.0.0.1:41807/v1",
+    "effect": {
+        "verdict": "effective",
+        "reason": "The adapter answers as at the end of its training.",
+        "effect": 2.31,
+        "deviation": 0.004,
+        "tolerance": 0.15,
+    },
     "created_at": "2024-01-15T11:15:00Z",
     "metrics": {"requests_per_minute": 45, "avg_latency_ms": 120.0, "cost_per_hour": 0.0},
 }

@@ -9,6 +9,7 @@ from infra.planning import RESERVED
 from infra.settings import Settings
 from peft_studio.adapter_files import WEIGHTS
 from peft_studio.config import TrainingConfig
+from peft_studio.effect import PROBES
 from peft_studio.errors import Conflict, TrainingFailed
 from peft_studio.hashed_file import HashedFile
 from peft_studio.jobs import Artifact
@@ -16,7 +17,7 @@ from peft_studio.lineage import LINEAGE, FileRecord, Lineage
 
 RECORD = "adapter.json"  # the studio's own record of an uploaded adapter, in the adapter's folder
 PUBLICATIONS = "publications.json"  # where else the adapter is, or is to be; the studio's own, too
-OWN = (RECORD, PUBLICATIONS)
+OWN = (RECORD, PUBLICATIONS, PROBES)  # of no use to others, and PROBES holds rows of the data set
 _PIECE = 1 << 20
 DELETED = ".deleted."
 
@@ -41,7 +42,7 @@ def store(
     try:
         files = _copied(source, temporary)
         if lineage:
-            whole = lineage.model_copy(update={"files": files})
+            whole = lineage.model_copy(update={"files": {name: one for name, one in files.items() if name not in OWN}})
             (temporary / LINEAGE).write_text(whole.model_dump_json(indent=2))
         if target.exists():
             shutil.rmtree(target)

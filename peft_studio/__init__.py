@@ -57,6 +57,7 @@ if TYPE_CHECKING:
         TrainingConfig,
     )
     from peft_studio.deployments import DeploymentConfig
+    from peft_studio.effect import EffectTest, Verdict
     from peft_studio.errors import (
         AuthenticationFailed,
         BudgetExceeded,
@@ -128,6 +129,7 @@ __all__ = [
     "DeploymentTested",
     "DiskFull",
     "Diverged",
+    "EffectTest",
     "Event",
     "Experiment",
     "ExperimentList",
@@ -198,11 +200,13 @@ __all__ = [
     "TrainingFailed",
     "Unreachable",
     "UploadMetadata",
+    "Verdict",
 ]
 
 _HOMES = (
     *("errors", "config", "jobs", "events", "adapters", "catalog", "checkpoints", "deployments", "experiments"),
     *(
+        "effect",
         "grpo",
         "budgets",
         "exports",

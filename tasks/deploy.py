@@ -11,6 +11,7 @@ from infra.job_record import JobRecord
 from infra.serving.local import LocalDeployments
 from infra.serving.records import PREFIX as DEPLOYMENT_PREFIX
 from infra.serving.records import Deployment
+from peft_studio.effect import Verdict
 from peft_studio.errors import DeployFailed, InvalidConfig, NotFound, ResourceUnavailable, TrainingFailed
 from peft_studio.jobs import PREFIX, Phase
 from peft_studio.plan import Plan
@@ -39,6 +40,9 @@ def deploy(stored: Stored, plan: Plan) -> str:
         deployment, said = asyncio.run(serve(stored, plan, key, LocalDeployments()))
     except (InvalidConfig, TrainingFailed) as error:
         raise DeployFailed(error.message, **error.details) from error
+    if effect := deployment.effect:
+        level = "INFO" if effect.verdict is Verdict.EFFECTIVE else "WARNING"
+        record.say(f"Effect test: {effect.verdict or 'not possible'}. {effect.reason}", level)
     record.say(f"The adapter answers at {deployment.endpoint} as model {deployment.deployment_id} ({said}).")
     return str(deployment.endpoint)
 

@@ -11,6 +11,7 @@ import httpx
 from pydantic import BaseModel
 
 from infra.serving.meter import Load
+from peft_studio.effect import TOP, Said
 from peft_studio.errors import InternalError, InvalidConfig, RateLimitExceeded, ResourceUnavailable, StudioError
 
 TOKEN_VARIABLE = "PEFT_STUDIO_ENDPOINT_TOKEN"
@@ -115,6 +116,23 @@ class EndpointClient:
             latency_ms=1e3 * (time.monotonic() - started),
             tokens_generated=answer["usage"]["completion_tokens"],
         )
+
+    async def say(self, model: str, question: str | list[int] | list[dict[str, Any]], max_tokens: int) -> Said:
+        """Have a model answer a text, tokens or messages greedily, and return the answer token by token."""
+        body: dict[str, Any] = {"model": model, "max_tokens": max_tokens, "temperature": 0}
+        if isinstance(question, list) and question and isinstance(question[0], dict):
+            body |= {"messages": question, "logprobs": True, "top_logprobs": TOP}
+            answer = await self._request("POST", "/chat/completions", _ANSWER_SECONDS, body)
+            tokens: list[Any] = answer["choices"][0]["logprobs"]["content"]
+            return Said(
+                tokens=[token["token"] for token in tokens],
+                logprobs=[token["logprob"] for token in tokens],
+                top=[{one["token"]: one["logprob"] for one in token["top_logprobs"]} for token in tokens],
+            )
+        body |= {"prompt": question, "logprobs": TOP}
+        answer = await self._request("POST", "/completions", _ANSWER_SECONDS, body)
+        shown = answer["choices"][0]["logprobs"]
+        return Said(tokens=shown["tokens"], logprobs=shown["token_logprobs"], top=shown["top_logprobs"])
 
     async def forward(self, path: str, body: Mapping[str, Any]) -> Forwarded:
         """Send a request on as it is; the answer, an error too, closes this connection when it was read."""

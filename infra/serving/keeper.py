@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
@@ -18,6 +19,7 @@ from prefect.client.orchestration import get_client
 
 from infra.serving.endpoint_process import UNSERVABLE, Base, EndpointProcess, is_free
 from infra.serving.load_times import LoadTimes
+from infra.serving.proving import prove
 from infra.serving.records import CHECK_SECONDS, Deployment, Deployments, DeploymentsInPrefect, DeploymentStatus
 from infra.settings import Settings
 from peft_studio.errors import NotFound, ResourceUnavailable, StudioError
@@ -126,23 +128,26 @@ class Keeper:
         del self._kept[base]
 
     async def _match(self, process: EndpointProcess, loaded: dict[str, str], records: Sequence[Deployment]) -> None:
-        """Load what is wanted and not there, unload what is there and not wanted."""
+        """Load what is wanted and not there, and see that it has an effect; unload what is there and not wanted."""
         wanted = {record.deployment_id: record.adapter for record in records}
         for name in [name for name, path in loaded.items() if wanted.get(name) != path]:
             await process.client.unload(name)
             del loaded[name]
         for record in records:
+            effect = record.effect
             try:
                 if record.deployment_id not in loaded:
                     await process.client.load(record.deployment_id, record.adapter)
+                    effect = None
+                effect = effect or await prove(process.client, record)
             except ResourceUnavailable:
                 raise
             except StudioError as error:
                 await self._note([record], DeploymentStatus.FAILED, error=error.message)
             else:
-                await self._note([record], DeploymentStatus.RUNNING, endpoint=process.url)
+                await self._note([record], DeploymentStatus.RUNNING, endpoint=process.url, effect=effect)
 
-    async def _note(self, records: Iterable[Deployment], status: DeploymentStatus, **changes: str) -> None:
+    async def _note(self, records: Iterable[Deployment], status: DeploymentStatus, **changes: Any) -> None:
         """Write down what became of deployments, unless they were stopped or removed meanwhile."""
         for record in records:
             changed = record.model_copy(update={"status": status, "error": None, **changes})

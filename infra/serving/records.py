@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from infra.prefect_database import PrefectDatabase
 from infra.prefect_patience import answering
 from peft_studio.deployments import DeploymentConfig
+from peft_studio.effect import EffectTest
 from peft_studio.errors import Conflict, NotFound
 from peft_studio.events import now
 
@@ -50,6 +51,7 @@ class Deployment(BaseModel):
     status: DeploymentStatus = DeploymentStatus.DEPLOYING
     endpoint: str | None = Field(default=None, description="Stays the same over restarts where it can.")
     error: str | None = None
+    effect: EffectTest | None = Field(default=None, description="Of the last time that it was loaded.")
     created_at: datetime = Field(default_factory=now)
 
     @property

@@ -6,6 +6,7 @@ from peft_studio.adapters import Adapter
 from peft_studio.answers.answer import Answer
 from peft_studio.deployments import DeploymentConfig, DeploymentMetrics
 from peft_studio.registries import Publication
+from peft_studio.effect import EffectTest
 
 
 class AdapterList(Answer):
@@ -41,6 +42,7 @@ class Deployment(Answer):
     status: str
     endpoint: str | None = None
     error: str | None = None
+    effect: EffectTest | None = None
     created_at: datetime
     metrics: DeploymentMetrics
 

@@ -30,6 +30,7 @@ from peft_studio.trainer.optimizer import require_optimizer
 from peft_studio.trainer.outcome import attempt, ending
 from peft_studio.trainer.plain_lora import starting_factors
 from peft_studio.trainer.prepare import prepare
+from peft_studio.trainer.probes import probe_notes
 from peft_studio.trainer.process_group import ProcessGroup, is_member
 from peft_studio.trainer.reference import ask_base
 from peft_studio.trainer.report import Reporter
@@ -110,7 +111,10 @@ def train(run: RunDir, group: ProcessGroup, stop: StopSignal) -> None:
 
     if not group.leads:
         return
-    save_adapter(run, model, base.tokenizer, start, criterion.notes)
+    notes = criterion.notes  # a sharded model answers only in all processes together
+    if not shards:
+        notes = notes | probe_notes(model, base, config, plan, base_is_moved=start is not None)
+    save_adapter(run, model, base.tokenizer, start, notes)
     run.write("summary.json", summarize(progress, model, rows, held_out, training.epochs))
     report.log(f"Training finished: {progress.step} steps, loss {progress.loss:.3f}")
 

@@ -81,13 +81,16 @@ class Renderer:
         else:
             example, asked = prompt, _question(prompt)
         if not self.literal:
-            turns = _turns(example)
-            answers = (i for i, turn in enumerate(turns) if i >= example.given and turn["role"] == "assistant")
-            first = next(answers, len(turns))
-            return self._render(turns[:first], example.tools, ask=True), asked
+            return self._render(self.asked(example), example.tools, ask=True), asked
         if self.format is RowFormat.TEXT:
             return asked, asked
         return self._literal_prompt(example), asked
+
+    def asked(self, example: Example) -> list[Turn]:
+        """Return the turns up to the first answer that is the model's to give."""
+        turns = _turns(example)
+        answers = (i for i, turn in enumerate(turns) if i >= example.given and turn["role"] == "assistant")
+        return turns[: next(answers, len(turns))]
 
     def end_of_turn(self) -> str | None:
         """The special token with which the template ends an answer, if it does."""
