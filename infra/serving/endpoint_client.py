@@ -119,7 +119,7 @@ class EndpointClient:
 
     async def say(self, model: str, question: str | list[int] | list[dict[str, Any]], max_tokens: int) -> Said:
         """Have a model answer a text, tokens or messages greedily, and return the answer token by token."""
-        body: dict[str, Any] = {"model": model, "max_tokens": max_tokens, "temperature": 0}
+        body: dict[str, Any] = {"model": model, "max_tokens": max_tokens, "temperature": 0, "is_probe": True}
         if isinstance(question, list) and question and isinstance(question[0], dict):
             body |= {"messages": question, "logprobs": True, "top_logprobs": TOP}
             answer = await self._request("POST", "/chat/completions", _ANSWER_SECONDS, body)

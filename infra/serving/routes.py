@@ -73,15 +73,17 @@ class Serving:
         pieces: asyncio.Queue[Piece] = asyncio.Queue()
         generation.receive = pieces.put_nowait
         self.engine.submit(generation)
-        return generation, self._follow(asked.model, generation, pieces)
+        return generation, self._follow(asked, generation, pieces)
 
-    async def _follow(self, model: str, generation: Generation, pieces: asyncio.Queue[Piece]) -> AsyncIterator[Piece]:
+    async def _follow(
+        self, asked: CompletionRequest | ChatRequest, generation: Generation, pieces: asyncio.Queue[Piece]
+    ) -> AsyncIterator[Piece]:
         started = time.monotonic()
         try:
             while True:
                 piece = await pieces.get()
-                if piece.finish_reason:
-                    self.meter.count(model, time.monotonic() - started)
+                if piece.finish_reason and not asked.is_probe:
+                    self.meter.count(asked.model, time.monotonic() - started)
                 yield piece
                 if piece.is_last:
                     return

@@ -39,6 +39,7 @@ class _Request(BaseModel):
     seed: int | None = Field(default=None, ge=-(2**63), lt=2**63)
     stream: bool = False
     stream_options: StreamOptions = StreamOptions()
+    is_probe: bool = False  # the studio's own, which no user's figures count
 
     @model_validator(mode="before")
     @classmethod

@@ -23,15 +23,15 @@ _LONGEST = 512  # tokens of a question
 
 
 def probe_notes(
-    model: Any, base: Base, config: TrainingConfig, plan: Plan | None, *, base_is_moved: bool
+    model: Any, base: Base, config: TrainingConfig, plan: Plan | None, *, is_moved: bool, is_sharded: bool
 ) -> dict[str, Any]:
     """
     Ask a trained model, adapter on and off, and return the file for the adapter's folder by its name.
 
-    Nothing is asked where the adapter cannot be served here. ``base_is_moved``: without its adapter the model is not
-    the base model.
+    Nothing is asked where the adapter cannot be served here, nor of a model that is sharded: it computes only in all
+    processes together. ``is_moved``: without its adapter the model is not the base model.
     """
-    if not (config.method.served and config.aim.writes):
+    if is_sharded or not (config.method.served and config.aim.writes):
         return {}
     probes: list[Probe] = []
     with evaluating(model):
@@ -45,7 +45,7 @@ def probe_notes(
                 ids=ids,
                 adapter=_say(model, base, ids, stops),
             )
-            if not base_is_moved:
+            if not is_moved:
                 with model.disable_adapter():
                     probe.base = _say(model, base, ids, stops)
             probes.append(probe)

@@ -108,12 +108,9 @@ def train(run: RunDir, group: ProcessGroup, stop: StopSignal) -> None:
     checkpoints = Checkpoints(run, made_for, report, writes=group.leads)
     training = Training(model, rows.rows, held_out.rows, criterion, config, checkpoints, report, stop, group)
     progress = training.run()
-
     if not group.leads:
         return
-    notes = criterion.notes  # a sharded model answers only in all processes together
-    if not shards:
-        notes = notes | probe_notes(model, base, config, plan, base_is_moved=start is not None)
+    notes = criterion.notes | probe_notes(model, base, config, plan, is_moved=start is not None, is_sharded=shards)
     save_adapter(run, model, base.tokenizer, start, notes)
     run.write("summary.json", summarize(progress, model, rows, held_out, training.epochs))
     report.log(f"Training finished: {progress.step} steps, loss {progress.loss:.3f}")
