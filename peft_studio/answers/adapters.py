@@ -5,8 +5,8 @@ from datetime import datetime
 from peft_studio.adapters import Adapter
 from peft_studio.answers.answer import Answer
 from peft_studio.deployments import DeploymentConfig, DeploymentMetrics
-from peft_studio.registries import Publication
 from peft_studio.effect import EffectTest
+from peft_studio.registries import Publication
 
 
 class AdapterList(Answer):
