@@ -5,7 +5,7 @@ import json
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -247,8 +247,9 @@ def raw(url: str, *parts: bytes) -> bytes:
     """Send bytes as they are; return the head and the beginning of the answer."""
     host, port = url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=20) as connection:
-        for part in parts:
-            connection.sendall(part)
+        with suppress(ConnectionResetError, BrokenPipeError):  # it was answered, and closed, before its end
+            for part in parts:
+                connection.sendall(part)
         return connection.recv(65536)
 
 

@@ -55,7 +55,7 @@ class Desk:
     def forwarder(self) -> Forwarder:
         return Forwarder(self.settings, self.credentials, self.endings, (0.05, 0.05))
 
-    async def send(self, seconds: float = 100) -> None:
+    async def send(self, seconds: float = 300) -> None:
         """Send until nothing waits; another forwarder than before, as after a restart."""
         forwarder = self.forwarder()
         async with asyncio.timeout(seconds):
