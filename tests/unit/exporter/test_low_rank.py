@@ -6,9 +6,11 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from peft_studio.effect import PROBES
 from peft_studio.errors import InvalidConfig
 from peft_studio.exporter.low_rank import low_rank
 from peft_studio.exporter.make import make
+from peft_studio.exporter.merge import Source, copy_adapter
 from peft_studio.trainer.adapter import load_adapter
 from tests.unit.exporter.trained import adapter, adapter_settings, base_model, logits, quiet, task
 
@@ -69,3 +71,12 @@ def test_a_plain_lora_and_what_changes_more_than_linear_layers_are_refused(tmp_p
     norms = adapter(tmp_path / "norms", base, "ln_tuning")
     with pytest.raises(InvalidConfig, match="linear layers only"):
         make(task(base, norms, "ln_tuning", format="lora"), tmp_path, quiet)
+
+
+def test_rows_of_the_data_set_do_not_leave_with_an_export(tmp_path: Path) -> None:
+    (stored := tmp_path / "adapter").mkdir()
+    (out := tmp_path / "out").mkdir()
+    for name in (PROBES, "publications.json", "lineage.json"):
+        (stored / name).write_text("{}")
+    copy_adapter(Source(stored, "base"), out)
+    assert [path.name for path in out.iterdir()] == ["lineage.json"]
