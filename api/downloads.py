@@ -14,6 +14,7 @@ from zipfile import ZIP_STORED, ZipFile, ZipInfo
 from litestar.response import Response, Stream
 
 from api.errors import RangeNotSatisfiable
+from peft_studio.errors import NotFound
 
 _PIECE = 256 << 10
 _RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})", re.ASCII)
@@ -48,6 +49,18 @@ async def send_file(path: Path, wanted: Wanted) -> Response[Any]:
         headers=headers,
         media_type="application/octet-stream",
     )
+
+
+async def send_files(files: Mapping[str, Path], file: str | None, name: str, wanted: Wanted) -> Response[Any]:
+    """Send the files of ``name`` as one archive, or one ``file`` of them; raises ``NotFound`` where it has no such."""
+    if file is None:
+        return send_zip(files, name)
+    if file not in files:
+        what, names = name.partition("_")[0], ", ".join(files)
+        raise NotFound(
+            f"The {what} has no file {file[:100]!r}; it has {names}.", **{f"{what}_id": name, "field": "file"}
+        )
+    return await send_file(files[file], wanted)
 
 
 def send_zip(files: Mapping[str, Path], name: str) -> Stream:

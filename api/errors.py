@@ -116,7 +116,7 @@ class WireError:
         said = {"message": self.error.message, "type": kind, "param": self.error.details.get("field")}
         return {"error": said | {"code": self.error.code.lower()}}
 
-    def written(self, path: str) -> bytes:
+    def written(self, path: str = "") -> bytes:
         """Return the body as it goes out at an address."""
         # Details may hold anything that can be printed, so that a way to say what is wrong never fails itself.
         return msgspec.json.encode(self.openai_body if path.startswith(OPENAI) else self.body, enc_hook=str)

@@ -74,7 +74,7 @@ class RequestProtocol(HttpToolsProtocol):
 
     def _refuse(self, error: StudioError) -> None:
         wire = WireError(error)
-        body = wire.written("")
+        body = wire.written()
         lines = [
             f"HTTP/1.1 {wire.status} {HTTPStatus(wire.status).phrase}",
             "content-type: application/json",

@@ -40,6 +40,11 @@ class Uploaded:
     sha256: str
 
 
+def text_of(part: Uploaded | None) -> str | None:
+    """Read a part that is a word or two; None where it did not come."""
+    return part.path.read_text(errors="replace") if part else None
+
+
 async def receive_form(request: AnyRequest, folder: Path, limits: Mapping[str, int]) -> dict[str, Uploaded]:
     """
     Write each part of a multipart body to a file of the part's name in ``folder``; ``limits``: names and most bytes.

@@ -8,16 +8,13 @@ from uuid import uuid4
 from infra.planning import RESERVED
 from infra.settings import Settings
 from peft_studio.adapter_files import WEIGHTS
+from peft_studio.adapter_folder import OWN
 from peft_studio.config import TrainingConfig
-from peft_studio.effect import PROBES
 from peft_studio.errors import Conflict, TrainingFailed
 from peft_studio.hashed_file import HashedFile
 from peft_studio.jobs import Artifact
 from peft_studio.lineage import LINEAGE, FileRecord, Lineage
 
-RECORD = "adapter.json"  # the studio's own record of an uploaded adapter, in the adapter's folder
-PUBLICATIONS = "publications.json"  # where else the adapter is, or is to be; the studio's own, too
-OWN = (RECORD, PUBLICATIONS, PROBES)  # of no use to others, and PROBES holds rows of the data set
 _PIECE = 1 << 20
 DELETED = ".deleted."
 
@@ -73,15 +70,6 @@ def _copied(source: Path, target: Path) -> dict[str, FileRecord]:
 def adapter_id_of(job_id: str) -> str:
     """Return the id of the adapter that a job makes."""
     return "adapter_" + job_id.removeprefix("job_")
-
-
-def files_of(adapter: Path) -> dict[str, Path]:
-    """Return the files of an adapter by name, as PEFT would load them: plain files of its folder, nothing hidden."""
-    return {
-        path.name: path
-        for path in sorted(adapter.iterdir())
-        if path.is_file() and not path.is_symlink() and path.name not in OWN and not path.name.startswith(".")
-    }
 
 
 def set_aside(adapter: Path, settings: Settings) -> Path:

@@ -14,11 +14,11 @@ from uuid import NAMESPACE_URL, uuid4, uuid5
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from infra.adapters import RECORD
 from infra.disk_space import require_space
 from infra.settings import Settings
 from peft_studio.adapter_config import CONFIG, Parameters, parameters_of, read_config, written_config
 from peft_studio.adapter_files import WEIGHTS, Layers, check_against_model, read_layers, refuse_file
+from peft_studio.adapter_folder import RECORD
 from peft_studio.adapters import Adapter, AdapterMetadata, UploadMetadata
 from peft_studio.base_models import exists_here, inspect_model, is_hub_id
 from peft_studio.config import ModelSource

@@ -14,6 +14,7 @@ from peft_studio.algorithms import Algorithm, Targets
 from peft_studio.choices import Bias, ServeTarget
 from peft_studio.config import TrainingConfig
 from peft_studio.errors import InvalidConfig
+from peft_studio.export_rules import GGUF_ARCHITECTURES
 from peft_studio.plan import ModelFacts, PlannedConversion
 from peft_studio.vllm_rules import MAX_RANKS
 
@@ -66,8 +67,6 @@ TARGETS: Mapping[ServeTarget, Target] = {
 }
 _WANDB_RANKS = {"openai/gpt-oss-120b": 64}  # the other bases: 16
 _WANDB_RANK = 16
-# What llama.cpp's architectures are called in a model's configuration, as exports to GGUF know them.
-GGUF_ARCHITECTURES = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
 # Kinds that are no LoRA, and change each layer by a matrix of so low a rank that a LoRA can be the very same.
 LOW_RANK: Mapping[Algorithm, Callable[[TrainingConfig], int]] = {
     # It gives layers that need them more ranks than others, out of as many as it began with.

@@ -14,17 +14,17 @@ from litestar.response import Response
 
 from api import examples
 from api.adapter_wire import AdapterDeleted, AdapterForm, AdapterList, AdapterUploaded
-from api.downloads import Wanted, send_file, send_zip
+from api.downloads import Wanted, send_files
 from api.idempotency import IdempotencyKey
 from api.openapi import documented, documented_file
 from api.uploads import Uploaded, receive_form
 from api.wire import from_wire
 from infra.adapter_records import AdapterRecords
-from infra.adapters import files_of
 from infra.settings import Settings
 from infra.uploaded_adapters import UploadedAdapters
+from peft_studio.adapter_folder import files_of
 from peft_studio.adapters import Adapter, UploadMetadata
-from peft_studio.errors import InvalidConfig, JobNotFound, NotFound
+from peft_studio.errors import InvalidConfig, JobNotFound
 
 TheAdapters = NamedDependency[SkipValidation[AdapterRecords]]
 TheUploads = NamedDependency[SkipValidation[UploadedAdapters]]
@@ -141,12 +141,7 @@ async def download_adapter(
     """
     folder = Path((await adapters.get(adapter_id)).path).parent
     files = await asyncio.to_thread(files_of, folder)
-    if file is None:
-        return send_zip(files, adapter_id)
-    if file not in files:
-        names = ", ".join(files)
-        raise NotFound(f"The adapter has no file {file[:100]!r}; it has {names}.", adapter_id=adapter_id, field="file")
-    return await send_file(files[file], Wanted(range_, if_range, if_none_match))
+    return await send_files(files, file, adapter_id, Wanted(range_, if_range, if_none_match))
 
 
 @delete(

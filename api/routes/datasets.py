@@ -13,7 +13,7 @@ from api import examples
 from api.dataset_files import FileOperation, record_of
 from api.openapi import documented
 from api.routes.dataset_uploads import RESUMABLE_UPLOADS, TheDatasets, TheSettings, TheUploads
-from api.uploads import Uploaded, receive_body, receive_form
+from api.uploads import receive_body, receive_form, text_of
 from api.wire import DatasetDeleted, DatasetList
 from infra.previews import Previews
 from infra.uploads import Upload
@@ -65,13 +65,9 @@ async def _receive_form(request: Request[Any, Any, Any], upload: Upload, limit: 
     parts = await receive_form(request, upload.folder, limits)
     if (file := parts.get("file")) is None:
         raise InvalidConfig("The form has no part 'file'.", field="file", issue="Required")
-    name, sha256 = [await asyncio.to_thread(_text, parts.get(field)) for field in ("name", "sha256")]
+    name, sha256 = [await asyncio.to_thread(text_of, parts.get(field)) for field in ("name", "sha256")]
     record = record_of(file.filename or "", name, sha256, file.size)
     await asyncio.to_thread(upload.describe, record, file.path)
-
-
-def _text(part: Uploaded | None) -> str | None:
-    return part.path.read_text(errors="replace") if part else None
 
 
 @get(

@@ -10,12 +10,11 @@ from litestar.params import Body, FromPath, HeaderParameter, QueryParameter, Ski
 from litestar.response import Response
 
 from api import export_examples as examples
-from api.downloads import Wanted, send_file, send_zip
+from api.downloads import Wanted, send_files
 from api.export_wire import ExportDeleted, ExportList, ExportShown
 from api.idempotency import IdempotencyKey
 from api.openapi import documented, documented_file
 from infra.exports.exports import AdapterExports
-from peft_studio.errors import NotFound
 from peft_studio.exports import ExportConfig
 from peft_studio.jobs import JobStatus
 
@@ -77,12 +76,7 @@ async def download_export(
     A file has the SHA-256 of its content as its entity tag, and is sent in ranges: a download that broke off goes on.
     """
     files = await exports.files(export_id)
-    if file is None:
-        return send_zip(files, export_id)
-    if file not in files:
-        names = ", ".join(files)
-        raise NotFound(f"The export has no file {file[:100]!r}; it has {names}.", export_id=export_id, field="file")
-    return await send_file(files[file], Wanted(range_, if_range, if_none_match))
+    return await send_files(files, file, export_id, Wanted(range_, if_range, if_none_match))
 
 
 @post(

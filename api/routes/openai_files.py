@@ -13,7 +13,7 @@ from api.downloads import Wanted, send_file
 from api.openai.names import dataset_id_of
 from api.openai.objects import File, FileDeleted, Page
 from api.routes.dataset_uploads import TheDatasets, TheSettings, TheUploads
-from api.uploads import Uploaded, receive_form
+from api.uploads import receive_form, text_of
 from peft_studio.errors import InvalidConfig
 
 PURPOSE = "fine-tune"
@@ -31,7 +31,7 @@ async def create_file(
         parts = await receive_form(
             request, upload.folder, {"file": settings.max_dataset_bytes, "purpose": _LONGEST_FIELD}
         )
-        if await asyncio.to_thread(_text, parts.get("purpose")) != PURPOSE:
+        if await asyncio.to_thread(text_of, parts.get("purpose")) != PURPOSE:
             raise InvalidConfig(f"purpose: it must be {PURPOSE!r}.", field="purpose", issue=f"Must be {PURPOSE!r}")
         if (file := parts.get("file")) is None:
             raise InvalidConfig("The form has no part 'file'.", field="file", issue="Required")
@@ -40,10 +40,6 @@ async def create_file(
         return File.of(await datasets.take(upload))
     finally:
         await asyncio.to_thread(upload.close)
-
-
-def _text(part: Uploaded | None) -> str | None:
-    return part.path.read_text(errors="replace") if part else None
 
 
 @get("/v1/files", include_in_schema=False)

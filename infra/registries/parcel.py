@@ -8,10 +8,10 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from infra.adapters import files_of
 from infra.lineages import read_lineage
 from infra.registries.model_card import model_card
 from peft_studio.adapter_files import WEIGHTS
+from peft_studio.adapter_folder import files_of
 from peft_studio.adapters import Adapter
 from peft_studio.lineage import FileRecord
 

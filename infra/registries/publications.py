@@ -13,10 +13,10 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from infra.adapters import PUBLICATIONS
 from infra.registries.parcel import Parcel, pack
 from infra.registries.sending import Sender
 from infra.settings import Settings
+from peft_studio.adapter_folder import PUBLICATIONS
 from peft_studio.adapters import Adapter
 from peft_studio.events import now
 from peft_studio.registries import Publication, PublicationStatus, Registry

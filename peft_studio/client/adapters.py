@@ -4,17 +4,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import httpx
-
 from peft_studio.adapters import Adapter, UploadMetadata
 from peft_studio.answers import AdapterList, AdapterPublishing, AdapterUploaded, Deleted
 from peft_studio.client.bodies import Progress, form
 from peft_studio.client.calls import Call, model, operation, path
-from peft_studio.client.downloads import Download
+from peft_studio.client.saving import TRANSFER_SECONDS, download_of
 from peft_studio.registries import HuggingFaceRegistry, S3Registry
 
 Registry = HuggingFaceRegistry | S3Registry
-_TRANSFER_SECONDS = 600.0
 
 
 class AdapterOperations:
@@ -42,7 +39,7 @@ class AdapterOperations:
             metadata = metadata.model_dump(mode="json", exclude_unset=True)
         body = form(files, {"metadata": metadata}, progress)
         return Call(
-            "POST", "/adapters/upload", model(AdapterUploaded), body=body, headers=headers, seconds=_TRANSFER_SECONDS
+            "POST", "/adapters/upload", model(AdapterUploaded), body=body, headers=headers, seconds=TRANSFER_SECONDS
         )
 
     @operation
@@ -73,14 +70,7 @@ class AdapterOperations:
         The file ``to`` is complete and checked, or as it was before: one file against the hash that the studio sends
         with it, or against ``sha256`` where you know it, as from a job's ``artifact.hash``.
         """
-        target = Path(to)
-
-        def saved(_: httpx.Response) -> Path:
-            return target
-
-        into = Download(target, sha256=sha256, progress=progress)
-        where = path("adapters", adapter_id, "download")
-        return Call("GET", where, saved, {"file": file}, into=into, seconds=_TRANSFER_SECONDS)
+        return download_of(path("adapters", adapter_id, "download"), to, file, sha256, progress)
 
     @operation
     def publish_adapter(

@@ -3,15 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-import httpx
-
 from peft_studio.answers import Deleted
 from peft_studio.client.bodies import Progress
 from peft_studio.client.calls import Call, model, operation, path
-from peft_studio.client.downloads import Download
+from peft_studio.client.saving import download_of
 from peft_studio.exports import Export, ExportConfig, ExportPage
-
-_TRANSFER_SECONDS = 600.0
 
 
 class ExportOperations:
@@ -61,14 +57,7 @@ class ExportOperations:
         The file ``to`` is complete and checked, or as it was before: one file against the hash that the studio sends
         with it, or against ``sha256`` where you know it, as from the export's ``result.files``.
         """
-        target = Path(to)
-
-        def saved(_: httpx.Response) -> Path:
-            return target
-
-        into = Download(target, sha256=sha256, progress=progress)
-        where = path("exports", export_id, "download")
-        return Call("GET", where, saved, {"file": file}, into=into, seconds=_TRANSFER_SECONDS)
+        return download_of(path("exports", export_id, "download"), to, file, sha256, progress)
 
     @operation
     def cancel_export(self, export_id: str) -> Call[Export]:

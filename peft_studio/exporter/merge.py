@@ -10,8 +10,9 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
+from peft_studio.adapter_config import CONFIG
 from peft_studio.adapter_files import WEIGHTS
-from peft_studio.effect import PROBES
+from peft_studio.adapter_folder import files_of
 from peft_studio.errors import InvalidConfig
 from peft_studio.exporter.plain_merge import merge_plainly
 from peft_studio.trainer.adapter import load_adapter
@@ -109,7 +110,6 @@ def save_merged(merged: Merged, folder: Path, dtype: torch.dtype | None) -> torc
 
 def copy_adapter(source: Source, folder: Path) -> None:
     """Copy an adapter's own files, its weights and configuration apart, and nothing that is the studio's alone."""
-    apart = (WEIGHTS, "adapter_config.json", "adapter.json", "publications.json", PROBES)
-    for path in source.adapter.iterdir():
-        if path.is_file() and path.name not in apart:
-            shutil.copy2(path, folder / path.name)
+    for name, path in files_of(source.adapter).items():
+        if name not in (WEIGHTS, CONFIG):
+            shutil.copy2(path, folder / name)

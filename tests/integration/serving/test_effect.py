@@ -11,12 +11,12 @@ import safetensors.torch
 import torch
 from transformers import AutoModelForCausalLM
 
-from infra.adapters import files_of
 from infra.serving.endpoint import prepare
 from infra.serving.endpoint_client import EndpointClient
 from infra.serving.proving import prove, read_probes
 from infra.serving.records import Deployment
 from infra.serving.routes import create_app
+from peft_studio.adapter_folder import files_of
 from peft_studio.effect import PROBES, EffectTest, Verdict
 from peft_studio.trainer.outcome import DONE
 from peft_studio.trainer.program import run as train
