@@ -1,0 +1,1 @@
+"""Platforms that serve adapters, one module each behind the contract in ``base``."""
