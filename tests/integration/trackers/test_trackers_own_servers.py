@@ -50,7 +50,7 @@ def answers(url: str) -> bool:
 
 
 async def test_mlflow_has_every_step_once_and_is_read_back(mlflow: str, tmp_path: Path) -> None:
-    desk = Desk(Settings(data_dir=tmp_path / "data", tracker_seconds=90))
+    desk = Desk(Settings(data_dir=tmp_path / "data", tracker_seconds=60))
     await desk.connect("mlflow", tracking_uri=mlflow)
     run = desk.begin("mlflow", project_name="triage", rank=4)
     report(run, 1, 2, 3)
