@@ -13,9 +13,9 @@ from infra.adapter_records import AdapterRecords
 from infra.cursors import read_cursor, write_cursor
 from infra.platforms import usable
 from infra.platforms.connections import Platforms
-from infra.serving.endpoint_client import Answered
 from infra.serving.load_times import LoadTimes
 from infra.serving.local import LocalDeployments
+from infra.serving.questions import Answered
 from infra.serving.records import CHECK_SECONDS, PREFIX, Deployment, DeploymentStatus
 from infra.settings import Settings
 from infra.uploaded_adapters import UploadedAdapters

@@ -97,7 +97,11 @@ async def _send(client: httpx.AsyncClient, call: Call) -> Answer:
     request = client.build_request(
         call.method, call.url, params=dict(call.params) or None, headers=dict(call.headers), json=call.body
     )
-    response = await client.send(request, stream=True)
+    return await read_answer(await client.send(request, stream=True))
+
+
+async def read_answer(response: httpx.Response) -> Answer:
+    """Read a response to its end, and close it; one that is too long raises ``httpx.ReadError``."""
     try:
         content = bytearray()
         async for part in response.aiter_bytes():

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from infra.serving.endpoint_client import Answered
+from infra.serving.questions import Answered
 from infra.serving.records import DeploymentStatus
 from peft_studio.deployments import DeploymentConfig, DeploymentMetrics
 from peft_studio.effect import Said

@@ -8,24 +8,16 @@ from types import TracebackType
 from typing import Any, Self
 
 import httpx
-from pydantic import BaseModel
 
 from infra.serving.meter import Load
-from peft_studio.effect import TOP, Said
+from infra.serving.questions import Answered, answered, probed, prompted, said
+from peft_studio.effect import Said
 from peft_studio.errors import InternalError, InvalidConfig, RateLimitExceeded, ResourceUnavailable, StudioError
 
 TOKEN_VARIABLE = "PEFT_STUDIO_ENDPOINT_TOKEN"
 _BRIEF_SECONDS = 5.0
 _LOAD_SECONDS = 120.0
 _ANSWER_SECONDS = 600.0
-
-
-class Answered(BaseModel):
-    """An answer, how long it took, and how many tokens it came to."""
-
-    text: str
-    latency_ms: float
-    tokens_generated: int
 
 
 @dataclass(frozen=True)
@@ -103,36 +95,15 @@ class EndpointClient:
 
     async def ask(self, model: str, prompt: str, *, chat: bool, max_tokens: int, temperature: float) -> Answered:
         """Have a model answer a prompt, through its chat template or as it stands."""
-        body: dict[str, Any] = {"model": model, "max_tokens": max_tokens, "temperature": temperature}
-        if chat:
-            path, body["messages"] = "/chat/completions", [{"role": "user", "content": prompt}]
-        else:
-            path, body["prompt"] = "/completions", prompt
+        path, body = prompted(model, prompt, chat=chat, max_tokens=max_tokens, temperature=temperature)
         started = time.monotonic()
         answer = await self._request("POST", path, _ANSWER_SECONDS, body)
-        choice = answer["choices"][0]
-        return Answered(
-            text=choice["message"]["content"] if chat else choice["text"],
-            latency_ms=1e3 * (time.monotonic() - started),
-            tokens_generated=answer["usage"]["completion_tokens"],
-        )
+        return answered(answer, time.monotonic() - started)
 
     async def say(self, model: str, question: str | list[int] | list[dict[str, Any]], max_tokens: int) -> Said:
         """Have a model answer a text, tokens or messages greedily, and return the answer token by token."""
-        body: dict[str, Any] = {"model": model, "max_tokens": max_tokens, "temperature": 0, "is_probe": True}
-        if isinstance(question, list) and question and isinstance(question[0], dict):
-            body |= {"messages": question, "logprobs": True, "top_logprobs": TOP}
-            answer = await self._request("POST", "/chat/completions", _ANSWER_SECONDS, body)
-            tokens: list[Any] = answer["choices"][0]["logprobs"]["content"]
-            return Said(
-                tokens=[token["token"] for token in tokens],
-                logprobs=[token["logprob"] for token in tokens],
-                top=[{one["token"]: one["logprob"] for one in token["top_logprobs"]} for token in tokens],
-            )
-        body |= {"prompt": question, "logprobs": TOP}
-        answer = await self._request("POST", "/completions", _ANSWER_SECONDS, body)
-        shown = answer["choices"][0]["logprobs"]
-        return Said(tokens=shown["tokens"], logprobs=shown["token_logprobs"], top=shown["top_logprobs"])
+        path, body = probed(model, question, max_tokens)
+        return said(await self._request("POST", path, _ANSWER_SECONDS, body | {"is_probe": True}))
 
     async def forward(self, path: str, body: Mapping[str, Any]) -> Forwarded:
         """Send a request on as it is; the answer, an error too, closes this connection when it was read."""

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import uuid4
 
-from infra.serving.endpoint_client import Answered, EndpointClient, Forwarded
+from infra.serving.endpoint_client import EndpointClient, Forwarded
 from infra.serving.meter import Load
+from infra.serving.questions import Answered
 from infra.serving.records import PREFIX, Deployment, Deployments, DeploymentsInPrefect, DeploymentStatus
 from peft_studio.deployments import DeploymentConfig
 from peft_studio.errors import Conflict, InvalidConfig, NotFound, ResourceUnavailable
