@@ -8,8 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from api.wire import Whole
 from infra.deployments import Created, Looked
-from infra.serving.records import DeploymentStatus
-from peft_studio.deployments import DeploymentConfig, DeploymentMetrics
+from peft_studio.deployments import DeploymentConfig, DeploymentMetrics, DeploymentStatus
 from peft_studio.effect import EffectTest
 
 MAX_PROMPT_BYTES = 4 << 20  # whatever any model's context could take; how much it is, the endpoint knows

@@ -16,11 +16,11 @@ from infra.platforms.connections import Platforms
 from infra.serving.load_times import LoadTimes
 from infra.serving.local import LocalDeployments
 from infra.serving.questions import Answered
-from infra.serving.records import CHECK_SECONDS, PREFIX, Deployment, DeploymentStatus
+from infra.serving.records import CHECK_SECONDS, PREFIX, Deployment
 from infra.settings import Settings
 from infra.uploaded_adapters import UploadedAdapters
 from peft_studio.algorithm_table import METHODS
-from peft_studio.deployments import DeploymentConfig, DeploymentMetrics
+from peft_studio.deployments import DeploymentConfig, DeploymentMetrics, DeploymentStatus
 from peft_studio.errors import Conflict, InvalidConfig, NotFound, ResourceUnavailable
 from peft_studio.objectives import AIMS
 from peft_studio.platforms import Feature

@@ -37,6 +37,7 @@ class Answer:
     status: int
     body: Any
     headers: httpx.Headers
+    content: bytes = field(default=b"", repr=False)
 
     @property
     def retry_after(self) -> int | None:
@@ -110,7 +111,7 @@ async def read_answer(response: httpx.Response) -> Answer:
                 raise httpx.ReadError("The answer is too long.")
     finally:
         await response.aclose()
-    return Answer(response.status_code, _json(bytes(content), response), response.headers)
+    return Answer(response.status_code, _json(bytes(content), response), response.headers, bytes(content))
 
 
 def _json(content: bytes, response: httpx.Response) -> Any:

@@ -1,8 +1,18 @@
 """Deployments: what is asked of the machines that serve an adapter, and how busy they are."""
 
+from enum import StrEnum
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+
+
+class DeploymentStatus(StrEnum):
+    """The contract's states of a deployment."""
+
+    DEPLOYING = "deploying"
+    RUNNING = "running"
+    FAILED = "failed"
+    STOPPED = "stopped"
 
 
 class DeploymentConfig(BaseModel):
@@ -16,6 +26,14 @@ class DeploymentConfig(BaseModel):
     min_replicas: int = Field(default=1, ge=0, le=1000)
     max_replicas: int = Field(default=1, ge=1, le=1000, validate_default=True)
     auto_scaling: bool = Field(default=False, description="Whether the platform chooses how many there are.")
+    lease_hours: float | None = Field(
+        default=None,
+        gt=0,
+        le=8760,
+        allow_inf_nan=False,
+        description="After so long it is taken off, unless it is renewed; by default what the operator has set for "
+        "platforms that bill, and for ever elsewhere.",
+    )
 
     @field_validator("max_replicas")
     @classmethod

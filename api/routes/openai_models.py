@@ -9,7 +9,7 @@ from litestar.response import Stream
 
 from api.openai.objects import Model, Page
 from infra.serving.local import LocalDeployments
-from infra.serving.records import DeploymentStatus
+from peft_studio.deployments import DeploymentStatus
 from peft_studio.errors import InvalidConfig, NotFound
 
 TheEndpoints = NamedDependency[SkipValidation[LocalDeployments]]

@@ -14,8 +14,7 @@ from typing import Protocol
 from pydantic import BaseModel, ConfigDict, Field
 
 from infra.serving.questions import Answered
-from infra.serving.records import DeploymentStatus
-from peft_studio.deployments import DeploymentConfig, DeploymentMetrics
+from peft_studio.deployments import DeploymentConfig, DeploymentMetrics, DeploymentStatus
 from peft_studio.effect import Said
 
 
@@ -37,7 +36,7 @@ class Wanted(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    name: str = Field(description="Unique for ever; at most 63 characters of [a-z0-9-], beginning with a letter.")
+    name: str = Field(description="Unique for ever; at most 32 characters of [a-z0-9-], beginning with a letter.")
     folder: Path = Field(description="Where the adapter's files are on this machine, in PEFT's layout.")
     base_model: str = Field(description="Its id on the Hugging Face Hub, or a folder.")
     revision: str | None = Field(default=None, description="Commit of the base model.")

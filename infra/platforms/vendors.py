@@ -23,6 +23,10 @@ def _token(values: Values) -> dict[str, str]:
     return {"Authorization": f"Bearer {values['token']}"}
 
 
+def _bearer_if_any(values: Values) -> dict[str, str]:
+    return {"Authorization": f"Bearer {values['api_key']}"} if values.get("api_key") else {}
+
+
 def _kubernetes_jobs(values: Values) -> str:
     return f"/apis/batch/v1/namespaces/{values.get('namespace', 'default')}/jobs?limit=1"
 
@@ -154,6 +158,20 @@ _ALL = (
         Check("/v1/accounts?pageSize=1", expects="accounts", verdict=fireworks_verdict),
         "https://api.fireworks.ai",
         docs="https://docs.fireworks.ai/getting-started/quickstart",
+    ),
+    Vendor(
+        "vllm",
+        "vLLM",
+        _SERVE,
+        Check("/v1/models", expects="data", headers=_bearer_if_any),
+        fields=(
+            where("base_url", "Address of the server: http://host:8000.", required=True),
+            optional("api_key", "What the server was started with as --api-key."),
+            where("adapters_path", "Where the server sees the studio's folder of adapters, if not where it lies."),
+        ),
+        url_field="base_url",
+        supported=_SERVE,
+        docs="https://docs.vllm.ai/en/stable/features/lora/",
     ),
     *TRACKERS,
     Vendor(

@@ -20,8 +20,9 @@ from prefect.client.orchestration import get_client
 from infra.serving.endpoint_process import UNSERVABLE, Base, EndpointProcess, is_free
 from infra.serving.load_times import LoadTimes
 from infra.serving.proving import prove
-from infra.serving.records import CHECK_SECONDS, Deployment, Deployments, DeploymentsInPrefect, DeploymentStatus
+from infra.serving.records import CHECK_SECONDS, Deployment, Deployments, DeploymentsInPrefect
 from infra.settings import Settings
+from peft_studio.deployments import DeploymentStatus
 from peft_studio.errors import NotFound, ResourceUnavailable, StudioError
 from peft_studio.ports import free_port
 

@@ -9,8 +9,8 @@ from uuid import uuid4
 from infra.serving.endpoint_client import EndpointClient, Forwarded
 from infra.serving.meter import Load
 from infra.serving.questions import Answered
-from infra.serving.records import PREFIX, Deployment, Deployments, DeploymentsInPrefect, DeploymentStatus
-from peft_studio.deployments import DeploymentConfig
+from infra.serving.records import PREFIX, Deployment, Deployments, DeploymentsInPrefect
+from peft_studio.deployments import DeploymentConfig, DeploymentStatus
 from peft_studio.errors import Conflict, InvalidConfig, NotFound, ResourceUnavailable
 
 _POLL_SECONDS = 0.2

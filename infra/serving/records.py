@@ -3,7 +3,6 @@
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from datetime import datetime
-from enum import StrEnum
 from typing import Protocol
 
 from prefect.client.orchestration import PrefectClient, get_client
@@ -14,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from infra.prefect_database import PrefectDatabase
 from infra.prefect_patience import answering
-from peft_studio.deployments import DeploymentConfig
+from peft_studio.deployments import DeploymentConfig, DeploymentStatus
 from peft_studio.effect import EffectTest
 from peft_studio.errors import Conflict, NotFound
 from peft_studio.events import now
@@ -24,15 +23,6 @@ TAG = "peft-studio-deployment"
 _VARIABLE = "deployment_"
 _PAGE = 200
 CHECK_SECONDS = 1.0  # how often the keeper looks at the records
-
-
-class DeploymentStatus(StrEnum):
-    """The contract's states of a deployment."""
-
-    DEPLOYING = "deploying"
-    RUNNING = "running"
-    FAILED = "failed"
-    STOPPED = "stopped"
 
 
 class Deployment(BaseModel):

@@ -190,6 +190,15 @@ DOORS = {
         _reply(402, {"error": "Payment required"}),
         _bearer,
     ),
+    # Any server that somebody runs: it knows no account that could be out of credit.
+    "vllm": Door(
+        "GET",
+        "/v1/models",
+        {"object": "list", "data": []},
+        _reply(401, {"error": "Unauthorized"}),
+        _reply(402, {"error": "Payment Required"}),
+        _bearer,
+    ),
     "ollama": Door("GET", "/api/version", {"version": "0.14.0"}, _reply(500, {}), _reply(500, {}), lambda _: GOOD),
 }
 

@@ -15,8 +15,8 @@ from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary
 from benchmarks.studio import ROOT, Studio
 from infra.embedded.environment import child_environment
 from infra.serving.local import LocalDeployments
-from infra.serving.records import DeploymentStatus
 from infra.settings import Settings
+from peft_studio.deployments import DeploymentStatus
 from peft_studio.errors import NotFound
 from peft_studio.jobs import JobStatus
 from tests.acceptance.conftest import eventually, logs

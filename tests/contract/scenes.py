@@ -9,9 +9,10 @@ from typing import Any
 
 import anyio
 
-from infra.serving.records import Deployment, Deployments, DeploymentStatus
+from infra.serving.records import Deployment, Deployments
 from infra.simulators.accounts import GOOD
 from peft_studio.config import TrainingConfig
+from peft_studio.deployments import DeploymentStatus
 from peft_studio.events import Log
 from peft_studio.experiments import experiment_id_of
 from peft_studio.jobs import Artifact, Job, JobStatus, Phase

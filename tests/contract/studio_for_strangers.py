@@ -21,10 +21,11 @@ from api.request_protocol import RequestProtocol
 from infra.api_keys import ApiKey
 from infra.credentials import CredentialsInMemory
 from infra.exports.runs import ExportRunsInMemory
-from infra.serving.records import Deployment, DeploymentsInMemory, DeploymentStatus
+from infra.serving.records import Deployment, DeploymentsInMemory
 from infra.settings import Settings
 from infra.simulators.accounts import create_accounts, platform_urls
 from infra.simulators.sources import Repositories, Trouble, create_civitai, create_hub, create_ollama
+from peft_studio.deployments import DeploymentStatus
 from peft_studio.events import Event, Log, Metrics
 from peft_studio.jobs import JobStatus, Phase
 from tests.integration.api.coordination_in_memory import coordination_in_memory

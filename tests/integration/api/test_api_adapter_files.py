@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from infra.serving.records import Deployment, DeploymentsInMemory, DeploymentStatus
+from infra.serving.records import Deployment, DeploymentsInMemory
 from peft_studio.adapter_files import WEIGHTS
 from peft_studio.adapter_folder import RECORD
+from peft_studio.deployments import DeploymentStatus
 from tests.adapter_files import weights
 from tests.integration.api.fixtures import Client, Connect
 from tests.integration.api.machines import made

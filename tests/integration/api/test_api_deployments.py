@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from infra.serving.records import Deployment, DeploymentsInMemory, DeploymentStatus
+from infra.serving.records import Deployment, DeploymentsInMemory
 from infra.settings import Settings
+from peft_studio.deployments import DeploymentStatus
 from peft_studio.plan import RowFormat
 from tests.adapter_files import weights
 from tests.integration.api.fixtures import Client, Connect

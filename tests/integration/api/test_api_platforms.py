@@ -42,6 +42,8 @@ def given(name: str, key: str, address: str) -> dict[str, str]:
             return {"tracking_uri": f"{address}/mlflow", "token": key}
         case "trackio":
             return {"base_url": f"{address}/trackio", "write_token": key}
+        case "vllm":
+            return {"base_url": f"{address}/{name}", "api_key": key}
         case _:
             return {"api_key": key}
 

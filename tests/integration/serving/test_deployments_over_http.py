@@ -19,11 +19,12 @@ from peft import PeftModel
 from api.app import create_app
 from infra.serving.endpoint import prepare
 from infra.serving.endpoint_client import EndpointClient
-from infra.serving.records import DeploymentsInMemory, DeploymentStatus
+from infra.serving.records import DeploymentsInMemory
 from infra.serving.routes import create_app as create_endpoint
 from infra.settings import Settings
 from peft_studio.adapter_config import CONFIG
 from peft_studio.adapter_files import WEIGHTS
+from peft_studio.deployments import DeploymentStatus
 from peft_studio.ports import free_port
 from tests.contract.promises import PROMISES
 from tests.contract.shapes import differences, shape_of

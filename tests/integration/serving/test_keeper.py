@@ -17,8 +17,9 @@ import pytest
 from infra.serving.endpoint_client import EndpointClient
 from infra.serving.keeper import Keeper
 from infra.serving.local import LocalDeployments
-from infra.serving.records import Deployment, DeploymentsInMemory, DeploymentStatus
+from infra.serving.records import Deployment, DeploymentsInMemory
 from infra.settings import Settings
+from peft_studio.deployments import DeploymentStatus
 from peft_studio.errors import Conflict, InvalidConfig, NotFound, ResourceUnavailable
 
 pytestmark = pytest.mark.anyio

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from infra.serving.local import LocalDeployments
-from infra.serving.records import Deployment, DeploymentsInMemory, DeploymentStatus
+from infra.serving.records import Deployment, DeploymentsInMemory
 from peft_studio.adapter_files import WEIGHTS
 from peft_studio.config import TrainingConfig
+from peft_studio.deployments import DeploymentStatus
 from peft_studio.errors import InvalidConfig, NotFound, ResourceUnavailable
 from peft_studio.jobs import Artifact
 from peft_studio.plan import DatasetFacts, ModelFacts, Plan, RowFormat

@@ -1,0 +1,11 @@
+"""The platforms that adapters are served on, by their names in ``infra/platforms/vendors.py``; this machine is none."""
+
+from collections.abc import Callable, Mapping
+
+from infra.hosts.base import Host
+from infra.hosts.vllm import Vllm
+from infra.providers.base import Account
+
+HOSTS: Mapping[str, Callable[[Account], Host]] = {
+    "vllm": Vllm,
+}
