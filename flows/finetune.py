@@ -1,5 +1,5 @@
 """
-Fine-tuning, the sentence: validate, provision, train, release, upload, deploy when asked, evaluate.
+Fine-tuning, the sentence: validate, provision, train, release, upload, deploy when asked, evaluate, publish, convert.
 
     prefect deployment run 'finetune/default' --param config='{"base_model": "…", "dataset_path": "…"}'
 """
@@ -23,6 +23,7 @@ from peft_studio.jobs import JobResult, Phase, job_id_of, name_of
 from peft_studio.plan import Plan
 from peft_studio.run_dir import Request
 from peft_studio.trainer.report import DISK_FULL
+from tasks.convert import convert_for_target, stop_conversion
 from tasks.deploy import deploy, withdraw
 from tasks.evaluate import evaluate
 from tasks.provision import provision
@@ -46,6 +47,11 @@ def free_machine(flow: Any, flow_run: FlowRun, state: State[Any]) -> None:
 def stop_serving(flow: Any, flow_run: FlowRun, state: State[Any]) -> None:
     """Withdraw the deployment of a job that was cancelled or failed after it had been deployed."""
     withdraw(JobRecord(job_id_of(flow_run.id), settings()))
+
+
+def stop_converting(flow: Any, flow_run: FlowRun, state: State[Any]) -> None:
+    """Stop the export that a job had begun when it was cancelled."""
+    stop_conversion(JobRecord(job_id_of(flow_run.id), settings()))
 
 
 def note(record: JobRecord, error: StudioError) -> None:
@@ -75,7 +81,7 @@ def tell_why(flow: Any, flow_run: FlowRun, state: State[Any]) -> None:
     name="finetune",
     flow_run_name=name_of_run,
     on_failure=[tell_why, stop_serving],
-    on_cancellation=[free_machine, stop_serving],
+    on_cancellation=[free_machine, stop_serving, stop_converting],
 )
 def finetune(config: TrainingConfig) -> JobResult | State:
     """Run one fine-tuning job, from its configuration to an evaluated adapter."""
@@ -132,6 +138,7 @@ def run_steps(config: TrainingConfig, record: JobRecord) -> JobResult:
     endpoint = deploy(adapter, plan) if config.deploy else None
     evaluation = evaluate(adapter, plan)
     publish(adapter, plan, evaluation)
+    conversion = convert_for_target(adapter, plan)
     result = JobResult(
         adapter_id=adapter.adapter_id,
         artifact=adapter.artifact,
@@ -140,6 +147,7 @@ def run_steps(config: TrainingConfig, record: JobRecord) -> JobResult:
         cost=cost,
         reused_from=trained.job_id if trained.job_id != record.job_id else None,
         endpoint=endpoint,
+        conversion=conversion,
         step_seconds=record.step_seconds(),
     )
     record.finish(result)

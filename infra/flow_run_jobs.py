@@ -130,6 +130,9 @@ def _outcome(result: JobResult) -> dict[str, Any]:
         "termination_reason": TerminationReason.REUSED if result.reused_from else TerminationReason.COMPLETED,
         **{
             name: getattr(result, name)
-            for name in ("adapter_id", "artifact", "evaluation", "reused_from", "endpoint", "step_seconds")
+            for name in (
+                *("adapter_id", "artifact", "evaluation", "reused_from", "endpoint", "conversion"),
+                "step_seconds",
+            )
         },
     }

@@ -13,6 +13,7 @@ from peft_studio.errors import NotFound
 from peft_studio.jobs import JobStatus
 
 PREFIX = "export_"
+HIGHEST_RANK = 1024  # of a plain LoRA that is made of another adapter
 
 
 class ExportFormat(StrEnum):
@@ -67,7 +68,10 @@ class ExportConfig(BaseModel):
         description="Of ollama: have the connected daemon create the model; by default where one is connected.",
     )
     rank: int | None = Field(
-        default=None, ge=1, le=1024, description="Of lora: the rank of what is approximated; by default the adapter's."
+        default=None,
+        ge=1,
+        le=HIGHEST_RANK,
+        description="Of lora: the rank of what is approximated; by default the adapter's.",
     )
 
     @field_validator(*_OF_FORMAT)

@@ -41,6 +41,7 @@ class Phase(StrEnum):
     UPLOADING = "uploading"
     DEPLOYING = "deploying"
     EVALUATING = "evaluating"
+    CONVERTING = "converting"
     RECOVERING = "recovering"
     PAUSING = "pausing"
     PAUSED = "paused"
@@ -155,6 +156,18 @@ class TrainingSummary(BaseModel):
     versions: dict[str, str] = Field(default_factory=dict)
 
 
+class Conversion(BaseModel):
+    """What a job's ``serve_target`` takes instead of the adapter: an export of it."""
+
+    target: str
+    format: str
+    status: JobStatus = Field(
+        description="Of the export when the job ended; only a completed one is there to be served."
+    )
+    export_id: str | None = Field(default=None, description="Null where it could not even be started.")
+    error: str | None = Field(default=None, description="Why it is not there.")
+
+
 class JobResult(BaseModel):
     """What a completed job leaves behind: the flow's return value, and its record in Prefect."""
 
@@ -165,6 +178,7 @@ class JobResult(BaseModel):
     cost: float | None = Field(default=0.0, description="In US dollars; None where it is not known.")
     reused_from: str | None = Field(default=None, description="The job that really trained, when this one did not.")
     endpoint: str | None = None
+    conversion: Conversion | None = None
     step_seconds: dict[str, float] = Field(default_factory=dict)
 
 
@@ -192,6 +206,9 @@ class Job(BaseModel):
     adapter_id: str | None = None
     reused_from: str | None = None
     endpoint: str | None = None
+    conversion: Conversion | None = Field(
+        default=None, description="What was made for serve_target, where it takes that."
+    )
     step_seconds: dict[str, float] = Field(default_factory=dict)
     attempts: int = 0
     tracking: TrackedRun | None = Field(default=None, description="The job as its tracker shows it, once it does.")

@@ -15,6 +15,7 @@ from peft_studio.choices import Bias, ServeTarget
 from peft_studio.config import TrainingConfig
 from peft_studio.errors import InvalidConfig
 from peft_studio.export_rules import GGUF_ARCHITECTURES
+from peft_studio.exports import HIGHEST_RANK
 from peft_studio.plan import ModelFacts, PlannedConversion
 from peft_studio.vllm_rules import MAX_RANKS
 
@@ -139,6 +140,8 @@ def _as_adapter(config: TrainingConfig, name: str, target: Target) -> PlannedCon
     low, high = _ranks(config, target)
     if not low <= rank <= high:
         raise _refuse("rank", f"{name} takes ranks from {low} to {high}, and this {config.algorithm} would have {rank}")
+    if config.algorithm in LOW_RANK and rank > HIGHEST_RANK:
+        raise _refuse("rank", f"{config.algorithm} would come to a LoRA of the rank {rank}; {HIGHEST_RANK} is the most")
     if config.algorithm in LOW_RANK:
         reason = f"{name} serves LoRA, and {config.algorithm} comes to one of the rank {rank} when multiplied out"
         return PlannedConversion(target=name, format="lora", rank=rank, reason=reason)

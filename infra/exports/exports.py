@@ -6,23 +6,18 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from infra.adapter_bases import base_of
 from infra.adapter_records import AdapterRecords
 from infra.adapters import delete
-from infra.disk_space import require_space
+from infra.exports.planning import is_created, plan_export
 from infra.exports.runs import ExportRuns
 from infra.exports.store import ExportFolder
 from infra.flow_run_jobs import STATES, status_of
 from infra.job_locks import changing
 from infra.job_reads import Run
-from infra.platforms.connections import Platforms, not_connected
-from infra.platforms.vendors import VENDORS
+from infra.platforms.connections import Platforms
 from infra.settings import Settings
 from infra.uploaded_adapters import UploadedAdapters
-from peft_studio.adapters import Adapter
-from peft_studio.base_models import inspect_model
 from peft_studio.errors import Conflict, InvalidConfig, NotFound
-from peft_studio.export_rules import check_export, needed_bytes
 from peft_studio.exports import (
     Export,
     ExportConfig,
@@ -34,11 +29,9 @@ from peft_studio.exports import (
     flow_run_id_of_export,
 )
 from peft_studio.jobs import JobStatus
-from peft_studio.plan import ModelFacts
 
 _CANCEL_SECONDS = 10.0
 _LOOK_SECONDS = 0.2
-_OLLAMA = "ollama"
 
 
 class AdapterExports:
@@ -66,8 +59,8 @@ class AdapterExports:
         ``ResourceUnavailable`` where the disk has no room for the files.
         """
         adapter = await self._adapters.get(adapter_id)
-        create = await self._is_created(config)
-        task = await asyncio.to_thread(self._task, adapter, config, create)
+        create = await is_created(config, self._platforms)
+        task = await asyncio.to_thread(plan_export, adapter, config, create, self._uploads, self._settings)
         run = await self._runs.create(task, key)
         started = _task_of(run)
         if (started.adapter_id, started.config) != (adapter_id, config):
@@ -154,42 +147,6 @@ class AdapterExports:
             raise NotFound(f"There is no export {export_id!r}.", export_id=export_id)
         return run
 
-    async def _is_created(self, config: ExportConfig) -> bool:
-        """Whether the daemon is to create the model; raises ``PlatformNotConnected`` where that was asked for."""
-        if config.format is not ExportFormat.OLLAMA or config.create is False:
-            return False
-        if await self._platforms.connected([_OLLAMA]):
-            return True
-        if config.create:
-            raise not_connected(VENDORS[_OLLAMA], "create")
-        return False
-
-    def _task(self, adapter: Adapter, config: ExportConfig, create: bool) -> ExportTask:
-        model = self._base_of(adapter)
-        check_export(config, adapter, model)
-        needed = needed_bytes(config, adapter, model)
-        require_space(self._settings.exports, needed, self._settings.disk_reserve_bytes)
-        return ExportTask(
-            adapter_id=adapter.id,
-            config=config,
-            adapter=str(Path(adapter.path).parent),
-            base_model=model.path or model.id,
-            revision=None if model.path else model.revision,
-            algorithm=adapter.algorithm,
-            rank=adapter.metadata.rank,
-            needed_bytes=needed,
-            create=create,
-        )
-
-    def _base_of(self, adapter: Adapter) -> ModelFacts:
-        """Find the base model; raises ``InvalidConfig`` where it is gone, or is another than it was."""
-        try:
-            model, _ = base_of(adapter, self._uploads, self._settings)
-        except InvalidConfig as error:
-            raise _refused(f"its base model cannot be used ({error.message})") from error
-        _check_base(model)
-        return model
-
     async def _shown(self, run: Run) -> Export:
         task, status = _task_of(run), status_of(run)
         step = ExportStep.model_validate_json(run.result) if run.result else None
@@ -220,19 +177,3 @@ def _task_of(run: Run) -> ExportTask:
     except ValidationError:
         config = ExportConfig.model_construct(format=ExportFormat.MERGED)
         return ExportTask.model_construct(adapter_id="", config=config)
-
-
-def _check_base(model: ModelFacts) -> None:
-    """Raise ``InvalidConfig`` where the folder of the base model is gone, or has other files than when it was used."""
-    if model.path is None:
-        return
-    if not Path(model.path).is_dir():
-        raise _refused(f"its base model is gone: there is no folder {model.path}")
-    if model.revision and len(model.revision) == 40:
-        return  # a commit in the hub's cache, which never changes
-    if inspect_model(model.path, encoders=True).revision != model.revision:
-        raise _refused(f"the files of its base model in {model.path} have changed since it was trained")
-
-
-def _refused(issue: str) -> InvalidConfig:
-    return InvalidConfig(f"adapter_id: {issue}", field="adapter_id", issue=issue)

@@ -9,12 +9,20 @@ from uuid import NAMESPACE_URL, UUID, uuid4, uuid5
 
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import DeploymentFlowRunCreate
+from prefect.client.schemas.filters import (
+    ArtifactFilter,
+    ArtifactFilterFlowRunId,
+    ArtifactFilterType,
+    FlowRunFilter,
+    FlowRunFilterIdempotencyKey,
+)
 from prefect.client.schemas.objects import StateType
+from prefect.client.schemas.sorting import ArtifactSort
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelled, Cancelling
 
 from infra.flow_runs import CANCELLED
-from infra.job_reads import JobReads, Run, RunFilter
+from infra.job_reads import RESULT, JobReads, Run, RunFilter
 from infra.prefect_database import PrefectDatabase
 from infra.prefect_patience import answering
 from infra.settings import EXPORT_DEPLOYMENT, EXPORT_QUEUE
@@ -52,11 +60,8 @@ class ExportRuns(Protocol):
         ...
 
 
-class ExportRunsInPrefect:
-    """Flow runs of ``export``: changed through Prefect's server, read from its database."""
-
-    def __init__(self, database: PrefectDatabase):
-        self._reads = JobReads(database, EXPORT_DEPLOYMENT.partition("/")[0])
+class ExportRunsOnServer:
+    """Flow runs of ``export`` by way of Prefect's server alone: for other flow runs, which know of no database."""
 
     async def create(self, task: ExportTask, key: str | None) -> Run:
         """Start a flow run; raises ``ResourceUnavailable`` where no worker has registered the flow."""
@@ -72,6 +77,39 @@ class ExportRunsInPrefect:
 
     async def get(self, run_id: UUID) -> Run | None:
         """Return one, None where there is none."""
+        newest = ArtifactFilter(
+            type=ArtifactFilterType(any_=[RESULT]), flow_run_id=ArtifactFilterFlowRunId(any_=[run_id])
+        )
+        async with answering(), get_client() as client:
+            try:
+                run = Run.of(await client.read_flow_run(run_id))
+            except ObjectNotFound:
+                return None
+            found = await client.read_artifacts(artifact_filter=newest, sort=ArtifactSort.CREATED_DESC, limit=1)
+        return replace(run, result=str(found[0].data)) if found else run
+
+    async def with_key(self, key: str) -> Run | None:
+        """Return the one that was started with a key, None where there is none."""
+        wanted = FlowRunFilter(idempotency_key=FlowRunFilterIdempotencyKey(any_=[key]))
+        async with answering(), get_client() as client:
+            found = await client.read_flow_runs(flow_run_filter=wanted, limit=1)
+        return Run.of(found[0]) if found else None
+
+    async def cancel(self, run: Run) -> None:
+        """Stop a run: one that a worker has taken is stopped by it; one that waits has nothing to stop."""
+        state = Cancelling if run.state_type in _AT_WORK else Cancelled
+        async with answering(), get_client() as client:
+            await client.set_flow_run_state(run.id, state(message=CANCELLED), force=True)
+
+
+class ExportRunsInPrefect(ExportRunsOnServer):
+    """The same, read from Prefect's database."""
+
+    def __init__(self, database: PrefectDatabase):
+        self._reads = JobReads(database, EXPORT_DEPLOYMENT.partition("/")[0])
+
+    async def get(self, run_id: UUID) -> Run | None:
+        """Return one, None where there is none."""
         return await self._reads.get(run_id)
 
     async def page(
@@ -82,12 +120,6 @@ class ExportRunsInPrefect:
             return []  # PostgreSQL knows no such character, so nothing is called so
         wanted = RunFilter(states, tag=tag_of(adapter_id) if adapter_id is not None else None)
         return await self._reads.page(wanted, limit=limit, after=after)
-
-    async def cancel(self, run: Run) -> None:
-        """Stop a run: one that a worker has taken is stopped by it; one that waits has nothing to stop."""
-        state = Cancelling if run.state_type in _AT_WORK else Cancelled
-        async with answering(), get_client() as client:
-            await client.set_flow_run_state(run.id, state(message=CANCELLED), force=True)
 
     async def delete(self, run_id: UUID) -> None:
         """Delete the flow run, and with it what is known of it."""
@@ -119,6 +151,10 @@ class ExportRunsInMemory:
         """Return one, None where there is none."""
         await asyncio.sleep(0)
         return self.runs.get(run_id)
+
+    async def with_key(self, key: str) -> Run | None:
+        """Return the one that was started with a key, None where there is none."""
+        return await self.get(uuid5(NAMESPACE_URL, key))
 
     async def page(
         self, adapter_id: str | None, states: Sequence[StateType] | None, limit: int, after: UUID | None

@@ -11,7 +11,7 @@ from peft_studio.cli.job_file import read_job, with_changes
 from peft_studio.cli.session import Session, command
 from peft_studio.cli.tables import facts, money, size, table, text
 from peft_studio.cli.watching import watch
-from peft_studio.jobs import Job, JobStatus
+from peft_studio.jobs import Conversion, Job, JobStatus
 from peft_studio.plan import Estimate, PlannedOffer
 
 app = typer.Typer(help=SECTIONS["jobs"], no_args_is_help=True)
@@ -206,6 +206,7 @@ def _facts(job: Job) -> Table:
         "reused from": job.reused_from,
         "adapter": job.artifact.path if job.artifact else None,
         "endpoint": job.endpoint,
+        **({f"for {job.conversion.target}": _converted(job.conversion)} if job.conversion else {}),
         "error": (job.error or {}).get("message"),
     }
     if (worth := job.evaluation) and worth.base and worth.adapter:
@@ -214,6 +215,10 @@ def _facts(job: Job) -> Table:
             if before is not None and after is not None:
                 told[name] = f"{before:.3f} before, {after:.3f} after"
     return facts(told)
+
+
+def _converted(made: Conversion) -> str:
+    return " ".join(text for text in (made.export_id, f"({made.status})", made.error) if text)
 
 
 def _between(expected: Estimate) -> str:

@@ -15,6 +15,7 @@ from infra.job_reads import RESULT
 from peft_studio.errors import Conflict, InvalidConfig, StudioError
 from peft_studio.events import Status
 from peft_studio.jobs import Job, JobStatus, Phase
+from peft_studio.vllm_rules import broken_rules
 from tests.acceptance.conftest import eventually
 from tests.acceptance.jobs import STEPS, follow, job, losses, run_dir, short_job, submit, trainers, wait_for_step
 
@@ -64,6 +65,17 @@ def test_the_same_job_submitted_again_trains_nothing_and_says_so(studio: Studio,
     assert reused.artifact and finished.artifact and reused.artifact.hash == finished.artifact.hash
     with studio.client() as client:
         assert any(finished.job_id in line.message for line in client.get_logs(again))
+
+
+def test_a_job_ends_with_what_its_target_takes(studio: Studio) -> None:
+    job_id = submit(studio, max_steps=2, algorithm="vera", serve_target="vllm")
+    follow(studio, job_id)
+    made = job(studio, job_id).conversion
+    assert made and (made.target, made.format, made.status) == ("vllm", "lora", JobStatus.COMPLETED)
+    with studio.client() as client:
+        export = client.get_export(str(made.export_id))
+        assert client.list_exports(adapter_id=export.adapter_id).exports == [export]
+    assert export.path and broken_rules(Path(export.path)) == []
 
 
 def test_the_same_idempotency_key_gives_the_same_job_and_refuses_another_one(studio: Studio) -> None:

@@ -14,6 +14,7 @@ from peft_studio.config import TrainingConfig
 from peft_studio.events import Failure, Metrics
 from peft_studio.jobs import (
     Artifact,
+    Conversion,
     Evaluation,
     HeldOut,
     JobResult,
@@ -46,6 +47,7 @@ RESULT = JobResult(
     ),
     cost=2.45,
     reused_from="job_x",
+    conversion=Conversion(target="vllm", format="lora", status=JobStatus.COMPLETED, export_id="export_1"),
 )
 
 
@@ -117,6 +119,7 @@ def test_a_completed_job_shows_its_result(studio_settings: Settings) -> None:
     assert job.metrics == {"final_loss": 0.2, "best_loss": 0.1, "total_steps": 10, "tokens_per_second": 10}
     assert job.artifact == RESULT.artifact
     assert job.reused_from == "job_x"
+    assert job.conversion == RESULT.conversion
 
 
 def test_a_completed_jobs_metrics_tell_what_its_adapter_is_worth_on_held_out_rows(studio_settings: Settings) -> None:

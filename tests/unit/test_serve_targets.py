@@ -53,6 +53,7 @@ REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
     ("vllm", {"algorithm": "oft"}, "algorithm", "does not come to"),
     ("vllm", {"algorithm": "loftq"}, "algorithm", "int4"),
     ("vllm", {"objective": "reward"}, "objective", "write text"),
+    ("lorax", {"algorithm": "loha", "rank": 33}, "rank", "1024 is the most"),
     ("local", {"algorithm": "vera"}, "algorithm", "it serves"),
     ("fireworks", {"rank": 2}, "rank", "from 4 to 64"),
     ("fireworks", {"rank": 65}, "rank", "from 4 to 64"),

@@ -59,6 +59,8 @@ export interface Job {
   adapter_id?: string;
   reused_from?: string;
   endpoint?: string;
+  /** What was made for serve_target, where that takes something else than the adapter. */
+  conversion?: { target: string; format: string; status: JobStatus; export_id?: string; error?: string };
   attempts: number;
   /** Every machine that was rented for it. */
   machines: Machine[];

@@ -1,0 +1,81 @@
+"""What an export stands on: looked up and checked before anybody is told that there will be one."""
+
+from pathlib import Path
+
+from infra.adapter_bases import base_of
+from infra.disk_space import require_space
+from infra.platforms.connections import Platforms, not_connected
+from infra.platforms.vendors import VENDORS
+from infra.settings import Settings
+from infra.uploaded_adapters import UploadedAdapters
+from peft_studio.adapters import Adapter
+from peft_studio.base_models import inspect_model
+from peft_studio.errors import InvalidConfig
+from peft_studio.export_rules import check_export, needed_bytes
+from peft_studio.exports import ExportConfig, ExportFormat, ExportTask
+from peft_studio.plan import ModelFacts
+
+_OLLAMA = "ollama"
+
+
+async def is_created(config: ExportConfig, platforms: Platforms) -> bool:
+    """Whether the daemon is to create the model; raises ``PlatformNotConnected`` where that was asked for."""
+    if config.format is not ExportFormat.OLLAMA or config.create is False:
+        return False
+    if await platforms.connected([_OLLAMA]):
+        return True
+    if config.create:
+        raise not_connected(VENDORS[_OLLAMA], "create")
+    return False
+
+
+def plan_export(
+    adapter: Adapter, config: ExportConfig, create: bool, uploads: UploadedAdapters, settings: Settings
+) -> ExportTask:
+    """
+    Put together all that an export needs; may ask a hub about the base model: call it in a thread.
+
+    Raises ``InvalidConfig`` with the field that cannot be honoured, and ``ResourceUnavailable`` where the disk has no
+    room for the files.
+    """
+    model = _base_of(adapter, uploads, settings)
+    check_export(config, adapter, model)
+    needed = needed_bytes(config, adapter, model)
+    require_space(settings.exports, needed, settings.disk_reserve_bytes)
+    return ExportTask(
+        adapter_id=adapter.id,
+        config=config,
+        adapter=str(Path(adapter.path).parent),
+        base_model=model.path or model.id,
+        revision=None if model.path else model.revision,
+        algorithm=adapter.algorithm,
+        rank=adapter.metadata.rank,
+        needed_bytes=needed,
+        create=create,
+    )
+
+
+def _base_of(adapter: Adapter, uploads: UploadedAdapters, settings: Settings) -> ModelFacts:
+    """Find the base model; raises ``InvalidConfig`` where it is gone, or is another than it was."""
+    try:
+        model, _ = base_of(adapter, uploads, settings)
+    except InvalidConfig as error:
+        raise _refused(f"its base model cannot be used ({error.message})") from error
+    _check_base(model)
+    return model
+
+
+def _check_base(model: ModelFacts) -> None:
+    """Raise ``InvalidConfig`` where the folder of the base model is gone, or has other files than when it was used."""
+    if model.path is None:
+        return
+    if not Path(model.path).is_dir():
+        raise _refused(f"its base model is gone: there is no folder {model.path}")
+    if model.revision and len(model.revision) == 40:
+        return  # a commit in the hub's cache, which never changes
+    if inspect_model(model.path, encoders=True).revision != model.revision:
+        raise _refused(f"the files of its base model in {model.path} have changed since it was trained")
+
+
+def _refused(issue: str) -> InvalidConfig:
+    return InvalidConfig(f"adapter_id: {issue}", field="adapter_id", issue=issue)
