@@ -74,9 +74,13 @@ _ALL = (
         "https://huggingface.co",
         fields=(
             API_KEY,
-            optional("namespace", "Organization that pays for jobs; the token's owner by default.", secret=False),
+            optional(
+                "namespace",
+                "Organization that pays for jobs and endpoints; the token's owner by default.",
+                secret=False,
+            ),
         ),
-        supported=(*_MODELS, Feature.REGISTRY, *_RENT),
+        supported=(*_MODELS, Feature.REGISTRY, *_RENT, *_SERVE),
         docs="https://huggingface.co/docs/hub/security-tokens",
     ),
     Vendor(

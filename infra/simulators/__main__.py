@@ -6,13 +6,13 @@ A simulated vendor on a loopback port, until it is interrupted.
 
 import json
 import signal
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Callable, Mapping
 from typing import Annotated
 
 import typer
 
 from infra.simulators.cloud import ADMIN
+from infra.simulators.exchange import App
 from infra.simulators.faults import Fault, Faults
 from infra.simulators.hosts import SIMULATED_HOSTS
 from infra.simulators.loopback import served
@@ -33,38 +33,39 @@ def simulate(
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     if vendor not in NAMES:
         raise typer.BadParameter(f"{vendor!r} is not simulated; use one of {', '.join(NAMES)}.")
-    if vendor not in SIMULATED:
-        return serve_host(vendor, port)
     try:
         faults = Faults(*map(Fault.parse, fault or []))
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--fault") from None
-    cloud = SIMULATED[vendor].cloud(faults, boot_seconds=boot_seconds)
+    if vendor in SIMULATED:
+        cloud = SIMULATED[vendor].cloud(faults, boot_seconds=boot_seconds)
+        _serve(vendor, SIMULATED[vendor].application(cloud), SIMULATED[vendor].credentials, port, cloud.close)
+    else:
+        host = SIMULATED_HOSTS[vendor]
+        hosting = host.hosting(faults, boot_seconds)
+        _serve(host.platform or vendor, host.application(hosting), host.credentials, port, hosting.close)
+
+
+def _serve(
+    platform: str,
+    app: App,
+    credentials: Callable[[str], Mapping[str, str]],
+    port: int,
+    close: Callable[[], None],
+) -> None:
+    """Serve an application, and say how a studio is led there, until it is interrupted."""
     try:
-        with served(SIMULATED[vendor].application(cloud), port) as address:
-            where = f"{address}/{vendor}"
-            _tell(vendor, where, SIMULATED[vendor].credentials(where))
-            print(f"PEFT_STUDIO_PLATFORM_URLS='{json.dumps({vendor: where})}' leads a studio there;")
-            print(f"what its machines would have cost: {address}{ADMIN}/ledger. Ctrl-C ends it.", flush=True)
+        with served(app, port) as address:
+            where = f"{address}/{platform}"
+            print(f"{platform} is simulated at {where}; POST /platforms/{platform}/connect takes")
+            print(json.dumps({"credentials": dict(credentials(where))}))
+            print(f"PEFT_STUDIO_PLATFORM_URLS='{json.dumps({platform: where})}' leads a studio there;")
+            print(f"what it would have cost: {address}{ADMIN}/ledger. Ctrl-C ends it.", flush=True)
             signal.pause()
     except KeyboardInterrupt:
         pass
     finally:
-        cloud.close()
-
-
-def serve_host(name: str, port: int) -> None:
-    """Serve one platform that serves adapters."""
-    host = SIMULATED_HOSTS[name]
-    with suppress(KeyboardInterrupt), served(host.application(), port) as address:
-        _tell(name, f"{address}/{name}", host.credentials(f"{address}/{name}"))
-        print("Ctrl-C ends it.", flush=True)
-        signal.pause()
-
-
-def _tell(name: str, where: str, credentials: Mapping[str, str]) -> None:
-    print(f"{name} is simulated at {where}; POST /platforms/{name}/connect takes")
-    print(json.dumps({"credentials": dict(credentials)}))
+        close()
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from pydantic import BaseModel, Field
 
 
 class FaultKind(StrEnum):
-    """The troubles that every simulated vendor knows, each in that vendor's own way."""
+    """The troubles that every simulated vendor knows, each in that vendor's own way; of machines, or of deployments."""
 
     ERROR_AFTER_CREATE = "error_after_create"  # the machine exists, the answer is a 5xx
     TIMEOUT_AFTER_CREATE = "timeout_after_create"  # the machine exists, the answer comes ``value`` seconds late
@@ -22,6 +22,11 @@ class FaultKind(StrEnum):
     LIST_LAG = "list_lag"  # the next machine is left out of lists for ``value`` seconds
     PRICE_DRIFT = "price_drift"  # the next machine costs ``value`` times what was listed
     RESTARTED = "restarted"  # the next machine's container is started anew once its command has ended
+    FAILS_LOADING = "fails_loading"  # the next deployment of an adapter comes to nothing
+    NAME_TAKEN = "name_taken"  # what is created next has a name that is taken, by what nobody is shown
+
+
+OF_HOSTS = frozenset((FaultKind.FAILS_LOADING, FaultKind.NAME_TAKEN))  # platforms that serve adapters know these only
 
 
 _WITH_VALUE = frozenset(

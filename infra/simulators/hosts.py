@@ -3,16 +3,29 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from infra.simulators.accounts import GOOD
 from infra.simulators.exchange import App
+from infra.simulators.faults import Faults
+from infra.simulators.hosting import Hosting
+from infra.simulators.huggingface_endpoints import OWNER, create_huggingface_endpoints
 from infra.simulators.vllm import VllmServer, create_vllm
 
 
 @dataclass(frozen=True)
 class SimulatedHost:
-    """One platform; ``credentials`` are what connecting takes where it is served at an address."""
+    """
+    One platform; ``credentials`` are what connecting takes where it is served at an address.
 
-    application: Callable[[], App]
+    ``platform`` is its name where another simulator has that already.
+    """
+
+    application: Callable[[Hosting], App]
     credentials: Callable[[str], Mapping[str, str]]
+    platform: str | None = None
+
+    def hosting(self, faults: Faults | None = None, boot_seconds: float = 2.0) -> Hosting:
+        """Make what lies behind the application."""
+        return Hosting(boot_seconds=boot_seconds, faults=faults)
 
 
 def _address(address: str) -> Mapping[str, str]:
@@ -21,5 +34,8 @@ def _address(address: str) -> Mapping[str, str]:
 
 # By the platform's name; each answers where that platform's address is /NAME on a loopback port, or its root.
 SIMULATED_HOSTS: Mapping[str, SimulatedHost] = {
-    "vllm": SimulatedHost(lambda: create_vllm(VllmServer()), _address),
+    "vllm": SimulatedHost(lambda _: create_vllm(VllmServer()), _address),
+    "huggingface_endpoints": SimulatedHost(
+        create_huggingface_endpoints, lambda _: {"api_key": GOOD, "namespace": OWNER}, "huggingface"
+    ),
 }

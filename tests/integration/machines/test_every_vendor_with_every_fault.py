@@ -14,7 +14,7 @@ import pytest
 
 from infra.providers.base import NoCapacity
 from infra.settings import Settings
-from infra.simulators.faults import Fault, FaultKind
+from infra.simulators.faults import OF_HOSTS, Fault, FaultKind
 from peft_studio.errors import CredentialRefused, InsufficientCredits
 from peft_studio.events import Metrics
 from peft_studio.machines import MachineStatus
@@ -31,7 +31,7 @@ VALUES = {
     FaultKind.LIST_LAG: 1.5,
     FaultKind.PRICE_DRIFT: DRIFT,
 }
-FAULTS = [None, *(Fault(kind=kind, value=VALUES.get(kind, 0.0)) for kind in FaultKind)]
+FAULTS = [None, *(Fault(kind=kind, value=VALUES.get(kind, 0.0)) for kind in FaultKind if kind not in OF_HOSTS)]
 AT_ONCE = 8
 
 
