@@ -134,13 +134,16 @@ class Batch:
 class Encoded(Generic[T]):
     """Tokenized rows, and how many were cut, left out (for their length, or without an answer) or split."""
 
-    rows: list[T]
+    rows: Sequence[T]
     truncated: int = 0
     dropped: int = 0
     split: int = 0
+    digest: str = ""  # of what is in rows, where that is known
 
     def fingerprint(self) -> str:
         """Equal for the same tokens with the same marks."""
+        if self.digest:
+            return self.digest
         digest = hashlib.sha256()
         for item in self.rows:
             for row in item.texts:
@@ -157,20 +160,28 @@ def encode(
     examples: Iterable[Example], base: Base, renderer: Renderer, limit: int, long_rows: LongRows = LongRows.TRUNCATE
 ) -> Encoded[Row]:
     """Tokenize rows, and make those that are longer than ``limit`` tokens fit."""
-    rows: list[Row] = []
-    long = dropped = 0
-    for whole in tokenize(examples, base, renderer):
-        long += len(whole.ids) > limit
-        if parts := whole.fit(limit, long_rows):
-            learnt = [part for part in parts if part.supervised]
-            rows += learnt
-            dropped += not learnt
+    parts = list(fitted(examples, base, renderer, limit, long_rows))
     return Encoded(
-        rows,
-        truncated=long if long_rows is LongRows.TRUNCATE else 0,
-        dropped=dropped + (long if long_rows is LongRows.DROP else 0),
-        split=long if long_rows is LongRows.SPLIT else 0,
+        [row for part in parts for row in part.rows],
+        truncated=sum(part.truncated for part in parts),
+        dropped=sum(part.dropped for part in parts),
+        split=sum(part.split for part in parts),
     )
+
+
+def fitted(
+    examples: Iterable[Example], base: Base, renderer: Renderer, limit: int, long_rows: LongRows = LongRows.TRUNCATE
+) -> Iterator[Encoded[Row]]:
+    """Tokenize rows one after the other, and yield what each comes to: those of its parts that carry loss."""
+    for whole in tokenize(examples, base, renderer):
+        is_long = len(whole.ids) > limit
+        learnt = [part for part in whole.fit(limit, long_rows) if part.supervised]
+        yield Encoded(
+            learnt,
+            truncated=is_long and long_rows is LongRows.TRUNCATE,
+            dropped=not learnt,
+            split=is_long and long_rows is LongRows.SPLIT,
+        )
 
 
 def encode_groups(

@@ -1,6 +1,7 @@
 """Loss and accuracy over the tokens that carry loss, with no logits computed for any other."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import nn
 from peft_studio.trainer.chunked_loss import chunked_log_probs, chunked_loss, log_probs
 from peft_studio.trainer.data import Batch, Row, collate
 from peft_studio.trainer.stop import StopSignal
+from peft_studio.trainer.stored_rows import lengths_of
 
 
 @dataclass(frozen=True)
@@ -56,12 +58,12 @@ def row_of_each(batch: Batch) -> torch.Tensor:
     return numbers.repeat_interleave(torch.tensor(batch.lengths, device=places.device))[places + 1]
 
 
-def mean_loss(model: Any, rows: list[Row], batch_size: int, stop: StopSignal) -> float:
+def mean_loss(model: Any, rows: Sequence[Row], batch_size: int, stop: StopSignal) -> float:
     """Return the mean cross-entropy over all tokens of the rows that carry loss (see ``mean_quality``)."""
     return mean_quality(model, rows, batch_size, stop).loss
 
 
-def mean_quality(model: Any, rows: list[Row], batch_size: int, stop: StopSignal) -> Quality:
+def mean_quality(model: Any, rows: Sequence[Row], batch_size: int, stop: StopSignal) -> Quality:
     """
     Measure a model on rows, dropout off: loss and accuracy from the same pass.
 
@@ -72,11 +74,12 @@ def mean_quality(model: Any, rows: list[Row], batch_size: int, stop: StopSignal)
     model.eval()
     try:
         # Rows of like length side by side: no mean depends on the order, and the less is padded.
-        ordered = sorted(rows, key=lambda row: len(row.ids))
-        for i in range(0, len(ordered), batch_size):
+        order = sorted(range(len(rows)), key=lengths_of(rows).__getitem__)
+        for i in range(0, len(order), batch_size):
             stop.check()
+            some = [rows[place] for place in order[i : i + batch_size]]
             with torch.no_grad():
-                logits, targets = _predictions(model, collate(ordered[i : i + batch_size], model.device))
+                logits, targets = _predictions(model, collate(some, model.device))
                 loss += _cross_entropy(logits, targets).item()
                 right += int((logits.argmax(-1) == targets).sum())
             tokens += len(targets)

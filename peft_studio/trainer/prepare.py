@@ -1,17 +1,20 @@
 """The data set of a job: read, divided, tokenized; from the cache where that was done before."""
 
-from typing import Any
+from collections.abc import Callable, Iterator
+from tempfile import TemporaryFile
+from typing import Any, BinaryIO
 
 from peft_studio import datasets
 from peft_studio.config import LongRows, TrainingConfig
-from peft_studio.datasets import Example
+from peft_studio.datasets import Example, split_rows
 from peft_studio.errors import InvalidConfig
 from peft_studio.plan import Plan
-from peft_studio.trainer.data import Encoded
+from peft_studio.trainer.data import Encoded, fitted
 from peft_studio.trainer.model import Base
 from peft_studio.trainer.objectives.criterion import Criterion
 from peft_studio.trainer.render import Renderer
 from peft_studio.trainer.report import Reporter
+from peft_studio.trainer.stored_rows import write_rows
 from peft_studio.trainer.token_cache import TokenCache, cache_key
 
 Parts = tuple[Encoded[Any], Encoded[Any]]
@@ -31,6 +34,8 @@ def prepare(
     encoded = cache.load(key) if cache else None
     if encoded is not None:
         report.log("The rows were tokenized by an earlier job.")
+    elif criterion.streams:
+        encoded = _streamed(config, plan, base, limit, lambda write: cache.write(key, write) if cache else None)
     else:
         train, held_out = read_examples(config, plan)
         renderer = Renderer(base.tokenizer, train[0].layout)
@@ -42,14 +47,38 @@ def prepare(
     return encoded
 
 
+def _streamed(
+    config: TrainingConfig,
+    plan: Plan | None,
+    base: Base,
+    limit: int,
+    keep: Callable[[Callable[[BinaryIO], Parts]], Parts | None],
+) -> Parts:
+    """Tokenize row by row into a file, one that is kept or one without a name: there may be more than memory holds."""
+    renderer = Renderer(base.tokenizer, next(_examples(config, plan)).layout)
+
+    def write(file: BinaryIO) -> Parts:
+        rows = fitted(_examples(config, plan), base, renderer, limit, config.long_rows)
+        return write_rows(file, rows, lambda count: split_rows(count, config.validation_split, config.seed))
+
+    if kept := keep(write):
+        return kept
+    with TemporaryFile() as file:
+        return write(file)
+
+
 def read_examples(config: TrainingConfig, plan: Plan | None) -> tuple[list[Example], list[Example]]:
     """Read the data set and divide it into rows to train on and rows held out."""
     if plan:
         require_unchanged(content_of(config, plan), plan)
-    path = plan.dataset.path if plan else config.dataset_path
-    everything = list(datasets.examples(path, config.columns, config.objective))
-    train, held_out = datasets.split_rows(len(everything), config.validation_split, config.seed)
+    everything = list(_examples(config, plan))
+    train, held_out = split_rows(len(everything), config.validation_split, config.seed)
     return [everything[i] for i in train], [everything[i] for i in held_out]
+
+
+def _examples(config: TrainingConfig, plan: Plan | None) -> Iterator[Example]:
+    path = plan.dataset.path if plan else config.dataset_path
+    return datasets.examples(path, config.columns, config.objective)
 
 
 def content_of(config: TrainingConfig, plan: Plan | None) -> str:

@@ -3,10 +3,11 @@
 import hashlib
 import os
 import time
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, TypeVar
 from uuid import uuid4
 
 import numpy as np
@@ -17,11 +18,12 @@ from peft_studio.config import TrainingConfig
 from peft_studio.trainer import TRAINER_VERSION
 from peft_studio.trainer.data import Encoded, Group, Row
 from peft_studio.trainer.model import Base
+from peft_studio.trainer.stored_rows import COUNTS, PARTS, read_rows
 
 DATA_DIR = "PEFT_STUDIO_DATA_DIR"  # a studio's; a trainer that was started by hand keeps nothing
 MOST_BYTES = 4 << 30
-COUNTS = ("truncated", "dropped", "split")
 Parts = tuple[Encoded[Any], Encoded[Any]]
+W = TypeVar("W")
 
 
 class TokenCache:
@@ -48,28 +50,30 @@ class TokenCache:
             with safe_open(path, "np") as file:
                 known: dict[str, str] = file.metadata() or {}
                 names: list[str] = file.keys()
-                tensors = {name: file.get_tensor(name) for name in names}
-            parts = tuple(_read(name, tensors, known) for name in ("train", "held_out"))
+                tensors = {} if "tokens" in names else {name: file.get_tensor(name) for name in names}
+            parts = (_read("train", tensors, known), _read("held_out", tensors, known)) if tensors else read_rows(path)
             os.utime(path)
         except (OSError, SafetensorError, KeyError, ValueError):
             return None
-        if any(
-            part.fingerprint() != known[f"{name}.sha256"]
-            for name, part in zip(("train", "held_out"), parts, strict=True)
-        ):
-            path.unlink(missing_ok=True)
-            return None
-        return parts[0], parts[1]
+        return parts
 
     def save(self, key: str, parts: Parts) -> None:
         """Keep tokens; a disk that is full costs only that they are not kept."""
+        self.write(key, lambda file: file.write(_written(parts)))
+
+    def write(self, key: str, write: Callable[[BinaryIO], W]) -> W | None:
+        """Have tokens written into a new file, and keep it; None where the disk does not take it."""
         temporary = self._folder / f".{uuid4().hex}"
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            temporary.write_bytes(_written(parts))
+            with temporary.open("x+b") as file:
+                written = write(file)
             temporary.rename(self._folder / f"{key}.safetensors")
             self._make_room()
+            return written
         except OSError:
+            return None
+        finally:
             with suppress(OSError):
                 temporary.unlink()
 
@@ -113,39 +117,37 @@ def cache_key(content: str, config: TrainingConfig, base: Base, limit: int) -> s
 def _written(parts: Parts) -> bytes:
     tensors: dict[str, Any] = {}
     known: dict[str, str] = {}
-    for name, part in zip(("train", "held_out"), parts, strict=True):
+    for name, part in zip(PARTS, parts, strict=True):
+        groups: Sequence[Group] = part.rows
         empty = [np.empty(0, dtype=np.int64)]
-        texts: list[Row] = [text for item in part.rows for text in item.texts]
+        texts: list[Row] = [text for group in groups for text in group.texts]
         tensors[f"{name}.ids"] = np.concatenate([text.ids for text in texts] or empty).astype(np.int32)
         tensors[f"{name}.learn"] = np.concatenate([text.learn for text in texts] or empty).astype(np.bool_)
         tensors[f"{name}.lengths"] = np.array([len(text.ids) for text in texts], dtype=np.int64)
-        groups: list[Group] = [item for item in part.rows if isinstance(item, Group)]
-        if groups:
-            tensors[f"{name}.texts"] = np.array([len(group.texts) for group in groups], dtype=np.int64)
-            tensors[f"{name}.numbers"] = np.array([len(group.targets) for group in groups], dtype=np.int64)
-            tensors[f"{name}.targets"] = np.concatenate([group.targets for group in groups])
+        tensors[f"{name}.texts"] = np.array([len(group.texts) for group in groups], dtype=np.int64)
+        tensors[f"{name}.numbers"] = np.array([len(group.targets) for group in groups], dtype=np.int64)
+        tensors[f"{name}.targets"] = np.concatenate([group.targets for group in groups] or empty).astype(np.float64)
         known |= {f"{name}.{count}": str(getattr(part, count)) for count in COUNTS}
         known[f"{name}.sha256"] = part.fingerprint()
     return safetensors.numpy.save(tensors, known)
 
 
 def _read(name: str, tensors: dict[str, Any], known: dict[str, str]) -> Encoded[Any]:
+    """Read groups; raises ``ValueError`` where they are others than those that were written."""
     lengths = tensors[f"{name}.lengths"]
     ids = _parted(tensors[f"{name}.ids"].astype(np.int64), lengths)
     learn = _parted(tensors[f"{name}.learn"], lengths)
-    counts = {count: int(known[f"{name}.{count}"]) for count in COUNTS}
-    rows = [Row(*row) for row in zip(ids, learn, strict=True)]
-    if f"{name}.texts" not in tensors:
-        return Encoded(rows, **counts)
-    texts = iter(rows)
+    texts = (Row(*row) for row in zip(ids, learn, strict=True))
     targets = _parted(tensors[f"{name}.targets"], tensors[f"{name}.numbers"])
-    return Encoded(
-        [
-            Group(tuple(islice(texts, int(count))), numbers)
-            for count, numbers in zip(tensors[f"{name}.texts"], targets, strict=True)
-        ],
-        **counts,
-    )
+    groups = [
+        Group(tuple(islice(texts, int(count))), numbers)
+        for count, numbers in zip(tensors[f"{name}.texts"], targets, strict=True)
+    ]
+    counts: dict[str, Any] = {count: int(known[f"{name}.{count}"]) for count in COUNTS}
+    part = Encoded(groups, **counts)
+    if part.fingerprint() != known[f"{name}.sha256"]:
+        raise ValueError("The file's tokens are others than those that were written.")
+    return part
 
 
 def _parted(values: Any, lengths: Any) -> list[Any]:

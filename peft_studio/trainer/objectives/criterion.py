@@ -22,6 +22,7 @@ from peft_studio.trainer.packing import can_pack, pack, rows_apart
 from peft_studio.trainer.process_group import ProcessGroup
 from peft_studio.trainer.render import Renderer
 from peft_studio.trainer.stop import StopSignal
+from peft_studio.trainer.stored_rows import StoredRows
 
 
 class Tally:
@@ -89,6 +90,7 @@ class Criterion(ABC, Generic[T]):
     ``loss`` of each batch, which ``laid_out`` makes of items.
     """
 
+    streams = False  # whether its items are rows, each of which can be tokenized without looking at another
     needs_reference = False  # whether it is measured against what the base model makes of the rows
     _frozen_head = False  # whether chunks take an output head that is not trained
 
@@ -121,6 +123,8 @@ class Criterion(ABC, Generic[T]):
 
     def laid_out_like(self, items: Sequence[T]) -> list[Row]:
         """Return texts as the model will read them: the first, the last and the longest decide how."""
+        if isinstance(items, StoredRows):
+            return items.outline()
         return [text for item in items for text in item.texts]
 
     @property

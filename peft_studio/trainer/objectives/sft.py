@@ -19,6 +19,7 @@ from peft_studio.trainer.stop import StopSignal
 class Sft(Criterion[Row]):
     """The losses of all tokens that carry loss in a step, divided by their number, however they fall into batches."""
 
+    streams = True
     _frozen_head = True
 
     def encode(self, examples: Sequence[Example], renderer: Renderer, limit: int) -> Encoded[Row]:
@@ -38,5 +39,5 @@ class Sft(Criterion[Row]):
 
     def measure(self, model: Any, items: Sequence[Row], batch_size: int, stop: StopSignal) -> Measured:
         """Measure loss and accuracy from the same pass, without chunks: logits of few tokens at a time."""
-        quality = mean_quality(model, list(items), batch_size, stop)
+        quality = mean_quality(model, items, batch_size, stop)
         return Measured(quality.loss, quality.accuracy, math.exp(min(quality.loss, 700.0)))

@@ -15,7 +15,7 @@ from peft_studio.datasets import Example
 from peft_studio.events import Log, Metrics
 from peft_studio.plan import RowFormat
 from peft_studio.run_dir import RunDir
-from peft_studio.trainer.data import Encoded, Row, encode
+from peft_studio.trainer.data import Encoded, Group, Row, encode
 from peft_studio.trainer.model import Base, read_base
 from peft_studio.trainer.outcome import DONE, FAILED
 from peft_studio.trainer.program import run as train
@@ -182,7 +182,8 @@ def test_tokens_are_those_of_a_tokenizer_a_length_and_a_division(tmp_path: Path,
 
 
 def parts_of(length: int) -> tuple[Encoded, Encoded]:
-    return Encoded([Row(np.arange(length), np.ones(length, dtype=np.bool_))], dropped=2), Encoded([])
+    text = Row(np.arange(length), np.ones(length, dtype=np.bool_))
+    return Encoded([Group((text,), np.array([1.0]))], dropped=2), Encoded([])
 
 
 def test_the_tokens_that_were_used_longest_ago_make_way(tmp_path: Path) -> None:
