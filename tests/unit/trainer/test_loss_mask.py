@@ -1,4 +1,5 @@
 import importlib.util
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ def base_with(template: str | None) -> Base:
     return Base(source="", revision=None, config=Config(), tokenizer=tiny_tokenizer(template))
 
 
-def encoded(example: Example, template: str | None = TEMPLATE, limit: int = 500) -> tuple[Base, list[Row]]:
+def encoded(example: Example, template: str | None = TEMPLATE, limit: int = 500) -> tuple[Base, Sequence[Row]]:
     base = base_with(template)
     return base, encode([example], base, Renderer(base.tokenizer, example.format), limit).rows
 

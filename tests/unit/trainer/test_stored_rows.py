@@ -2,7 +2,7 @@
 
 import tempfile
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +40,7 @@ def written(path: Path) -> tuple[Encoded[Row], Encoded[Row]]:
         return write_rows(file, some_rows(), lambda count: ([4, 1, 0], [3, 2][: count - 3]))
 
 
-def plain(rows: list[Row]) -> list[tuple[list[int], list[bool]]]:
+def plain(rows: Sequence[Row]) -> list[tuple[list[int], list[bool]]]:
     return [(row.ids.tolist(), row.learn.tolist()) for row in rows]
 
 
