@@ -2,7 +2,7 @@
 Run the benchmarks and print their figures beside their limits.
 
     python -m benchmarks [startup] [first_step] [api_latency] [history] [upload] [watchers] [renting]
-                         [export] [model_search] [registries] [training]
+                         [endpoint] [export] [model_search] [registries] [training]
 
 The last runs only where it is named: it installs the peers, and takes a quarter of an hour.
 """
@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from benchmarks import (
     api_latency,
+    endpoint,
     export,
     first_step,
     history,
@@ -33,6 +34,7 @@ BENCHMARKS: dict[str, Callable[[], list[Figure]]] = {
     "upload": upload.measure,
     "watchers": watchers.measure,
     "renting": renting.measure,
+    "endpoint": endpoint.measure,
     "export": export.measure,
     "model_search": model_search.measure,
     "registries": registries.measure,
