@@ -26,6 +26,7 @@ from peft_studio.trainer.report import DISK_FULL
 from tasks.convert import convert_for_target, stop_conversion
 from tasks.deploy import deploy, withdraw
 from tasks.evaluate import evaluate
+from tasks.promote import promote
 from tasks.provision import provision
 from tasks.publish import publish
 from tasks.release import release, release_whatever_is_left
@@ -135,8 +136,12 @@ def run_steps(config: TrainingConfig, record: JobRecord) -> JobResult:
     trained, cost = train_somewhere(plan, record)
     record.run.withdraw(Request.PAUSE)  # what remains is short, and pausing would save nothing
     adapter = upload(trained, plan, cost)
-    endpoint = deploy(adapter, plan) if config.deploy else None
-    evaluation = evaluate(adapter, plan)
+    rule = config.deploy.only_if if config.deploy else None
+    evaluation = evaluate(adapter, plan) if rule else None
+    promotion = promote(adapter, rule, evaluation) if rule and evaluation else None
+    passes = promotion is None or promotion.allowed
+    endpoint = deploy(adapter, plan) if config.deploy and passes else None
+    evaluation = evaluation or evaluate(adapter, plan)
     publish(adapter, plan, evaluation)
     conversion = convert_for_target(adapter, plan)
     result = JobResult(
@@ -148,6 +153,7 @@ def run_steps(config: TrainingConfig, record: JobRecord) -> JobResult:
         reused_from=trained.job_id if trained.job_id != record.job_id else None,
         endpoint=endpoint,
         conversion=conversion,
+        promotion=promotion,
         step_seconds=record.step_seconds(),
     )
     record.finish(result)

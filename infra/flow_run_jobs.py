@@ -11,6 +11,7 @@ from infra.platforms.vendors import LOCAL
 from infra.settings import Settings
 from infra.trackers.waiting import read_tracked
 from peft_studio.config import TrainingConfig
+from peft_studio.evaluation.comparison import GENERATED
 from peft_studio.experiments import project_of
 from peft_studio.jobs import Job, JobResult, JobStatus, Phase, TerminationReason, job_id_of
 from peft_studio.trackers.table import tracker_named
@@ -122,6 +123,8 @@ def _outcome(result: JobResult) -> dict[str, Any]:
         metrics["eval_loss"] = training.eval_loss
     if result.evaluation and (held_out := result.evaluation.adapter):
         metrics |= held_out.model_dump(include={"perplexity", "accuracy"}, exclude_none=True) | held_out.metrics
+        compared = result.evaluation.comparison
+        metrics |= {measure: compared[measure].adapter for measure in GENERATED if measure in compared}
     return {
         "phase": Phase.DONE,
         "progress": 1.0,
@@ -131,7 +134,7 @@ def _outcome(result: JobResult) -> dict[str, Any]:
         **{
             name: getattr(result, name)
             for name in (
-                *("adapter_id", "artifact", "evaluation", "reused_from", "endpoint", "conversion"),
+                *("adapter_id", "artifact", "evaluation", "reused_from", "endpoint", "conversion", "promotion"),
                 "step_seconds",
             )
         },

@@ -66,7 +66,8 @@ class JobRecord:
         return next((tag.removeprefix(KEY_TAG) for tag in self.tags if tag.startswith(KEY_TAG)), None)
 
     @property
-    def _resource(self) -> dict[str, str]:
+    def resource(self) -> dict[str, str]:
+        """What events of the job are about, as Prefect names it."""
         return {"prefect.resource.id": f"peft-studio.job.{self.job_id}"}
 
     def enter(self, phase: Phase) -> None:
@@ -99,7 +100,7 @@ class JobRecord:
 
     def finish(self, result: JobResult) -> None:
         """Record the result, and show what a person wants to see of it."""
-        emit_event("peft-studio.completed", resource=self._resource)
+        emit_event("peft-studio.completed", resource=self.resource)
         attempt(lambda: self._show_result(result))
         data = result.model_dump(mode="json")
         insist(lambda: Artifact(type=RESULT, key=f"{self.key}-result", data=data).create())
@@ -116,7 +117,7 @@ class JobRecord:
         if not steps or (step < steps and time.monotonic() - self._shown_at < _PREFECT_SECONDS):
             return
         self._shown_at = time.monotonic()
-        emit_event("peft-studio.metrics", resource=self._resource, payload=metrics)
+        emit_event("peft-studio.metrics", resource=self.resource, payload=metrics)
         percent = 100 * step / steps
         if self._progress is None:
             created = create_progress_artifact(percent, key=f"{self.key}-progress", description="Training")

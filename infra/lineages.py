@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from infra import capabilities
 from infra.adapters import adapter_id_of
@@ -12,6 +12,7 @@ from peft_studio.events import now
 from peft_studio.jobs import Evaluation, TrainingSummary
 from peft_studio.lineage import LINEAGE, BaseOrigin, DataOrigin, Lineage, MachineOrigin
 from peft_studio.plan import Plan
+from peft_studio.promotion import Promotion
 from peft_studio.run_dir import RunDir, replace_file
 
 
@@ -54,8 +55,17 @@ def read_lineage(adapter: Path) -> Lineage | None:
 
 def add_evaluation(adapter: Path, run: RunDir, evaluation: Evaluation) -> None:
     """Add to an adapter's lineage what the adapter is worth, in its folder and in the run directory."""
+    _add(adapter, run, "evaluation", evaluation)
+
+
+def add_promotion(adapter: Path, run: RunDir, promotion: Promotion) -> None:
+    """Add to an adapter's lineage what the gate made of it, in both places."""
+    _add(adapter, run, "promotion", promotion)
+
+
+def _add(adapter: Path, run: RunDir, field: str, value: BaseModel) -> None:
     if lineage := read_lineage(adapter):
-        judged = lineage.model_copy(update={"evaluation": evaluation})
+        judged = lineage.model_copy(update={field: value})
         replace_file(adapter / LINEAGE, judged.model_dump_json(indent=2).encode())
         run.write(LINEAGE, judged)
 

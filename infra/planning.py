@@ -29,6 +29,7 @@ from peft_studio.machine import Capabilities
 from peft_studio.placement import Placement
 from peft_studio.plan import DatasetFacts, ModelFacts, Plan
 from peft_studio.platforms import Feature
+from peft_studio.promotion_rules import check_gate
 from peft_studio.serve_targets import planned_conversion
 from peft_studio.trainer import TRAINER_VERSION
 
@@ -103,6 +104,7 @@ def make_plan(
     dataset = facts.dataset(config)
     check_columns(config, dataset.path)
     _check_content(config, dataset)
+    check_gate(config, dataset)
     train, _ = datasets.split_rows(dataset.rows, config.validation_split, config.seed)
     steps = total_steps(config, len(train))
     epochs = steps / _steps_per_epoch(config, len(train)) * len(train) / dataset.rows

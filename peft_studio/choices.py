@@ -5,6 +5,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from peft_studio.promotion import DeployIf
+
 Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f]+$")]
 _Label = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f]+$")]
 _Note = Annotated[str, Field(max_length=512, pattern=r"^[^\x00-\x1f]*$")]
@@ -90,6 +92,7 @@ class DeployConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     platform: Literal["local"] = "local"
+    only_if: DeployIf | None = Field(default=None, description="Deploy it only if it gains so much; by default always.")
 
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]

@@ -9,7 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from peft_studio.config import Objective, TrainingConfig
 from peft_studio.errors import JobNotFound
+from peft_studio.evaluation.comparison import Bootstrap, Comparison, Generation
 from peft_studio.machines import MachineReceipt
+from peft_studio.promotion import Promotion
 from peft_studio.tracking import TrackedRun
 
 PREFIX = "job_"
@@ -128,6 +130,9 @@ class Evaluation(BaseModel):
     base: HeldOut | None = None
     adapter: HeldOut | None = None
     answer: Answer | None = None
+    comparison: dict[str, Comparison] = Field(default={}, description="Both models by each measure, by its name.")
+    generation: Generation | None = Field(default=None, description="How answers were written; null where none were.")
+    bootstrap: Bootstrap | None = Field(default=None, description="How the intervals of differences were found.")
 
 
 class TrainingSummary(BaseModel):
@@ -179,6 +184,7 @@ class JobResult(BaseModel):
     reused_from: str | None = Field(default=None, description="The job that really trained, when this one did not.")
     endpoint: str | None = None
     conversion: Conversion | None = None
+    promotion: Promotion | None = Field(default=None, description="What its gate said; null where there is none.")
     step_seconds: dict[str, float] = Field(default_factory=dict)
 
 
@@ -209,6 +215,7 @@ class Job(BaseModel):
     conversion: Conversion | None = Field(
         default=None, description="What was made for serve_target, where it takes that."
     )
+    promotion: Promotion | None = Field(default=None, description="What its gate said; null where there is none.")
     step_seconds: dict[str, float] = Field(default_factory=dict)
     attempts: int = 0
     tracking: TrackedRun | None = Field(default=None, description="The job as its tracker shows it, once it does.")

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_serializer
 
 from peft_studio.config import ModelSource, TrainingConfig
 from peft_studio.jobs import Evaluation, TrainingSummary
+from peft_studio.promotion import Promotion
 from peft_studio.row_formats import RowFormat
 
 LINEAGE = "lineage.json"  # in the adapter's folder
@@ -69,6 +70,7 @@ class Lineage(BaseModel):
     cost: float | None = Field(description="In US dollars; null where nobody knows.")
     training: TrainingSummary
     evaluation: Evaluation | None = None
+    promotion: Promotion | None = Field(default=None, description="What the job's gate said; null where it had none.")
     files: dict[str, FileRecord]
 
     @field_serializer("config")

@@ -1,17 +1,18 @@
-"""Where a job trains, what it may cost, where its adapter goes: what of a configuration does not change the adapter."""
+"""Where a job trains, what it may cost, how its adapter is judged: what of a configuration does not change it."""
 
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from peft_studio.choices import Name, Sha256
+from peft_studio.evaluation.comparison import EvaluationConfig
 from peft_studio.registries import Registries
 
 Limit = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Placement(BaseModel):
-    """Which machine a job gets, for how much money and time, on condition of which data, and where its adapter goes."""
+    """Which machine a job gets, for how much money and time, on condition of which data, and what becomes of it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
@@ -30,6 +31,9 @@ class Placement(BaseModel):
         default=None, description="Minutes on a rented machine, all attempts together; what then happens is the same."
     )
     dataset_sha256: Sha256 | None = Field(default=None, description="Train on data with this content, or not at all.")
+    evaluation: EvaluationConfig = Field(
+        default=EvaluationConfig(), description="How the adapter is measured beside its base model."
+    )
     registries: Registries = Field(default=[], description="Where else the adapter is published.")
 
     @property

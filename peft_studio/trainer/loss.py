@@ -5,7 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from peft_studio.trainer.chunked_loss import chunked_log_probs, chunked_loss, log_probs
@@ -25,6 +27,23 @@ class Quality:
 
     loss: float
     accuracy: float
+
+
+@dataclass(frozen=True)
+class RowQualities:
+    """The same row by row, as sums: of cross-entropy in nats, of tokens that are right, of tokens; each (rows,)."""
+
+    losses: NDArray[np.float64]
+    right: NDArray[np.float64]
+    tokens: NDArray[np.float64]
+
+    @property
+    def mean(self) -> Quality:
+        """The means over all tokens."""
+        tokens = self.tokens.sum()
+        if not tokens:
+            return Quality(math.nan, math.nan)
+        return Quality(float(self.losses.sum() / tokens), float(self.right.sum() / tokens))
 
 
 def summed_loss(model: Any, batch: Batch, smoothing: float = 0.0, chunk: int = 0) -> torch.Tensor:
@@ -58,34 +77,32 @@ def row_of_each(batch: Batch) -> torch.Tensor:
     return numbers.repeat_interleave(torch.tensor(batch.lengths, device=places.device))[places + 1]
 
 
-def mean_loss(model: Any, rows: Sequence[Row], batch_size: int, stop: StopSignal) -> float:
-    """Return the mean cross-entropy over all tokens of the rows that carry loss (see ``mean_quality``)."""
-    return mean_quality(model, rows, batch_size, stop).loss
-
-
-def mean_quality(model: Any, rows: Sequence[Row], batch_size: int, stop: StopSignal) -> Quality:
+def row_qualities(model: Any, rows: Sequence[Row], batch_size: int, stop: StopSignal) -> RowQualities:
     """
-    Measure a model on rows, dropout off: loss and accuracy from the same pass.
+    Measure a model on each of some rows, dropout off: loss and accuracy from the same pass.
 
     Raises ``Stopped`` between two batches where a stop is asked for.
     """
-    loss, right, tokens = 0.0, 0, 0
+    found = RowQualities(*(np.zeros(len(rows)) for _ in range(3)))
     training = model.training
     model.eval()
     try:
-        # Rows of like length side by side: no mean depends on the order, and the less is padded.
+        # Rows of like length side by side: nothing depends on the order, and the less is padded.
         order = sorted(range(len(rows)), key=lengths_of(rows).__getitem__)
         for i in range(0, len(order), batch_size):
             stop.check()
-            some = [rows[place] for place in order[i : i + batch_size]]
+            some = order[i : i + batch_size]
+            batch = collate([rows[place] for place in some], model.device)
             with torch.no_grad():
-                logits, targets = _predictions(model, collate(some, model.device))
-                loss += _cross_entropy(logits, targets).item()
-                right += int((logits.argmax(-1) == targets).sum())
-            tokens += len(targets)
+                logits, targets = _predictions(model, batch)
+                losses = nn.functional.cross_entropy(logits.float(), targets, reduction="none")
+                right = logits.argmax(-1) == targets
+            row, none = row_of_each(batch), losses.new_zeros(len(some), dtype=torch.float64)
+            for into, values in ((found.losses, losses), (found.right, right), (found.tokens, torch.ones_like(losses))):
+                into[some] = none.index_add(0, row, values.double()).cpu().numpy()
     finally:
         model.train(training)
-    return Quality(loss / tokens, right / tokens) if tokens else Quality(math.nan, math.nan)
+    return found
 
 
 def _before_the_head(model: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:

@@ -58,11 +58,7 @@ def sample(
     Raises ``Stopped`` between two tokens where a stop is asked for.
     """
     count, longest = settings.num_generations, max(map(len, prompts))
-    ids = torch.full((len(prompts), longest), ends.padding)
-    seen = torch.zeros_like(ids)
-    for place, prompt in enumerate(prompts):  # on the left, so that all answers begin in the same column
-        ids[place, longest - len(prompt) :] = torch.from_numpy(prompt)
-        seen[place, longest - len(prompt) :] = 1
+    ids, seen = padded(prompts, ends.padding)
     output = model.generate(
         input_ids=ids.repeat_interleave(count, 0).to(model.device),
         attention_mask=seen.repeat_interleave(count, 0).to(model.device),
@@ -72,18 +68,35 @@ def sample(
         top_p=None,
         top_k=None,
         logits_processor=_choosing(settings, torch.cat(list(drawn)).to(model.device)),
-        stopping_criteria=StoppingCriteriaList([_Ask(stop)]),
+        stopping_criteria=asking(stop),
         eos_token_id=list(ends.stops),
         pad_token_id=ends.padding,
         use_cache=True,
     )
-    answers = [_until(row, ends.stops) for row in output[:, longest:].cpu().numpy()]
+    answers = [until(row, ends.stops) for row in output[:, longest:].cpu().numpy()]
     return [answers[start : start + count] for start in range(0, len(answers), count)]
 
 
-def _until(tokens: Tokens, stops: tuple[int, ...]) -> Tokens:
-    ended = np.isin(tokens, stops).nonzero()[0]
+def padded(prompts: Sequence[Tokens], padding: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Lay prompts out side by side, (prompts, tokens), and say which tokens are theirs; all answers begin in line."""
+    longest = max(map(len, prompts))
+    ids = torch.full((len(prompts), longest), padding)
+    seen = torch.zeros_like(ids)
+    for place, prompt in enumerate(prompts):
+        ids[place, longest - len(prompt) :] = torch.from_numpy(prompt)
+        seen[place, longest - len(prompt) :] = 1
+    return ids, seen
+
+
+def until(tokens: Tokens, stops: Sequence[int]) -> Tokens:
+    """Return the first tokens, up to and with one that ends an answer."""
+    ended = np.isin(tokens, list(stops)).nonzero()[0]
     return tokens[: ended[0] + 1] if len(ended) else tokens
+
+
+def asking(stop: StopSignal) -> StoppingCriteriaList:
+    """Have ``generate`` ask between two tokens whether all is to be stopped."""
+    return StoppingCriteriaList([_Ask(stop)])
 
 
 def _choosing(settings: GrpoConfig, drawn: torch.Tensor) -> LogitsProcessorList:

@@ -18,9 +18,11 @@ from infra.settings import Settings
 from infra.uploads import UploadRecord, Uploads
 from peft_studio.config import DeployConfig, ModelSource, Precision, Quantization, TrainingConfig
 from peft_studio.errors import InvalidConfig, PlatformNotConnected, ResourceUnavailable, StudioError
+from peft_studio.evaluation.comparison import EvaluationConfig
 from peft_studio.machine import Capabilities, Gpu
 from peft_studio.plan import DatasetFacts, ModelFacts, RowFormat
 from peft_studio.platforms import Feature
+from peft_studio.promotion import DeployIf
 from peft_studio.stored_datasets import Dataset, FileType
 from peft_studio.tracking import Tracking
 from tests.model_folders import write_model
@@ -300,12 +302,13 @@ INDIFFERENT: list[dict[str, Any]] = [
     {"spot": True},
     {"max_cost": 5},
     {"max_duration": 60},
+    {"evaluation": EvaluationConfig(generation_rows=8)},
     {"experiment_tracker": "wandb"},
     {"tracking": Tracking(tags=["night"])},
     {"project_name": "p"},
     {"metadata": {"team": "a"}},
     {"output_dir": "o"},
-    {"deploy": DeployConfig()},
+    {"deploy": DeployConfig(only_if=DeployIf())},
     {"serve_target": "vllm"},
     {"test_prompt": "Hi"},
     {"force": True},

@@ -17,6 +17,7 @@ from peft_studio.trainer.answers import written
 from peft_studio.trainer.checkpoint import Stateful
 from peft_studio.trainer.chunked_loss import can_chunk
 from peft_studio.trainer.data import Batch, Encoded, Row, T, batches, collate
+from peft_studio.trainer.loss import RowQualities
 from peft_studio.trainer.model import Base
 from peft_studio.trainer.packing import can_pack, pack, rows_apart
 from peft_studio.trainer.process_group import ProcessGroup
@@ -68,12 +69,13 @@ class Tally:
 
 @dataclass(frozen=True)
 class Measured:
-    """How well a model does on rows: its loss, of which less is better, and what else there is to say."""
+    """How well a model does on rows: its loss, of which less is better, and what else there is to say, by row, too."""
 
     loss: float
     accuracy: float | None = None
     perplexity: float | None = None
     metrics: dict[str, float] = field(default_factory=dict[str, float])
+    rows: RowQualities | None = None
 
     def told(self) -> dict[str, float]:
         """All but the loss, by name."""

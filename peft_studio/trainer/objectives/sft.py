@@ -9,7 +9,7 @@ import torch
 
 from peft_studio.datasets import Example
 from peft_studio.trainer.data import Batch, Encoded, Row, encode
-from peft_studio.trainer.loss import mean_quality, summed_loss
+from peft_studio.trainer.loss import row_qualities, summed_loss
 from peft_studio.trainer.noise import noisy_embeddings
 from peft_studio.trainer.objectives.criterion import Criterion, Measured, Tally
 from peft_studio.trainer.render import Renderer
@@ -39,5 +39,6 @@ class Sft(Criterion[Row]):
 
     def measure(self, model: Any, items: Sequence[Row], batch_size: int, stop: StopSignal) -> Measured:
         """Measure loss and accuracy from the same pass, without chunks: logits of few tokens at a time."""
-        quality = mean_quality(model, items, batch_size, stop)
-        return Measured(quality.loss, quality.accuracy, math.exp(min(quality.loss, 700.0)))
+        found = row_qualities(model, items, batch_size, stop)
+        mean = found.mean
+        return Measured(mean.loss, mean.accuracy, math.exp(min(mean.loss, 700.0)), rows=found)

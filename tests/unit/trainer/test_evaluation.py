@@ -7,11 +7,12 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from peft_studio.evaluation.comparison import Bootstrap, Generation, Measure
 from peft_studio.jobs import Evaluation
 from peft_studio.run_dir import RunDir
 from peft_studio.trainer import evaluate
 from peft_studio.trainer.data import encode
-from peft_studio.trainer.loss import mean_quality
+from peft_studio.trainer.loss import row_qualities
 from peft_studio.trainer.model import load_base, read_base
 from peft_studio.trainer.outcome import DONE, FAILED
 from peft_studio.trainer.prepare import read_examples
@@ -100,7 +101,7 @@ def test_accuracy_counts_each_token_once_however_the_rows_are_divided_into_batch
     share = sum(int(some.sum()) for some in right) / sum(len(some) for some in right)
     assert 0 < share < 1
     for batch_size in (1, 3, 14):
-        assert mean_quality(stock, rows, batch_size, StopSignal()).accuracy == pytest.approx(share)
+        assert row_qualities(stock, rows, batch_size, StopSignal()).mean.accuracy == pytest.approx(share)
 
 
 def test_an_evaluation_of_before_accuracy_was_measured_is_still_read() -> None:
@@ -143,3 +144,38 @@ def test_an_adapter_that_is_not_there_is_a_failure(tmp_path: Path, model: Path, 
     failure = run.read_failure()
     assert failure is not None
     assert "no adapter" in failure.error
+
+
+def test_both_models_are_compared_on_the_same_rows_by_every_measure(learned: RunDir) -> None:
+    evaluation = evaluated(learned)
+    assert evaluation.base and evaluation.adapter
+    assert set(evaluation.comparison) == set(Measure)
+    loss, match = evaluation.comparison["loss"], evaluation.comparison["exact_match"]
+    assert (loss.base, loss.adapter) == (evaluation.base.loss, evaluation.adapter.loss)
+    assert loss.rows == match.rows == 2
+    assert (match.base, match.adapter, match.difference) == (0, 1, 1)
+    assert evaluation.comparison["chrf"].adapter == pytest.approx(100)
+    assert evaluation.generation == Generation(rows=2, max_new_tokens=128, cut=0)
+    assert loss.low is None, "two rows are too few to say how sure that is"
+
+
+def test_intervals_are_those_of_the_rows_and_repeat(tmp_path: Path, model: Path) -> None:
+    rows = write_rows(tmp_path / "rows.jsonl", conversations(24))
+    settings = {"generation_rows": 3, "max_new_tokens": 4, "bootstrap": {"resamples": 300, "confidence": 0.9}}
+    run = make_run(tmp_path / "run", model, rows, validation_split=0.5, num_epochs=1, evaluation=settings)
+    evaluation = evaluated(run)
+    assert evaluation.bootstrap == Bootstrap(resamples=300, confidence=0.9)
+    loss, match = evaluation.comparison["loss"], evaluation.comparison["exact_match"]
+    assert (loss.rows, match.rows) == (12, 3)
+    assert loss.low is not None and loss.high is not None and loss.low < loss.difference < loss.high
+    assert evaluation.generation and evaluation.generation.rows == 3 and evaluation.generation.cut > 0
+    assert evaluate.run(run, run.adapter) == DONE
+    assert run.read_evaluation() == evaluation
+
+
+def test_no_answers_are_written_where_none_are_asked_for(tmp_path: Path, model: Path) -> None:
+    rows = write_rows(tmp_path / "rows.jsonl", conversations(12))
+    job: dict[str, Any] = {"validation_split": 0.5, "num_epochs": 1, "evaluation": {"generation_rows": 0}}
+    evaluation = evaluated(make_run(tmp_path / "run", model, rows, **job))
+    assert set(evaluation.comparison) == {"loss", "perplexity", "accuracy"}
+    assert evaluation.generation is None
