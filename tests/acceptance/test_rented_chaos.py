@@ -23,7 +23,7 @@ import pytest
 
 from benchmarks.rented import RentingStudio, renting_studio
 from infra.simulators.cloud import SimulatedMachine
-from infra.simulators.faults import Fault, FaultKind
+from infra.simulators.faults import OF_HOSTS, Fault, FaultKind
 from peft_studio.errors import Unreachable
 from peft_studio.jobs import Job, JobStatus
 from peft_studio.machines import MachineStatus
@@ -80,7 +80,8 @@ class Chaos:
         for vendor in VENDORS:
             renting.clouds[vendor].faults.add(Fault(kind=FaultKind.PRICE_DRIFT, value=PRICE, times=1_000_000))
         rounds = ceil(JOBS / 8)
-        kinds = [kind for kind in FaultKind if kind not in (FaultKind.REVOKED_KEY, FaultKind.PRICE_DRIFT)] * rounds
+        left_out = OF_HOSTS | {FaultKind.REVOKED_KEY, FaultKind.PRICE_DRIFT}
+        kinds = [kind for kind in FaultKind if kind not in left_out] * rounds
         self.faults = [Fault(kind=kind, value=self._value(kind)) for kind in kinds]
         self._kills = [*KILLS] * rounds
         choose.shuffle(self.faults)
