@@ -14,16 +14,23 @@ from infra.vendor_http import Answer, Call
 from peft_studio.deployments import DeploymentConfig
 from peft_studio.errors import InsufficientCredits, InvalidConfig, ResourceUnavailable, StudioError
 
+_PAGES = 1000
+_NOT_YET = (409, 412)  # what is in use, or is just being stopped
 Shape = TypeVar("Shape", bound=BaseModel)
 _NO_ROOM = re.compile(
     r"capacity|quota|no longer available|not (currently )?available|unavailable|out of stock|sold out|exhausted", re.I
 )
+_NO_CREDIT = re.compile(r"suspend|payment|billing|credit", re.I)
 # What the platform's words on a refusal are about, in fields of ours; what is about none of these is the adapter.
 _FIELDS = (
     (re.compile(r"instance|hardware|accelerator|compute|sku|region|placement|profile|\bgpu", re.I), "instance_type"),
     (re.compile(r"min\w*[ _]?replica|min_instances", re.I), "min_replicas"),
     (re.compile(r"replica|max_instances|scaling", re.I), "max_replicas"),
 )
+
+
+class _Page(BaseModel):
+    items: list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -45,9 +52,26 @@ class ControlPlane:
         """Return what lies below a path; None where nothing does."""
         return await self._done(self.call(path, params=params))
 
-    async def delete(self, path: str, body: Any = None, **params: str) -> None:
-        """Take something off; silent where it is gone."""
-        await self._done(self.call(path, "DELETE", body, params))
+    async def delete(self, path: str, body: Any = None, **params: str) -> bool:
+        """Take something off, if it is there; False where the platform does not let go of it yet."""
+        answer = await wire.read(self.call(path, "DELETE", body, params), self.patience)
+        if answer.status in _NOT_YET:
+            return False
+        if answer.status >= 300 and answer.status != 404:
+            raise self.error(answer)
+        return True
+
+    async def pages(self, path: str, key: str, cursor: str, parameter: str, **params: str) -> list[dict[str, Any]]:
+        """Return a list to its end; ``cursor`` is what a page has where another follows, sent as ``parameter``."""
+        found, asked = list[dict[str, Any]](), dict(params)
+        for _ in range(_PAGES):
+            body = understood(_Page, {"items": ((page := await self.get(path, **asked)) or {}).get(key) or []})
+            found += body.items
+            more = (page or {}).get(cursor)
+            if not more:
+                return found
+            asked[parameter] = str(more)
+        raise ResourceUnavailable(f"{self.name} did not answer with a list that ends; try again later.")
 
     async def change(self, path: str, body: Any, method: str = "PATCH", **params: str) -> Any:
         """Have something be as the body says, however often it is said; None where it is not there."""
@@ -82,7 +106,7 @@ class ControlPlane:
         match answer.status:
             case 401 | 403 if not _NO_ROOM.search(text):
                 return wire.refused(self.name, self.platform, answer.status)
-            case 402:
+            case 402 | 412 if answer.status == 402 or _NO_CREDIT.search(text):
                 return InsufficientCredits(
                     f"The account at {self.name} cannot pay for a deployment: top it up, then deploy again.",
                     platform=self.platform,

@@ -3,11 +3,15 @@
 from collections.abc import Callable, Mapping
 
 from infra.hosts.base import Host
+from infra.hosts.fireworks import Fireworks
 from infra.hosts.huggingface import HuggingFace
+from infra.hosts.together import Together
 from infra.hosts.vllm import Vllm
 from infra.providers.base import Account
 
 HOSTS: Mapping[str, Callable[[Account], Host]] = {
     "vllm": Vllm,
     "huggingface": HuggingFace,
+    "together": Together,
+    "fireworks": Fireworks,
 }

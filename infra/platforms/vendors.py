@@ -137,6 +137,12 @@ _ALL = (
         _SERVE,
         Check("/v1/projects?limit=1", expects="data"),
         "https://api.together.ai",
+        fields=(
+            API_KEY,
+            optional("project", "Id or slug of the project, where the account has several.", secret=False),
+            optional("hub_token", "Token of the Hugging Face Hub that reads adapters in private repositories."),
+        ),
+        supported=_SERVE,
         docs="https://docs.together.ai/docs/api-keys-authentication",
     ),
     Vendor(
@@ -161,6 +167,8 @@ _ALL = (
         _SERVE,
         Check("/v1/accounts?pageSize=1", expects="accounts", verdict=fireworks_verdict),
         "https://api.fireworks.ai",
+        fields=(API_KEY, optional("account", "Id of the account, where the key opens several.", secret=False)),
+        supported=_SERVE,
         docs="https://docs.fireworks.ai/getting-started/quickstart",
     ),
     Vendor(

@@ -22,20 +22,19 @@ Json = dict[str, Any]
 
 
 @dataclass
-class SimulatedUpload:
-    """An adapter that lies at the platform; ``content`` tells it from every other."""
+class SimulatedThing:
+    """
+    What lies at the platform and costs nothing by itself: an uploaded adapter, an endpoint without machines.
 
+    ``content`` tells an adapter from every other.
+    """
+
+    kind: str
     name: str
     listed_from: float
     details: Json = field(default_factory=dict[str, Any])
     content: str = ""
-    ready_from: float = math.inf
     gone: float | None = None
-
-    @property
-    def is_ready(self) -> bool:
-        """Whether it has arrived."""
-        return time.time() >= self.ready_from
 
 
 @dataclass
@@ -91,20 +90,20 @@ class Refusals:
 
 
 class Hosting:
-    """All uploads and deployments of one simulated platform; what changes them is called from its event loop."""
+    """All that lies at, and is deployed on, one simulated platform; what changes them is called from its event loop."""
 
     def __init__(self, *, boot_seconds: float = 0.3, faults: Faults | None = None, key: str = GOOD):
         """``key`` is the one that the platform's simulator takes; ``boot_seconds`` what an adapter takes to load."""
         self.key = key
         self.boot_seconds = boot_seconds
         self.faults = faults or Faults()
-        self.uploads: list[SimulatedUpload] = []
+        self.things: list[SimulatedThing] = []
         self.deployments: list[SimulatedDeployment] = []
 
-    def upload(self, name: str, content: str = "", **details: Any) -> SimulatedUpload:
-        """Take an upload's announcement; it has arrived once its ``ready_from`` is set."""
-        made = SimulatedUpload(name, self._listed_from(), details, content)
-        self.uploads.append(made)
+    def keep(self, kind: str, name: str, **details: Any) -> SimulatedThing:
+        """Have something lie there."""
+        made = SimulatedThing(kind, name, self._listed_from(), details)
+        self.things.append(made)
         return made
 
     def deploy(self, name: str, hourly_rate: float, replicas: int, **details: Any) -> SimulatedDeployment:
@@ -128,30 +127,31 @@ class Hosting:
         self.deployments.append(made)
         return made
 
-    def uploaded(self, name: str) -> SimulatedUpload | None:
+    def kept(self, kind: str, name: str) -> SimulatedThing | None:
         """Return what lies there by a name."""
-        return next((one for one in self.uploads if one.name == name and one.gone is None), None)
+        return next((one for one in self.things if (one.kind, one.name, one.gone) == (kind, name, None)), None)
 
     def deployed(self, name: str) -> SimulatedDeployment | None:
         """Return the deployment of a name."""
         return next((one for one in self.deployments if one.name == name and one.gone is None), None)
 
-    def listed_uploads(self) -> list[SimulatedUpload]:
-        """Return the uploads that a list shows."""
-        return [one for one in self.uploads if one.gone is None and one.listed_from <= time.time()]
+    def listed_things(self, kind: str) -> list[SimulatedThing]:
+        """Return the things that a list shows."""
+        there = [one for one in self.things if one.kind == kind and one.gone is None]
+        return [one for one in there if one.listed_from <= time.time()]
 
     def listed_deployments(self) -> list[SimulatedDeployment]:
         """Return the deployments that a list shows."""
         return [one for one in self.deployments if one.gone is None and one.listed_from <= time.time()]
 
-    def remove(self, thing: SimulatedUpload | SimulatedDeployment) -> None:
+    def remove(self, one: SimulatedThing | SimulatedDeployment) -> None:
         """Take something off."""
-        thing.gone = thing.gone or time.time()
+        one.gone = one.gone or time.time()
 
     def left(self) -> list[str]:
-        """Name all that is still there."""
-        things: list[SimulatedUpload | SimulatedDeployment] = [*self.uploads, *self.deployments]
-        return [thing.name for thing in things if thing.gone is None]
+        """Name all that is still there, each with its kind."""
+        things = [f"{one.kind} {one.name}" for one in self.things if one.gone is None]
+        return [*things, *(f"deployment {one.name}" for one in self.deployments if one.gone is None)]
 
     async def creating(self, make: Callable[[], Reply], refusals: Refusals, *, bills: bool = False) -> Reply:
         """Have something created, unless it is time for a trouble; ``bills`` is of what needs room and is paid for."""
@@ -178,7 +178,7 @@ class Hosting:
 
     def close(self) -> None:
         """Take everything off."""
-        for one in [*self.uploads, *self.deployments]:
+        for one in [*self.things, *self.deployments]:
             self.remove(one)
 
     def admin(self, asked: Asked) -> Reply | None:

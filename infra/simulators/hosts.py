@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from infra.simulators.accounts import GOOD
 from infra.simulators.exchange import App
 from infra.simulators.faults import Faults
+from infra.simulators.fireworks import create_fireworks
 from infra.simulators.hosting import Hosting
 from infra.simulators.huggingface_endpoints import OWNER, create_huggingface_endpoints
+from infra.simulators.together import create_together
 from infra.simulators.vllm import VllmServer, create_vllm
 
 
@@ -28,6 +30,10 @@ class SimulatedHost:
         return Hosting(boot_seconds=boot_seconds, faults=faults)
 
 
+def _api_key(address: str) -> Mapping[str, str]:
+    return {"api_key": GOOD}
+
+
 def _address(address: str) -> Mapping[str, str]:
     return {"base_url": address}
 
@@ -38,4 +44,6 @@ SIMULATED_HOSTS: Mapping[str, SimulatedHost] = {
     "huggingface_endpoints": SimulatedHost(
         create_huggingface_endpoints, lambda _: {"api_key": GOOD, "namespace": OWNER}, "huggingface"
     ),
+    "together": SimulatedHost(create_together, _api_key),
+    "fireworks": SimulatedHost(create_fireworks, _api_key),
 }

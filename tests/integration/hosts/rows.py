@@ -9,13 +9,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from infra.hosts.base import Host
+from infra.hosts.fireworks import Fireworks
 from infra.hosts.huggingface import HuggingFace
+from infra.hosts.together import Together
 from infra.providers.base import Account
 from infra.simulators.accounts import GOOD
 from infra.simulators.exchange import App
 from infra.simulators.faults import FaultKind
+from infra.simulators.fireworks import create_fireworks
 from infra.simulators.hosting import Hosting
 from infra.simulators.huggingface_endpoints import create_huggingface_endpoints
+from infra.simulators.together import create_together
 
 
 @dataclass(frozen=True)
@@ -42,4 +46,17 @@ class Row:
         return Account(address, {**self.credentials, "api_key": key})
 
 
-ROWS = (Row("huggingface", HuggingFace, create_huggingface_endpoints, sends_key=True),)
+def _together(account: Account, patience: float, create_seconds: float) -> Host:
+    return Together(account, patience, create_seconds, pace_seconds=0.02)
+
+
+def _fireworks(account: Account, patience: float, create_seconds: float) -> Host:
+    return Fireworks(account, patience, create_seconds, pace_seconds=0.02)
+
+
+ROWS = (
+    Row("huggingface", HuggingFace, create_huggingface_endpoints, sends_key=True),
+    # The adapter is merged into its base, which cannot be asked beside it.
+    Row("together", _together, create_together, asks_base=False),
+    Row("fireworks", _fireworks, create_fireworks, tells_rate=False),
+)

@@ -26,6 +26,7 @@ from tests.integration.providers.stage import stage
 
 Found = TypeVar("Found")
 WAIT_SECONDS = 20.0
+IMPATIENT = 0.1
 BOOT_SECONDS = 0.1
 PROMPT = "Once upon a time"
 CONFIG = {"peft_type": "LORA", "r": 8, "lora_alpha": 16, "target_modules": ["q_proj", "v_proj"]}
@@ -63,14 +64,10 @@ class Serving:
     address: str
     breaking: Breaking
     folder: Path
+    host: Host  # with the good key and no patience
     exchanges: list[Exchange] = field(default_factory=list[Exchange])
 
-    @property
-    def host(self) -> Host:
-        """The host, with the good key and no patience."""
-        return self.host_with()
-
-    def host_with(self, key: str = GOOD, patience: float = 0.1, create_seconds: float = 5.0) -> Host:
+    def host_with(self, key: str = GOOD, patience: float = IMPATIENT, create_seconds: float = 5.0) -> Host:
         """Return the host with another key, or with patience."""
         return self.row.host(self.row.account(self.address, key), patience, create_seconds)
 
@@ -120,8 +117,8 @@ class Serving:
             return None
 
         await eventually(gone)
-        assert self.hosting.left() == []
-        assert all(bill.gone is not None for bill in self.hosting.ledger())
+        assert [thing for thing in self.hosting.left() if thing.endswith(name)] == []
+        assert all(bill.gone is not None for bill in self.hosting.ledger() if bill.name == name)
 
     async def tried(self, wanted: Wanted) -> StudioError | None:
         """Deploy, and return what went wrong."""
@@ -147,7 +144,8 @@ def serving_at(row: Row, folder: Path) -> Generator[Serving]:
     hosting, exchanges = Hosting(boot_seconds=BOOT_SECONDS), list[Exchange]()
     breaking = Breaking(recorded(row.simulator(hosting), exchanges))
     with stage().shows(row.name, breaking) as address:
-        yield Serving(row, hosting, address, breaking, folder, exchanges)
+        host = row.host(row.account(address), IMPATIENT, 5.0)
+        yield Serving(row, hosting, address, breaking, folder, host, exchanges)
     hosting.close()
 
 
