@@ -6,6 +6,7 @@ addresses of WebSockets, which may hold tickets, as information: have it log war
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -30,6 +31,8 @@ from infra.budget_reads import ReadFromDatabase
 from infra.budgets import Budgets, BudgetsInPrefect
 from infra.credentials import CredentialsInPrefect, CredentialStore
 from infra.datasets import Datasets
+from infra.deploying.hosting import Hosting
+from infra.deploying.runs import DeployRuns, DeployRunsInPrefect
 from infra.deployments import AdapterDeployments
 from infra.experiments import Experiments
 from infra.exports.exports import AdapterExports
@@ -74,18 +77,18 @@ def create_app(
     machines: Machines | None = None,
     coordination: Coordination | None = None,
     exports: ExportRuns | None = None,
+    deploying: DeployRuns | None = None,
 ) -> Litestar:
     """Put the API together; what is not given is the real thing, set up from the environment."""
     settings = settings or settings_of_process()
     database = PrefectDatabase(settings.database_url)
     keys = keys or KeyRing(records_in(database))
     uploads, uploaded = Uploads(settings), UploadedAdapters(settings)
-    local = LocalDeployments(deployments or DeploymentsInPrefect(database=database))
-    credentials = credentials or CredentialsInPrefect()
-    machines = machines or MachineReads(database)
+    runs = RunsOfAdapters(exports or ExportRunsInPrefect(database), deploying or DeployRunsInPrefect())
+    records, credentials = deployments or DeploymentsInPrefect(database=database), credentials or CredentialsInPrefect()
+    machines, kept = machines or MachineReads(database), BudgetsInPrefect(ReadFromDatabase(database), settings)
     platforms = Platforms(credentials, settings, AccountGuard(machines, settings))
     publisher, offers = Publisher(credentials, settings, uploaded.weights_hash), offer_book(settings, credentials)
-    kept = BudgetsInPrefect(ReadFromDatabase(database), settings)
     watched = [] if jobs else [offers.keep_fresh]  # with jobs of a test's there is no Prefect to ask
     jobs = jobs or FlowRuns(settings, database, offers, kept)
     authenticator = Authenticator(keys, Tickets(settings.data_dir / "tickets"), settings.wrong_keys_per_minute)
@@ -97,7 +100,7 @@ def create_app(
             **_given(platforms=platforms, machines=machines, publisher=publisher),
             **_readers(jobs, settings, platforms, credentials, offers),
             **_coordinated(coordination or _in_prefect(database, settings), jobs, settings, platforms, offers),
-            **_adapters(jobs, uploaded, local, settings, platforms, exports or ExportRunsInPrefect(database)),
+            **_adapters(jobs, uploaded, records, settings, platforms, credentials, runs),
             **_callers(keys, authenticator, settings),
         },
         middleware=_layers(authenticator, settings),
@@ -175,19 +178,29 @@ def _coordinated(
     )
 
 
+@dataclass(frozen=True)
+class RunsOfAdapters:
+    """Where the flow runs are started that make something of adapters."""
+
+    exports: ExportRuns
+    deploying: DeployRuns
+
+
 def _adapters(
     jobs: Jobs,
     uploaded: UploadedAdapters,
-    local: LocalDeployments,
+    records: Deployments,
     settings: Settings,
     platforms: Platforms,
-    runs: ExportRuns,
+    credentials: CredentialStore,
+    runs: RunsOfAdapters,
 ) -> dict[str, Provide]:
     """What keeps adapters, what serves them, and what makes them into something else."""
-    adapters = AdapterRecords(jobs, uploaded, local, settings)
-    deployments = AdapterDeployments(adapters, uploaded, local, settings, platforms)
-    exports = AdapterExports(adapters, uploaded, runs, settings, platforms)
-    return _given(adapters=adapters, deployments=deployments, endpoints=local, exports=exports)
+    adapters = AdapterRecords(jobs, uploaded, LocalDeployments(records), settings)
+    exports = AdapterExports(adapters, uploaded, runs.exports, settings, platforms)
+    hosting = Hosting(credentials, settings)
+    deployments = AdapterDeployments(adapters, uploaded, records, runs.deploying, hosting, exports, settings, platforms)
+    return _given(adapters=adapters, deployments=deployments, endpoints=deployments, exports=exports)
 
 
 def _routers() -> list[Router]:

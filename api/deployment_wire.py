@@ -1,8 +1,9 @@
-"""Envelopes of deployments: what is asked for, what is shown, and a prompt with its answer."""
+"""Envelopes of deployments: what is asked for, what is shown, a longer lease, and a prompt with its answer."""
 
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Self
+from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -57,10 +58,16 @@ class DeploymentShown(Whole):
     status: DeploymentStatus
     endpoint: str | None = Field(description="The address of an OpenAI-compatible API; null before there is one.")
     error: str | None = Field(description="Why it failed; null where it did not.")
+    reason: str | None = Field(description="The platform's own words on its state, or why it was stopped.")
     effect: EffectTest | None = Field(
         description="Whether the adapter does there what it did at the end of training; null before it was loaded."
     )
     created_at: datetime
+    expires_at: datetime | None = Field(
+        description="When it is taken off, unless it is renewed; null where it is served until it is deleted."
+    )
+    warning: str | None = Field(description="That its lease is about to end; null before that.")
+    flow_run_id: UUID | None = Field(description="The Prefect flow run that brings it about.")
     metrics: DeploymentMetrics
 
     @classmethod
@@ -69,6 +76,16 @@ class DeploymentShown(Whole):
         record = looked.deployment
         fields = record.model_dump(include=set(cls.model_fields) - {"metrics", "config", "effect"})
         return cls(**fields, config=record.config, effect=record.effect, metrics=looked.metrics)
+
+
+class RenewDeployment(BaseModel):
+    """For how long a deployment is to be served from now on."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    lease_hours: float | None = Field(
+        default=None, gt=0, le=8760, description="By default as long as it was asked for at first."
+    )
 
 
 class DeploymentList(Whole):

@@ -122,7 +122,11 @@ SERVING: dict[str, Any] = {
         "deviation": 0.004,
         "tolerance": 0.15,
     },
+    "reason": None,
     "created_at": "2024-01-15T11:15:00Z",
+    "expires_at": None,
+    "warning": None,
+    "flow_run_id": "0b4f3f8e-6a31-4c0a-9a51-c2f3b4d5e6f7",
     "metrics": {"requests_per_minute": 45, "avg_latency_ms": 120.0, "cost_per_hour": 0.0},
 }
 

@@ -1,31 +1,43 @@
 """Stored adapters, served: what is asked for is checked, put on a platform, looked after and taken off again."""
 
 import asyncio
+import time
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from math import ceil
 from pathlib import Path
-from uuid import NAMESPACE_URL, uuid5
+from typing import Any
+from uuid import NAMESPACE_URL, uuid4, uuid5
 
 from infra.adapter_bases import base_of
 from infra.adapter_records import AdapterRecords
 from infra.cursors import read_cursor, write_cursor
+from infra.deploying.admission import Exports, check_for_this_machine, check_host, files_for, refused
+from infra.deploying.bringing import LOCAL
+from infra.deploying.hosting import Hosting
+from infra.deploying.runs import DeployRuns
 from infra.platforms import usable
 from infra.platforms.connections import Platforms
+from infra.platforms.vendors import vendor_named
+from infra.serving.endpoint_client import Forwarded
 from infra.serving.load_times import LoadTimes
 from infra.serving.local import LocalDeployments
 from infra.serving.questions import Answered
-from infra.serving.records import CHECK_SECONDS, PREFIX, Deployment
+from infra.serving.records import CHECK_SECONDS, PREFIX, Deployment, Deployments, enter
 from infra.settings import Settings
 from infra.uploaded_adapters import UploadedAdapters
+from peft_studio.adapters import Adapter
 from peft_studio.algorithm_table import METHODS
 from peft_studio.deployments import DeploymentConfig, DeploymentMetrics, DeploymentStatus
-from peft_studio.errors import Conflict, InvalidConfig, NotFound, ResourceUnavailable
+from peft_studio.errors import Conflict, NotFound, ResourceUnavailable
+from peft_studio.events import now
 from peft_studio.objectives import AIMS
 from peft_studio.platforms import Feature
 
-_THIS_MACHINE = (None, "local", "auto")
+_REMOVE_SECONDS = 20.0
+_LOOK_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
@@ -59,13 +71,20 @@ class AdapterDeployments:
         self,
         adapters: AdapterRecords,
         uploads: UploadedAdapters,
-        local: LocalDeployments,
+        records: Deployments,
+        runs: DeployRuns,
+        hosting: Hosting,
+        exports: Exports,
         settings: Settings,
         platforms: Platforms,
     ):
         self._adapters = adapters
         self._uploads = uploads
-        self._local = local
+        self._records = records
+        self._local = LocalDeployments(records)
+        self._runs = runs
+        self._hosting = hosting
+        self._exports = exports
         self._settings = settings
         self._platforms = platforms
         self._load_times = LoadTimes(settings.data_dir)
@@ -78,36 +97,27 @@ class AdapterDeployments:
 
         Raises ``InvalidConfig`` with the field that cannot be honoured, and ``PlatformNotConnected``.
         """
-        await self._check_platform(platform)
-        _check_config(config)
+        platform = await self._check_platform(platform)
         adapter = await self._adapters.get(adapter_id)
-        if not METHODS[adapter.algorithm].served:
-            raise _refused("adapter_id", f"the local endpoint does not serve {adapter.algorithm} adapters")
-        if not AIMS[adapter.objective].writes:
-            raise _refused("adapter_id", f"an adapter that was trained for {adapter.objective} writes no text")
-        facts, chat = await asyncio.to_thread(base_of, adapter, self._uploads, self._settings)
-        digits = uuid5(NAMESPACE_URL, f"peft-studio:deployment:{key}").hex if key else None
-        if digits is not None:
-            await self._refuse_another(PREFIX + digits, adapter_id)
-        deployment = await self._local.create(
-            adapter_id=adapter_id,
-            adapter=str(Path(adapter.path).parent),
-            base_model=facts.path or facts.id,
-            revision=facts.revision,
-            chat=chat,
-            key=digits,
-            config=config,
-        )
+        digits = uuid5(NAMESPACE_URL, f"peft-studio:deployment:{key}").hex if key else uuid4().hex
+        wanted = await self._described(PREFIX + digits, adapter, platform, config)
+        await self._refuse_another(wanted)
+        deployment = await enter(self._records, wanted)
         try:
             await self._adapters.get(adapter_id)  # it may just have been deleted: see AdapterRecords.delete
-        except NotFound:
-            await self._local.remove(deployment.deployment_id)
+            run_id = await self._runs.create(deployment)
+        except BaseException:
+            if deployment is wanted:
+                await self._records.delete(deployment.deployment_id)
             raise
+        if deployment.flow_run_id != run_id:
+            deployment = (await self._records.get(deployment.deployment_id)).model_copy(update={"flow_run_id": run_id})
+            await self._records.replace(deployment)
         return Created(deployment, await self._ready_at(deployment))
 
     async def get(self, deployment_id: str) -> Looked:
         """Return one deployment; raises ``NotFound``."""
-        return await self._look(await self._local.get(deployment_id))
+        return await self._look(await self._records.get(deployment_id))
 
     async def list(
         self, status: DeploymentStatus | None = None, limit: int = 20, cursor: str | None = None
@@ -121,40 +131,134 @@ class AdapterDeployments:
 
     async def test(self, deployment_id: str, prompt: str, max_tokens: int, temperature: float) -> Answered:
         """Have a deployment answer a prompt; raises ``InvalidConfig`` with the field that the model cannot take."""
-        return await self._local.prompt(deployment_id, prompt, max_tokens, temperature)
+        deployment = await self._records.get(deployment_id)
+        if deployment.platform == LOCAL:
+            return await self._local.prompt(deployment_id, prompt, max_tokens, temperature)
+        return await self._hosting.prompt(deployment, prompt, max_tokens, temperature)
+
+    async def running(self) -> Sequence[Deployment]:
+        """Return those that can be asked, newest first."""
+        return await self._local.list(DeploymentStatus.RUNNING)
+
+    async def forward(self, path: str, body: Mapping[str, Any]) -> Forwarded:
+        """
+        Hand a request in OpenAI's form on to whoever serves its ``model``: an adapter, or a deployment, by its id.
+
+        Raises ``NotFound`` where nobody does.
+        """
+        model = body["model"]
+        serving = next((one for one in await self.running() if model in (one.adapter_id, one.deployment_id)), None)
+        if serving is None:
+            raise NotFound(
+                f"The model {model[:100]!r} is not deployed: POST /api/v1/deployments with its adapter_id.",
+                field="model",
+            )
+        if serving.platform == LOCAL:
+            return await self._local.forward(serving, path, body)
+        return await self._hosting.forward(serving, path, body)
+
+    async def renew(self, deployment_id: str, hours: float | None) -> Looked:
+        """Have a deployment served for so many hours from now, or for as long as it was asked for at first."""
+        deployment = await self._records.get(deployment_id)
+        if not deployment.is_wanted:
+            raise Conflict(
+                f"The deployment is {deployment.status}; deploy the adapter again.",
+                deployment_id=deployment_id,
+                status=deployment.status,
+            )
+        hours = hours or deployment.config.lease_hours or self._settings.lease_hours
+        changes = {"expires_at": now() + timedelta(hours=hours), "warning": None}
+        deployment = deployment.model_copy(update=changes)
+        await self._records.replace(deployment)
+        return await self._look(deployment)
 
     async def remove(self, deployment_id: str) -> None:
-        """Take a deployment off, and forget it once its endpoint has let go of it."""
-        await self._local.remove(deployment_id)
+        """
+        Take a deployment off, and forget it once its platform shows nothing of it any more.
+
+        Raises ``ResourceUnavailable`` where that takes too long: it is stopped then, and remembered.
+        """
+        deployment = await self._local.stop(deployment_id)
+        if deployment.flow_run_id is not None:
+            await self._runs.cancel(deployment.flow_run_id)
+        if deployment.platform == LOCAL:
+            return await self._local.remove(deployment_id)
+        deadline = time.monotonic() + _REMOVE_SECONDS
+        while deployment.flow_run_id is not None and not await self._runs.is_over(deployment.flow_run_id):
+            if time.monotonic() > deadline:
+                raise ResourceUnavailable(
+                    "The deployment's flow run is still being stopped; delete the deployment again in a moment.",
+                    deployment_id=deployment_id,
+                )
+            await asyncio.sleep(_LOOK_SECONDS)
+        await self._local.stop(deployment_id)  # said again: the run may just have been writing what it had found
+        await self._hosting.remove(deployment, deadline - time.monotonic())
+        await self._records.delete(deployment_id)
+
+    async def _described(
+        self, deployment_id: str, adapter: Adapter, platform: str, config: DeploymentConfig
+    ) -> Deployment:
+        """Return the record of what is asked for, once it is checked."""
+        is_here = platform == LOCAL
+        if is_here:
+            check_for_this_machine(config)
+            _check_served_here(adapter)
+        facts, chat = await asyncio.to_thread(base_of, adapter, self._uploads, self._settings)
+        wanted = Deployment(
+            deployment_id=deployment_id,
+            adapter_id=adapter.id,
+            adapter=str(Path(adapter.path).parent),
+            base_model=(facts.path or facts.id) if is_here else facts.id,
+            revision=facts.revision,
+            platform=platform,
+            config=config,
+            chat=chat,
+            files=None if is_here else await files_for(platform, adapter, facts, self._exports),
+        )
+        bills = False
+        if not is_here:
+            host = await self._hosting.host(platform)
+            check_host(platform, host, await self._hosting.wanted(wanted))
+            bills = host.limits.bills
+        hours = config.lease_hours or (self._settings.lease_hours if bills else None)
+        return wanted.model_copy(update={"expires_at": now() + timedelta(hours=hours) if hours else None})
 
     async def _look(self, deployment: Deployment) -> Looked:
         metrics = DeploymentMetrics()
         if deployment.status is DeploymentStatus.RUNNING:
             # One that has just died is not busy.
             with suppress(ResourceUnavailable, Conflict, NotFound):
+                if deployment.platform != LOCAL:
+                    return Looked(deployment, await self._hosting.metrics(deployment))
                 load = await self._local.load(deployment.deployment_id)
                 metrics = DeploymentMetrics(
                     requests_per_minute=load.requests_per_minute, avg_latency_ms=load.avg_latency_ms or 0.0
                 )
         return Looked(deployment, metrics)
 
-    async def _refuse_another(self, deployment_id: str, adapter_id: str) -> None:
-        """Raise ``Conflict`` where a key has made a deployment of another adapter."""
+    async def _refuse_another(self, wanted: Deployment) -> None:
+        """Raise ``Conflict`` where a key has made a deployment of another adapter, or one elsewhere."""
         with suppress(NotFound):
-            if (await self._local.get(deployment_id)).adapter_id != adapter_id:
+            known = await self._records.get(wanted.deployment_id)
+            if (known.adapter_id, known.platform) != (wanted.adapter_id, wanted.platform):
                 raise Conflict(
-                    "This Idempotency-Key was used before, with another adapter.",
+                    "This Idempotency-Key was used before, with another adapter or platform.",
                     field="Idempotency-Key",
-                    deployment_id=deployment_id,
+                    deployment_id=wanted.deployment_id,
                 )
 
-    async def _check_platform(self, platform: str) -> None:
+    async def _check_platform(self, platform: str) -> str:
+        """Return the platform's own name."""
         if issue := usable.unknown(platform, Feature.INFERENCE):
-            raise _refused("platform", issue)
+            raise refused("platform", issue)
         connected = await self._platforms.connected(usable.outside(platform))
         usable.check(platform, Feature.INFERENCE, connected, "platform")
+        vendor = vendor_named(platform)
+        return vendor.name if vendor else platform
 
     async def _ready_at(self, deployment: Deployment) -> datetime | None:
+        if deployment.platform != LOCAL:
+            return None
         base = deployment.base_model, deployment.revision
         others = await self._local.list(DeploymentStatus.RUNNING)
         if any((other.base_model, other.revision) == base for other in others):
@@ -164,18 +268,8 @@ class AdapterDeployments:
         return None if seconds is None else deployment.created_at + timedelta(seconds=ceil(seconds))
 
 
-def _check_config(config: DeploymentConfig) -> None:
-    """Refuse what this machine cannot honour."""
-    if config.instance_type not in _THIS_MACHINE:
-        raise _refused(
-            "instance_type",
-            f"this machine is no {config.instance_type!r}; use 'local', or leave the field out",
-        )
-    if config.max_replicas > 1:
-        raise _refused("max_replicas", "this machine serves one replica, which answers many requests at a time")
-    if config.auto_scaling:
-        raise _refused("auto_scaling", "this machine cannot become more; set it to false")
-
-
-def _refused(field: str, issue: str) -> InvalidConfig:
-    return InvalidConfig(f"{field}: {issue}", field=field, issue=issue)
+def _check_served_here(adapter: Adapter) -> None:
+    if not METHODS[adapter.algorithm].served:
+        raise refused("adapter_id", f"the local endpoint does not serve {adapter.algorithm} adapters")
+    if not AIMS[adapter.objective].writes:
+        raise refused("adapter_id", f"an adapter that was trained for {adapter.objective} writes no text")

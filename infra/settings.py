@@ -10,9 +10,11 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from peft_studio.run_dir import RunDir
 
 DEPLOYMENT, EXPORT_DEPLOYMENT = "finetune/default", "export/default"
+DEPLOY_DEPLOYMENT = "deploy/default"
 HYPERPARAMETERS, SCHEDULED = "hyperparameters/default", "scheduled/default"
 WORK_POOL = "studio"
 LOCAL_QUEUE, RENTED_QUEUE, HOUSEKEEPING_QUEUE, EXPORT_QUEUE = "local", "rented", "housekeeping", "exports"
+DEPLOYING_QUEUE = "deploying"
 COORDINATING_QUEUE = "coordinating"  # of flow runs that start jobs and wait for them, and so must not wait with them
 
 
@@ -59,6 +61,14 @@ class Settings(BaseSettings):
     preview_seconds: float = Field(default=60, gt=0, description="Seconds that a preview of a data set may take.")
     max_adapter_bytes: int = Field(default=4 << 30, ge=1, description="Largest adapter file that can be uploaded.")
     local_jobs: int = Field(default=1, ge=1, description="Jobs that train on this machine at the same time.")
+    deploying_at_once: int = Field(default=8, ge=1, description="Deployments that are brought about at the same time.")
+    deploy_minutes: float = Field(default=60, gt=0, description="How long a platform may take to serve an adapter.")
+    lease_hours: float = Field(
+        default=24, gt=0, le=8760, description="How long what a platform bills for is served, unless it is renewed."
+    )
+    lease_warning_minutes: float = Field(
+        default=60, ge=0, description="How long before the end of its lease a deployment says so."
+    )
     local_exports: int = Field(default=1, ge=1, description="Exports that are made at the same time.")
     job_niceness: int = Field(
         default=10, ge=0, le=19, description="How far jobs step back for the API and the Prefect server beside them."
@@ -148,6 +158,11 @@ class Settings(BaseSettings):
     def exports(self) -> Path:
         """Where exports of adapters live."""
         return self.data_dir / "exports"
+
+    @property
+    def deploying(self) -> Path:
+        """Where the flow runs of deployments show that they live."""
+        return self.data_dir / "deploying"
 
     @property
     def publishing(self) -> Path:

@@ -29,11 +29,13 @@ from prefect.settings import PREFECT_WORKER_QUERY_SECONDS, temporary_settings
 from prefect.workers.process import ProcessWorker
 
 from infra import capabilities, warm
+from infra.deploying.recovery import DeployRecovery
 from infra.exports.recovery import ExportRecovery
 from infra.recovery import CoordinatorRecovery, Recovery
 from infra.serving.keeper import keep
 from infra.settings import (
     COORDINATING_QUEUE,
+    DEPLOYING_QUEUE,
     EXPORT_QUEUE,
     HOUSEKEEPING_QUEUE,
     LOCAL_QUEUE,
@@ -47,6 +49,7 @@ from infra.trackers.forwarding import forward
 log = logging.getLogger(__name__)
 PRELOADED = [
     *("prefect.engine", "prefect.flow_engine", "flows.finetune", "flows.hyperparameters", "flows.scheduled"),
+    "flows.deploy",
     *("torch", "transformers", "peft", "peft_studio.trainer.program"),
     *("uvicorn", "infra.serving.model", "infra.serving.routes"),
 ]
@@ -72,6 +75,7 @@ async def work(settings: Settings) -> None:
         group.create_task(Recovery(settings).keep())
         group.create_task(CoordinatorRecovery(settings).keep())
         group.create_task(ExportRecovery(settings).keep())
+        group.create_task(DeployRecovery(settings).keep())
         group.create_task(keep(settings))
         group.create_task(forward(settings))
         group.create_task(worker.start())
@@ -92,7 +96,7 @@ async def _create_pool(client: PrefectClient, settings: Settings) -> None:
     # Jobs of this machine wait for each other; those of rented ones do not wait for them. The sweep waits for nobody,
     # nor does what starts jobs: in a queue with them it would hold the very place that they wait for.
     limits = {LOCAL_QUEUE: settings.local_jobs, RENTED_QUEUE: settings.rented_jobs}
-    limits |= {EXPORT_QUEUE: settings.local_exports}
+    limits |= {EXPORT_QUEUE: settings.local_exports, DEPLOYING_QUEUE: settings.deploying_at_once}
     limits |= dict.fromkeys((HOUSEKEEPING_QUEUE, COORDINATING_QUEUE))
     for name, limit in limits.items():
         try:

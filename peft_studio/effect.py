@@ -40,12 +40,23 @@ class Said(BaseModel):
     """
     A greedy answer, token by token: their texts, their log-probabilities, and the likeliest tokens at each place.
 
-    The token that ends an answer is not among them.
+    The token that ends an answer is not among them. Where only the text is known, ``tokens`` are pieces of it and
+    nothing else is there.
     """
 
     tokens: list[str] = []
     logprobs: list[float] = []
     top: list[dict[str, float]] = []
+
+    @property
+    def text(self) -> str:
+        """The answer, without blanks around it: platforms differ in those."""
+        return "".join(self.tokens).strip()
+
+    @property
+    def is_text_alone(self) -> bool:
+        """Whether nothing is known of its tokens."""
+        return len(self.logprobs) < len(self.tokens)
 
 
 class Probe(BaseModel):
@@ -79,9 +90,13 @@ class Probes(BaseModel):
 
 
 class Served(BaseModel):
-    """What the endpoint says to one probe: by the question's tokens, and as users ask (``asked``)."""
+    """
+    What the endpoint says to one probe: by the question's tokens where it takes those, and as users ask (``asked``).
 
-    base: Said
+    ``base`` is None where the base model cannot be asked there.
+    """
+
+    base: Said | None
     adapter: Said
     asked: Said
 
@@ -91,8 +106,11 @@ def gaps(one: Said, other: Said) -> list[float]:
     Return how far the log-probabilities of ``one``'s tokens are from ``other``'s, in nats, token by token.
 
     They are compared as far as both stand behind the same tokens: up to the first place where the answers part,
-    included. Two likeliest tokens that are nearly as likely may change places without being far apart.
+    included. Two likeliest tokens that are nearly as likely may change places without being far apart. Of texts alone
+    no more is known than whether they are the same, and where they part.
     """
+    if one.is_text_alone or other.is_text_alone:
+        return _gaps_of_texts(one, other)
     found: list[float] = []
     for i, token in enumerate(one.tokens):
         if i == len(other.tokens):
@@ -107,14 +125,35 @@ def gaps(one: Said, other: Said) -> list[float]:
     return [*found, _PARTED] if len(other.tokens) > len(one.tokens) else found
 
 
+def _gaps_of_texts(one: Said, other: Said) -> list[float]:
+    """Go along ``one``'s tokens while ``other`` says the same; with a tie it may go on as one of the likely tokens."""
+    if one.is_text_alone:
+        return [0.0 if one.text == other.text else _PARTED]
+    found, rest = list[float](), "".join(other.tokens).lstrip()
+    for i, token in enumerate(one.tokens):
+        said = token if found else token.lstrip()
+        if rest.startswith(said) or (i == len(one.tokens) - 1 and rest == said.rstrip()):
+            found.append(0.0)
+            rest = rest[len(said) :]
+            continue
+        likely = [
+            value for name, value in one.top[i].items() if name.strip() and rest.lstrip().startswith(name.strip())
+        ]
+        return [*found, one.logprobs[i] - max(likely) if likely else _PARTED]
+    return [*found, _PARTED] if rest.strip() else found
+
+
 def distance(ones: Sequence[Said], others: Sequence[Said]) -> float:
     """Return the mean of ``gaps`` over several answers, to four places; 0 where nothing was said."""
     found = [gap for one, other in zip(ones, others, strict=True) for gap in gaps(one, other)]
     return round(sum(found) / len(found), 4) if found else 0.0
 
 
-def judge_alone(adapter: Sequence[Said], base: Sequence[Said]) -> EffectTest:
+def judge_alone(adapter: Sequence[Said], base: Sequence[Said] | None) -> EffectTest:
     """Judge an adapter of whose training nothing is known: only that it does something can be seen."""
+    if base is None:
+        reason = "The base model cannot be asked there, and no probes of the adapter's training are stored."
+        return EffectTest(verdict=None, reason=reason)
     effect = distance(adapter, base)
     if effect <= _NO_EFFECT:
         return EffectTest(
@@ -130,8 +169,12 @@ def judge_alone(adapter: Sequence[Said], base: Sequence[Said]) -> EffectTest:
 def judge(known: Probes, served: Sequence[Served]) -> EffectTest:
     """Judge an adapter by the probes of its training; what is wrong first is what is named."""
     tolerance, probes = known.tolerance, known.probes
-    effect = distance([one.adapter for one in served], [one.base for one in served])
-    bases = [(probe.base, one.base) for probe, one in zip(probes, served, strict=True) if probe.base is not None]
+    # Where the base model cannot be asked, it is taken to say what it said in training.
+    unchanged = [one.base or probe.base for probe, one in zip(probes, served, strict=True)]
+    compared = [(one.adapter, base) for one, base in zip(served, unchanged, strict=True) if base is not None]
+    effect = distance([adapter for adapter, _ in compared], [base for _, base in compared]) if compared else None
+    asked = zip(probes, served, strict=True)
+    bases = [(probe.base, one.base) for probe, one in asked if probe.base is not None and one.base is not None]
     trained = distance([probe.adapter for probe in probes], [probe.base or probe.adapter for probe in probes])
     in_base = distance([before for before, _ in bases], [now for _, now in bases])
     in_adapter = distance([probe.adapter for probe in probes], [one.adapter for one in served])
@@ -145,8 +188,8 @@ def judge(known: Probes, served: Sequence[Served]) -> EffectTest:
     if in_base > tolerance:
         reason = "The base model answers otherwise than the one that was trained on: is it another revision?"
         return found(Verdict.DIVERGED, reason, in_base)
-    if effect <= max(_NO_EFFECT, _NO_SHARE * trained):
-        little = trained <= _NO_EFFECT and bool(bases)
+    if effect is not None and effect <= max(_NO_EFFECT, _NO_SHARE * trained):
+        little = trained <= _NO_EFFECT and any(probe.base for probe in probes)
         reason = (
             "The adapter changes nothing: it did not at the end of its training."
             if little

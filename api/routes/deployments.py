@@ -15,6 +15,7 @@ from api.deployment_wire import (
     DeploymentDeleted,
     DeploymentList,
     DeploymentShown,
+    RenewDeployment,
     TestAnswer,
     TestPrompt,
 )
@@ -29,7 +30,7 @@ TheDeployments = NamedDependency[SkipValidation[AdapterDeployments]]
 @post(
     "/deployments",
     summary="Deploy an adapter",
-    responses=documented(DeploymentCreated, examples.DEPLOYING, 403, 404, 409, 413, 415, status=201),
+    responses=documented(DeploymentCreated, examples.DEPLOYING, 402, 403, 404, 409, 413, 415, status=201),
 )
 async def create_deployment(
     data: Annotated[CreateDeployment, Body(examples=[Example(value=examples.DEPLOY)])],
@@ -74,7 +75,7 @@ async def get_deployment(deployments: TheDeployments, deployment_id: FromPath[st
     status_code=200,
     summary="Test a deployment",
     request_max_body_size=MAX_PROMPT_BYTES,
-    responses=documented(TestAnswer, examples.ANSWERED, 403, 404, 409, 413, 415),
+    responses=documented(TestAnswer, examples.ANSWERED, 402, 403, 404, 409, 413, 415),
 )
 async def test_deployment(
     data: Annotated[TestPrompt, Body(examples=[Example(value=examples.PROMPT)])],
@@ -86,16 +87,35 @@ async def test_deployment(
     return TestAnswer(response=answer.text, latency_ms=answer.latency_ms, tokens_generated=answer.tokens_generated)
 
 
+@post(
+    "/deployments/{deployment_id:str}/renew",
+    status_code=200,
+    summary="Renew a deployment's lease",
+    responses=documented(DeploymentShown, examples.SERVING, 403, 404, 409, 413, 415),
+)
+async def renew_deployment(
+    data: Annotated[RenewDeployment, Body(examples=[Example(value={"lease_hours": 24})])],
+    deployments: TheDeployments,
+    deployment_id: FromPath[str],
+) -> DeploymentShown:
+    """Have a deployment served for so many hours from now; without renewal it is taken off at ``expires_at``."""
+    return DeploymentShown.of(await deployments.renew(deployment_id, data.lease_hours))
+
+
 @delete(
     "/deployments/{deployment_id:str}",
     status_code=200,
     summary="Delete a deployment",
-    responses=documented(DeploymentDeleted, examples.DEPLOYMENT_DELETED, 403, 404),
+    responses=documented(DeploymentDeleted, examples.DEPLOYMENT_DELETED, 403, 404, 409),
 )
 async def delete_deployment(deployments: TheDeployments, deployment_id: FromPath[str]) -> DeploymentDeleted:
-    """Take a deployment off, and answer once its endpoint has let go of the adapter."""
+    """
+    Take a deployment off, and answer once its platform shows nothing of it any more.
+
+    Where that takes long it is 503: the deployment is stopped, and is to be deleted again in a moment.
+    """
     await deployments.remove(deployment_id)
     return DeploymentDeleted(deployment_id=deployment_id)
 
 
-ROUTES = [create_deployment, list_deployments, get_deployment, test_deployment, delete_deployment]
+ROUTES = [create_deployment, list_deployments, get_deployment, test_deployment, renew_deployment, delete_deployment]

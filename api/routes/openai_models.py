@@ -1,4 +1,4 @@
-"""OpenAI's models: adapters that are deployed on this machine, asked by their ids through the studio's own address."""
+"""OpenAI's models: adapters that are deployed, asked by their ids through the studio's own address."""
 
 from typing import Any
 
@@ -8,11 +8,10 @@ from litestar.params import FromPath, SkipValidation
 from litestar.response import Stream
 
 from api.openai.objects import Model, Page
-from infra.serving.local import LocalDeployments
-from peft_studio.deployments import DeploymentStatus
+from infra.deployments import AdapterDeployments
 from peft_studio.errors import InvalidConfig, NotFound
 
-TheEndpoints = NamedDependency[SkipValidation[LocalDeployments]]
+TheEndpoints = NamedDependency[SkipValidation[AdapterDeployments]]
 AnyRequest = Request[Any, Any, Any]
 
 
@@ -44,7 +43,7 @@ async def create_completion(request: AnyRequest, endpoints: TheEndpoints) -> Str
     return await _handed_on(request, endpoints, "/completions")
 
 
-async def _handed_on(request: AnyRequest, endpoints: LocalDeployments, path: str) -> Stream:
+async def _handed_on(request: AnyRequest, endpoints: AdapterDeployments, path: str) -> Stream:
     body = await request.json()
     if not isinstance(body, dict) or not isinstance(body.get("model"), str):
         raise InvalidConfig("model: name the adapter that is to answer.", field="model", issue="Required")
@@ -52,8 +51,8 @@ async def _handed_on(request: AnyRequest, endpoints: LocalDeployments, path: str
     return Stream(answer.pieces(), status_code=answer.status, media_type=answer.media_type, headers=answer.headers)
 
 
-async def _served(endpoints: LocalDeployments) -> list[Model]:
-    running = await endpoints.list(DeploymentStatus.RUNNING)
+async def _served(endpoints: AdapterDeployments) -> list[Model]:
+    running = await endpoints.running()
     return list({deployment.adapter_id: Model.of(deployment) for deployment in reversed(running)}.values())[::-1]
 
 

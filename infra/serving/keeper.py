@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -19,7 +20,7 @@ from prefect.client.orchestration import get_client
 
 from infra.serving.endpoint_process import UNSERVABLE, Base, EndpointProcess, is_free
 from infra.serving.load_times import LoadTimes
-from infra.serving.proving import prove
+from infra.serving.proving import AtEndpoint, prove
 from infra.serving.records import CHECK_SECONDS, Deployment, Deployments, DeploymentsInPrefect
 from infra.settings import Settings
 from peft_studio.deployments import DeploymentStatus
@@ -140,7 +141,7 @@ class Keeper:
                 if record.deployment_id not in loaded:
                     await process.client.load(record.deployment_id, record.adapter)
                     effect = None
-                effect = effect or await prove(process.client, record)
+                effect = effect or await prove(AtEndpoint(process.client, record), Path(record.adapter))
             except ResourceUnavailable:
                 raise
             except StudioError as error:

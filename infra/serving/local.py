@@ -9,9 +9,9 @@ from uuid import uuid4
 from infra.serving.endpoint_client import EndpointClient, Forwarded
 from infra.serving.meter import Load
 from infra.serving.questions import Answered
-from infra.serving.records import PREFIX, Deployment, Deployments, DeploymentsInPrefect
+from infra.serving.records import PREFIX, Deployment, Deployments, DeploymentsInPrefect, enter
 from peft_studio.deployments import DeploymentConfig, DeploymentStatus
-from peft_studio.errors import Conflict, InvalidConfig, NotFound, ResourceUnavailable
+from peft_studio.errors import Conflict, InvalidConfig, ResourceUnavailable
 
 _POLL_SECONDS = 0.2
 _REMOVE_SECONDS = 20.0
@@ -49,14 +49,7 @@ class LocalDeployments:
             chat=chat,
             config=config or DeploymentConfig(),
         )
-        try:
-            await self._records.add(wanted)
-        except Conflict:
-            known = await self._records.get(wanted.deployment_id)
-            if known.is_wanted and (known.adapter, known.base_model) == (adapter, base_model):
-                return known
-            await self._records.replace(wanted)
-        return wanted
+        return await enter(self._records, wanted)
 
     async def get(self, deployment_id: str) -> Deployment:
         """Return one; raises ``NotFound``."""
@@ -118,20 +111,8 @@ class LocalDeployments:
                 deployment_id, prompt, chat=deployment.chat, max_tokens=max_tokens, temperature=temperature
             )
 
-    async def forward(self, path: str, body: Mapping[str, Any]) -> Forwarded:
-        """
-        Hand a request in OpenAI's form on to whoever serves its ``model``: an adapter, or a deployment, by its id.
-
-        Raises ``NotFound`` where nobody does.
-        """
-        model = body["model"]
-        running = await self.list(DeploymentStatus.RUNNING)
-        serving = next((one for one in running if model in (one.adapter_id, one.deployment_id)), None)
-        if serving is None:
-            raise NotFound(
-                f"The model {model[:100]!r} is not deployed: POST /api/v1/deployments with its adapter_id.",
-                field="model",
-            )
+    async def forward(self, serving: Deployment, path: str, body: Mapping[str, Any]) -> Forwarded:
+        """Hand a request in OpenAI's form on to a running deployment."""
         return await EndpointClient(_address(serving)).forward(path, {**body, "model": serving.deployment_id})
 
     async def load(self, deployment_id: str) -> Load:

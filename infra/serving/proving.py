@@ -2,8 +2,9 @@
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from pydantic import ValidationError
 
@@ -28,15 +29,26 @@ _SECONDS = 60.0
 _ANYTHING = ("Hello", "What is the capital of France?", "Once upon a time")
 
 
-async def prove(endpoint: EndpointClient, deployment: Deployment) -> EffectTest:
-    """Ask a loaded deployment and its base model, and judge; never raises because of what they say."""
-    known = await asyncio.to_thread(read_probes, Path(deployment.adapter))
+class Place(Protocol):
+    """Where a deployment and its base model are asked; each question is answered greedily."""
+
+    async def served(self, probe: Probe) -> Served:
+        """Ask what was asked at the end of training."""
+        ...
+
+    async def said(self, prompts: Sequence[str]) -> tuple[list[Said], list[Said] | None]:
+        """Have the adapter and its base model answer prompts; None where the base model cannot be asked."""
+        ...
+
+
+async def prove(place: Place, adapter: Path) -> EffectTest:
+    """Ask the deployment of an adapter (its folder) and its base model, and judge; never raises."""
+    known = await asyncio.to_thread(read_probes, adapter)
     try:
         async with asyncio.timeout(_SECONDS):
             if known is None:
-                return await _alone(endpoint, deployment)
-            served = await asyncio.gather(*(_served(endpoint, deployment, probe) for probe in known.probes))
-            return judge(known, served)
+                return judge_alone(*await place.said(_ANYTHING))
+            return judge(known, await asyncio.gather(*map(place.served, known.probes)))
     except TimeoutError:
         return EffectTest(verdict=None, reason=f"The endpoint was too busy to answer within {_SECONDS:.0f} seconds.")
     except InvalidConfig as error:
@@ -60,22 +72,34 @@ def read_probes(adapter: Path) -> Probes | None:
     return known if known.probes else None
 
 
-async def _served(endpoint: EndpointClient, deployment: Deployment, probe: Probe) -> Served:
-    name = deployment.deployment_id
-    through_template = probe.messages is not None and deployment.chat
-    asked: Any = probe.messages if through_template else probe.text
-    base, adapter, as_asked = await asyncio.gather(
-        endpoint.say(deployment.base_model, probe.ids, PROBE_TOKENS),
-        endpoint.say(name, probe.ids, PROBE_TOKENS),
-        endpoint.say(name, asked, PROBE_TOKENS),
-    )
-    return Served(base=base, adapter=adapter, asked=as_asked)
+class AtEndpoint:
+    """A deployment at an endpoint of this machine, which takes tokens, too."""
+
+    def __init__(self, endpoint: EndpointClient, deployment: Deployment):
+        self._endpoint = endpoint
+        self._deployment = deployment
+
+    async def served(self, probe: Probe) -> Served:
+        """Ask by the question's tokens, and as users ask."""
+        name, through_template = self._deployment.deployment_id, probe.messages is not None and self._deployment.chat
+        asked: Any = probe.messages if through_template else probe.text
+        base, adapter, as_asked = await asyncio.gather(
+            self._endpoint.say(self._deployment.base_model, probe.ids, PROBE_TOKENS),
+            self._endpoint.say(name, probe.ids, PROBE_TOKENS),
+            self._endpoint.say(name, asked, PROBE_TOKENS),
+        )
+        return Served(base=base, adapter=adapter, asked=as_asked)
+
+    async def said(self, prompts: Sequence[str]) -> tuple[list[Said], list[Said] | None]:
+        """Have the adapter and its base model answer prompts."""
+
+        async def ask(model: str) -> list[Said]:
+            questions = [question_of(prompt, chat=self._deployment.chat) for prompt in prompts]
+            return await asyncio.gather(*(self._endpoint.say(model, one, PROBE_TOKENS) for one in questions))
+
+        return await ask(self._deployment.deployment_id), await ask(self._deployment.base_model)
 
 
-async def _alone(endpoint: EndpointClient, deployment: Deployment) -> EffectTest:
-    async def ask(model: str) -> list[Said]:
-        questions: list[Any] = [[{"role": "user", "content": text}] if deployment.chat else text for text in _ANYTHING]
-        return await asyncio.gather(*(endpoint.say(model, question, PROBE_TOKENS) for question in questions))
-
-    adapter, base = await asyncio.gather(ask(deployment.deployment_id), ask(deployment.base_model))
-    return judge_alone(adapter, base)
+def question_of(prompt: str, *, chat: bool) -> Any:
+    """Return a prompt as it is asked, through the chat template or as it stands."""
+    return [{"role": "user", "content": prompt}] if chat else prompt

@@ -4,6 +4,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from datetime import datetime
 from typing import Protocol
+from uuid import UUID
 
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.actions import VariableCreate, VariableUpdate
@@ -11,6 +12,7 @@ from prefect.client.schemas.objects import Variable
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from pydantic import BaseModel, ConfigDict, Field
 
+from infra.hosts.base import Hosted
 from infra.prefect_database import PrefectDatabase
 from infra.prefect_patience import answering
 from peft_studio.deployments import DeploymentConfig, DeploymentStatus
@@ -43,6 +45,12 @@ class Deployment(BaseModel):
     error: str | None = None
     effect: EffectTest | None = Field(default=None, description="Of the last time that it was loaded.")
     created_at: datetime = Field(default_factory=now)
+    flow_run_id: UUID | None = Field(default=None, description="Of the flow run that brings it about.")
+    files: str | None = Field(default=None, description="The folder that its platform is given, if not the adapter's.")
+    hosted: Hosted | None = Field(default=None, description="As its platform showed it last; None on this machine.")
+    expires_at: datetime | None = Field(default=None, description="When it is taken off, unless it is renewed.")
+    warning: str | None = None
+    reason: str | None = Field(default=None, description="Its platform's words on its state, or why it was stopped.")
 
     @property
     def is_wanted(self) -> bool:
@@ -187,6 +195,23 @@ class DeploymentsInPrefect:
     async def _prefect(self) -> AsyncGenerator[PrefectClient]:
         async with answering(), nullcontext(self._client) if self._client else get_client() as client:
             yield client
+
+
+async def enter(records: Deployments, wanted: Deployment) -> Deployment:
+    """
+    Write a deployment down, or return the one that is there by its id; one that failed or was stopped starts over.
+
+    Where another adapter, or one elsewhere, is known by the id it starts over, too: whoever asks has seen to that.
+    """
+    try:
+        await records.add(wanted)
+    except Conflict:
+        known = await records.get(wanted.deployment_id)
+        same = (known.adapter, known.base_model, known.platform) == (wanted.adapter, wanted.base_model, wanted.platform)
+        if known.is_wanted and same:
+            return known
+        await records.replace(wanted)
+    return wanted
 
 
 def _variable(deployment_id: str) -> str:

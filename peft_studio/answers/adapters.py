@@ -1,6 +1,7 @@
 """Answers about adapters and their deployments."""
 
 from datetime import datetime
+from uuid import UUID
 
 from peft_studio.adapters import Adapter
 from peft_studio.answers.answer import Answer
@@ -42,8 +43,12 @@ class Deployment(Answer):
     status: str
     endpoint: str | None = None
     error: str | None = None
+    reason: str | None = None
     effect: EffectTest | None = None
     created_at: datetime
+    expires_at: datetime | None = None
+    warning: str | None = None
+    flow_run_id: UUID | None = None
     metrics: DeploymentMetrics
 
 

@@ -60,6 +60,17 @@ def test(
     session.show(answer, lambda: facts(told))
 
 
+@command(app, "renew")
+def renew(
+    session: Session,
+    deployment_id: DeploymentId,
+    hours: Annotated[float | None, typer.Option(help="From now; by default as long as at first.", min=0)] = None,
+) -> None:
+    """Have a deployment served for longer."""
+    renewed = session.client.renew_deployment(deployment_id, hours)
+    session.show(renewed, lambda: str(renewed.expires_at))
+
+
 @command(app, "delete")
 def delete(session: Session, deployment_id: DeploymentId) -> None:
     """Stop serving; the adapter is kept."""

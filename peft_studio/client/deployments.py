@@ -51,6 +51,12 @@ class DeploymentOperations:
         return Call("POST", where, model(DeploymentTested), json=body, seconds=_ANSWERING_SECONDS)
 
     @operation
+    def renew_deployment(self, deployment_id: str, lease_hours: float | None = None) -> Call[Deployment]:
+        """Have a deployment served for so many hours from now; by default as long as was asked for at first."""
+        body = {} if lease_hours is None else {"lease_hours": lease_hours}
+        return Call("POST", path("deployments", deployment_id, "renew"), model(Deployment), json=body)
+
+    @operation
     def delete_deployment(self, deployment_id: str) -> Call[Deleted]:
         """Stop serving; the adapter is kept."""
         return Call("DELETE", path("deployments", deployment_id), model(Deleted))

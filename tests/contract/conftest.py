@@ -9,13 +9,22 @@ from infra.serving.endpoint import prepare
 from infra.serving.routes import create_app
 from infra.simulators.accounts import create_accounts, platform_urls
 from infra.simulators.sources import Repositories, Trouble, create_hub
-from tests.integration.api.fixtures import client, connect, coordination, credentials, deployments, export_runs, jobs
+from tests.integration.api.fixtures import (
+    client,
+    connect,
+    coordination,
+    credentials,
+    deploy_runs,
+    deployments,
+    export_runs,
+    jobs,
+)
 from tests.loopback import on_loopback
 from tests.model_folders import write_model
 from tests.tiny import tiny_model
 from tests.unit.serving.adapters import make_adapter
 
-__all__ = ["client", "connect", "coordination", "credentials", "deployments", "export_runs", "jobs"]
+__all__ = ["client", "connect", "coordination", "credentials", "deploy_runs", "deployments", "export_runs", "jobs"]
 
 
 @pytest.fixture(scope="session")

@@ -20,6 +20,7 @@ from api.app import create_app
 from api.request_protocol import RequestProtocol
 from infra.api_keys import ApiKey
 from infra.credentials import CredentialsInMemory
+from infra.deploying.runs import DeployRunsInMemory
 from infra.exports.runs import ExportRunsInMemory
 from infra.serving.records import Deployment, DeploymentsInMemory
 from infra.settings import Settings
@@ -75,6 +76,7 @@ def studio_for_strangers() -> Iterator[str]:
             MachinesInMemory(),
             coordination_in_memory(),
             ExportRunsInMemory(),
+            DeployRunsInMemory(),
         )
         with on_loopback(app, http=RequestProtocol) as url:
             _upload_some(url)

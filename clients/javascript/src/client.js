@@ -190,6 +190,10 @@ export class Client {
     return this.#post(path("deployments", deploymentId, "test"), body, LONG);
   }
 
+  renewDeployment(deploymentId, { leaseHours } = {}) {
+    return this.#post(path("deployments", deploymentId, "renew"), { lease_hours: leaseHours });
+  }
+
   deleteDeployment(deploymentId) {
     return this.#delete(path("deployments", deploymentId));
   }

@@ -281,6 +281,7 @@ export interface DeploymentConfig {
   min_replicas?: number;
   max_replicas?: number;
   auto_scaling?: boolean;
+  lease_hours?: number | null;
 }
 
 export interface DeploymentCreated {
@@ -298,7 +299,18 @@ export interface Deployment {
   status: string;
   endpoint: string | null;
   error: string | null;
+  reason: string | null;
+  effect: {
+    verdict: "effective" | "no_effect" | "diverged" | null;
+    reason: string;
+    effect: number | null;
+    deviation: number | null;
+    tolerance: number | null;
+  } | null;
   created_at: string;
+  expires_at: string | null;
+  warning: string | null;
+  flow_run_id: string | null;
   metrics: { requests_per_minute: number; avg_latency_ms: number; cost_per_hour: number };
 }
 
@@ -635,6 +647,7 @@ export class Client {
     prompt: string,
     options?: { maxTokens?: number; temperature?: number },
   ): Promise<{ response: string; latency_ms: number; tokens_generated: number }>;
+  renewDeployment(deploymentId: string, options?: { leaseHours?: number }): Promise<Deployment>;
   deleteDeployment(deploymentId: string): Promise<{ success: boolean; deployment_id: string }>;
 
   getExperiment(experimentId: string): Promise<Experiment>;

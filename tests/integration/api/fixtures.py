@@ -12,6 +12,7 @@ from litestar.testing import TestClient
 from api.app import create_app
 from api.dependencies import Coordination
 from infra.credentials import CredentialsInMemory
+from infra.deploying.runs import DeployRunsInMemory
 from infra.exports.runs import ExportRunsInMemory
 from infra.serving.records import DeploymentsInMemory
 from infra.settings import Settings
@@ -61,12 +62,18 @@ def export_runs() -> ExportRunsInMemory:
 
 
 @pytest.fixture
+def deploy_runs() -> DeployRunsInMemory:
+    return DeployRunsInMemory()
+
+
+@pytest.fixture
 def connect(
     jobs: JobsInMemory,
     deployments: DeploymentsInMemory,
     credentials: CredentialsInMemory,
     coordination: Coordination,
     export_runs: ExportRunsInMemory,
+    deploy_runs: DeployRunsInMemory,
     tmp_path: Path,
 ) -> Iterator[Connect]:
     with ExitStack() as stack:
@@ -91,6 +98,7 @@ def connect(
                 machines=machines or MachinesInMemory(),
                 coordination=coordination,
                 exports=export_runs,
+                deploying=deploy_runs,
             )
             # Errors inside the API are answered like everywhere else, and not raised into the test.
             client = stack.enter_context(TestClient(app, raise_server_exceptions=False))

@@ -16,6 +16,7 @@ from typing import Any
 
 from api.app import create_app
 from infra.credentials import CredentialsInMemory
+from infra.deploying.runs import DeployRunsInMemory
 from infra.serving.records import DeploymentsInMemory
 from infra.settings import Settings
 from peft_studio.events import Log, Metrics, Status
@@ -51,6 +52,7 @@ def served(**settings: Any) -> Iterator[Served]:
             CredentialsInMemory(),
             BudgetsInMemory(),
             MachinesInMemory(),
+            deploying=DeployRunsInMemory(),
         )
         with on_loopback(app) as url:
             yield Served(url, jobs, given.data_dir)

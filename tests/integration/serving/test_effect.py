@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 
 from infra.serving.endpoint import prepare
 from infra.serving.endpoint_client import EndpointClient
-from infra.serving.proving import prove, read_probes
+from infra.serving.proving import AtEndpoint, prove, read_probes
 from infra.serving.records import Deployment
 from infra.serving.routes import create_app
 from peft_studio.adapter_folder import files_of
@@ -65,7 +65,7 @@ async def what_is_found(url: str, adapter: Path, base: Path) -> EffectTest:
     )
     async with EndpointClient(url) as client:
         await client.load(name, str(adapter))
-        return await prove(client, deployment)
+        return await prove(AtEndpoint(client, deployment), Path(deployment.adapter))
 
 
 def change_weights(adapter: Path, factor: float) -> None:
@@ -142,7 +142,7 @@ async def test_an_endpoint_that_is_gone_gives_no_verdict(trained: Path, base: Pa
         deployment_id="deploy_1", adapter_id="adapter_1", adapter=str(trained), base_model=str(base), chat=True
     )
     async with EndpointClient("http://127.0.0.1:1/v1") as client:
-        found = await prove(client, deployment)
+        found = await prove(AtEndpoint(client, deployment), Path(deployment.adapter))
     assert found.verdict is None
     assert "could not be asked" in found.reason
 

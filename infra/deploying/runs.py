@@ -1,0 +1,98 @@
+"""The flow runs of deployments: the API's door to Prefect for them, and a double of it in memory."""
+
+from dataclasses import dataclass, field
+from typing import Protocol
+from uuid import NAMESPACE_URL, UUID, uuid5
+
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import DeploymentFlowRunCreate
+from prefect.client.schemas.objects import StateType
+from prefect.exceptions import ObjectNotFound
+from prefect.states import Cancelled, Cancelling
+
+from infra.flow_runs import CANCELLED
+from infra.prefect_patience import answering
+from infra.serving.records import Deployment
+from infra.settings import DEPLOY_DEPLOYMENT, DEPLOYING_QUEUE
+from infra.submission import create_run, deployment_id
+
+_AT_WORK = (StateType.PENDING, StateType.RUNNING, StateType.CANCELLING)
+
+
+class DeployRuns(Protocol):
+    """Where the runs are started and stopped."""
+
+    async def create(self, deployment: Deployment) -> UUID:
+        """Start a deployment's run, or return the one that was started before."""
+        ...
+
+    async def is_over(self, run_id: UUID) -> bool:
+        """Tell whether nothing more is done by a run."""
+        ...
+
+    async def cancel(self, run_id: UUID) -> None:
+        """Have a run stop; silent where it is over."""
+        ...
+
+
+class DeployRunsInPrefect:
+    """Flow runs of ``deploy``."""
+
+    async def create(self, deployment: Deployment) -> UUID:
+        """Start a flow run; raises ``ResourceUnavailable`` where no worker has registered the flow."""
+        wanted = DeploymentFlowRunCreate(
+            parameters={"deployment_id": deployment.deployment_id},
+            tags=[f"adapter:{deployment.adapter_id}", f"platform:{deployment.platform}"],
+            idempotency_key=_key(deployment),
+            work_queue_name=DEPLOYING_QUEUE,
+            enforce_parameter_schema=False,
+        )
+        async with answering(), get_client() as client:
+            return (await create_run(client, await deployment_id(client, DEPLOY_DEPLOYMENT), wanted)).id
+
+    async def is_over(self, run_id: UUID) -> bool:
+        """Read the run's state; one that crashed is about to be taken up again."""
+        async with answering(), get_client() as client:
+            try:
+                state = (await client.read_flow_run(run_id)).state
+            except ObjectNotFound:
+                return True
+        return state is not None and state.is_final() and not state.is_crashed()
+
+    async def cancel(self, run_id: UUID) -> None:
+        """Cancel the run: one that a worker has taken is stopped by it; one that waits has nothing to stop."""
+        async with answering(), get_client() as client:
+            try:
+                run = await client.read_flow_run(run_id)
+            except ObjectNotFound:
+                return
+            if run.state is None or not run.state.is_final() or run.state.is_crashed():
+                state = Cancelling if run.state_type in _AT_WORK else Cancelled
+                await client.set_flow_run_state(run_id, state(message=CANCELLED), force=True)
+
+
+@dataclass
+class DeployRunsInMemory:
+    """Runs that are only written down; whoever owns this makes them happen."""
+
+    states: dict[UUID, StateType] = field(default_factory=dict[UUID, StateType])
+
+    async def create(self, deployment: Deployment) -> UUID:
+        """Write one down."""
+        run_id = uuid5(NAMESPACE_URL, _key(deployment))
+        self.states.setdefault(run_id, StateType.SCHEDULED)
+        return run_id
+
+    async def is_over(self, run_id: UUID) -> bool:
+        """Tell whether it was ended."""
+        return self.states.get(run_id) not in (StateType.SCHEDULED, StateType.RUNNING)
+
+    async def cancel(self, run_id: UUID) -> None:
+        """Write down that it has stopped."""
+        if not await self.is_over(run_id):
+            self.states[run_id] = StateType.CANCELLED
+
+
+def _key(deployment: Deployment) -> str:
+    """Return what makes a run the same: one that failed and is asked for again is another deployment."""
+    return f"{deployment.deployment_id}:{deployment.created_at.isoformat()}"
