@@ -1,4 +1,4 @@
-"""A file whose hash is known once it was read, without reading it twice."""
+"""Files whose hash is known once they were read or written, without reading them again."""
 
 import hashlib
 import io
@@ -42,4 +42,34 @@ class HashedFile(io.RawIOBase):
         """Read what is left, and return the SHA-256 of all."""
         while self.readinto(bytearray(1 << 16)):
             pass
+        return self._sha256.hexdigest()
+
+
+class HashedOutput:
+    """A file that hashes what is written to it, from its beginning to its end."""
+
+    def __init__(self, file: BinaryIO):
+        self._file = file
+        self._sha256 = hashlib.sha256()
+
+    def write(self, data: Any) -> int:
+        """Write some bytes behind those before."""
+        self._sha256.update(data)
+        return self._file.write(data)
+
+    def tell(self) -> int:
+        """Return how many bytes were written."""
+        return self._file.tell()
+
+    def flush(self) -> None:
+        """Hand on what is held back."""
+        self._file.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    @property
+    def sha256(self) -> str:
+        """The SHA-256 of what was written so far."""
         return self._sha256.hexdigest()

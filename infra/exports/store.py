@@ -38,9 +38,14 @@ class ExportFolder:
         shutil.rmtree(self._work, ignore_errors=True)
 
     def place(self, result: ExportResult) -> ExportResult:
-        """Put what was made into its place, in one step; return the result with its files in it."""
+        """
+        Put what was made into its place, in one step; return the result with its files in it.
+
+        Those that the result has already were hashed while they were written, and are not read again.
+        """
         files = sorted(path for path in self._work.iterdir() if path.is_file())
-        result = result.model_copy(update={"files": [_described(path) for path in files]})
+        known = {file.name: file for file in result.files}
+        result = result.model_copy(update={"files": [known.get(path.name) or _described(path) for path in files]})
         replace_file(self._work / _RESULT, result.model_dump_json().encode())
         for path in (*files, self._work):
             make_durable(path)

@@ -1,5 +1,6 @@
-"""Writing a model as one GGUF file, a tensor at a time: no more than one of them is in memory twice."""
+"""Writing a model as one GGUF file, a block of a tensor at a time: nothing more of the model is in memory twice."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from peft_studio.exporter.blocks import one_thread, rows_at_once
 from peft_studio.exporter.chat_format import turn_end
 from peft_studio.exporter.gguf_models import architecture_of, describe, tensors
 from peft_studio.exporter.gguf_tokens import write_tokenizer
 from peft_studio.exporter.merge import Merged
 from peft_studio.exports import GgufType
+from peft_studio.hashed_file import HashedOutput
 
 Kind = gguf.GGMLQuantizationType
 _KINDS = {
@@ -25,9 +28,9 @@ _FLOATS = {Kind.F32: torch.float32, Kind.F16: torch.float16, Kind.BF16: torch.bf
 _Q8_BLOCK = 32
 
 
-def write_gguf(merged: Merged, path: Path, kind: GgufType, name: str, begins: bool | None = None) -> None:
+def write_gguf(merged: Merged, path: Path, kind: GgufType, name: str, begins: bool | None = None) -> str:
     """
-    Write a merged model with its tokenizer, chat template and stop tokens.
+    Write a merged model with its tokenizer, chat template and stop tokens; return the file's SHA-256.
 
     ``begins``: whether the beginning token is put before every text; by default as the tokenizer does.
     Raises ``InvalidConfig`` for an architecture or a tokenizer that llama.cpp does not know, before much is written.
@@ -41,14 +44,22 @@ def write_gguf(merged: Merged, path: Path, kind: GgufType, name: str, begins: bo
         writer.add_file_type(file_type)
         describe(writer, config)
         write_tokenizer(writer, merged.tokenizer, config.vocab_size, turn_end(merged.tokenizer), begins)
-        found = [(theirs, tensor, _kind_of(tensor, matrices)) for theirs, tensor in tensors(merged.model)]
-        for theirs, tensor, stored in found:
+        found = [(theirs, tensor, rows, _kind_of(tensor, matrices)) for theirs, tensor, rows in tensors(merged.model)]
+        for theirs, tensor, _, stored in found:
             _announce(writer, theirs, tensor, stored)
+        writer.open_output_file()
+        file: Any = HashedOutput(writer.fout[0])  # pyright: ignore[reportOptionalSubscript, reportArgumentType]
+        writer.fout = [file]
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
-        for _, tensor, stored in found:
-            writer.write_tensor_data(_stored(tensor, stored))
+        with one_thread():
+            for _, _, rows, stored in found:
+                writer.write_padding(file, file.tell())
+                for piece in _pieces(rows, stored):
+                    file.write(piece)
+        writer.write_padding(file, file.tell())
+        return file.sha256
     finally:
         writer.close()
 
@@ -70,9 +81,11 @@ def _announce(writer: gguf.GGUFWriter, name: str, tensor: Tensor, kind: Kind) ->
     writer.add_tensor_info(name, in_bytes, np.dtype(np.uint8), tensor.numel() // block * size, raw_dtype=kind)
 
 
-def _stored(tensor: Tensor, kind: Kind) -> Any:
-    """Return a tensor's content as an array of the bytes that are written."""
-    if kind in _FLOATS:
-        wanted = tensor.detach().to("cpu", _FLOATS[kind]).contiguous()
-        return (wanted.view(torch.uint8) if kind is Kind.BF16 else wanted).numpy()
-    return gguf.quants.quantize(tensor.detach().to("cpu", torch.float32).numpy(), kind)
+def _pieces(tensor: Tensor, kind: Kind) -> Iterator[memoryview]:
+    """Yield a tensor's content block by block, as the bytes that are written."""
+    for block in tensor.detach().split(rows_at_once(tensor)):
+        numbers = block.to("cpu", _FLOATS.get(kind, torch.float32)).contiguous()
+        stored: Any = (
+            numbers.view(torch.uint8).numpy() if kind in _FLOATS else gguf.quants.quantize(numbers.numpy(), kind)
+        )
+        yield memoryview(stored).cast("B")

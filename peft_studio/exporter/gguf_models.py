@@ -73,13 +73,13 @@ def describe(writer: gguf.GGUFWriter, config: Any) -> None:
         raise _refused(f"llama.cpp has no rotary scaling {kind!r} for this architecture")
 
 
-def tensors(model: Any) -> Iterator[tuple[str, Tensor]]:
-    """Yield a model's tensors by llama.cpp's names, laid out as it wants them."""
+def tensors(model: Any) -> Iterator[tuple[str, Tensor, Tensor]]:
+    """Yield a model's tensors: llama.cpp's name, the tensor, and its rows in llama.cpp's order, a view of it."""
     config = model.config
     known = architecture_of(config)
     names = gguf.get_tensor_name_map(known.arch, config.num_hidden_layers)
     if (factors := _rope_factors(config)) is not None:
-        yield "rope_freqs.weight", factors
+        yield "rope_freqs.weight", factors, factors
     heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}
     for name, tensor in model.state_dict().items():
         if name == "lm_head.weight" and config.tie_word_embeddings:
@@ -87,7 +87,7 @@ def tensors(model: Any) -> Iterator[tuple[str, Tensor]]:
         if (theirs := names.get_name(name, try_suffixes=(".weight", ".bias"))) is None:
             raise _refused(f"llama.cpp has no place for the model's tensor {name}")
         layer = name.rsplit(".", 2)[-2]
-        yield theirs, _side_by_side(tensor, heads[layer]) if known.interleaved and layer in heads else tensor
+        yield theirs, tensor, _side_by_side(tensor, heads[layer]) if known.interleaved and layer in heads else tensor
 
 
 def head_size(config: Any) -> int:
@@ -97,8 +97,7 @@ def head_size(config: Any) -> int:
 
 def _side_by_side(tensor: Tensor, heads: int) -> Tensor:
     """Turn each head's two halves (transformers' rotary pairs) into neighbours (llama.cpp's)."""
-    rows = tensor.shape[0]
-    return tensor.reshape(heads, 2, rows // heads // 2, *tensor.shape[1:]).transpose(1, 2).reshape(tensor.shape)
+    return tensor.reshape(heads, 2, -1, *tensor.shape[1:]).transpose(1, 2)
 
 
 def _rope(config: Any) -> Mapping[str, Any]:

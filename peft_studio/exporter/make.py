@@ -11,14 +11,14 @@ from peft_studio.exporter.low_rank import write_plain_lora
 from peft_studio.exporter.merge import Say, Source, load_tokenizer, merge, save_merged
 from peft_studio.exporter.modelfile import OllamaModel, ollama_model
 from peft_studio.exporter.verify import verify_gguf, verify_merged
-from peft_studio.exports import ExportFormat, ExportResult, ExportTask, GgufType
+from peft_studio.exports import ExportedFile, ExportFormat, ExportResult, ExportTask, GgufType
 
 _UNVERIFIED = "llama.cpp did not load the file: its binding is not installed here (pip install 'peft-studio[gguf]')."
 
 
 def make(wanted: ExportTask, folder: Path, say: Say) -> ExportResult:
     """
-    Make an export's files in an empty folder, and say what came of it; which files there are is not said yet.
+    Make an export's files in an empty folder, and say what came of it; of the files, those that were hashed on the way.
 
     Raises ``InvalidConfig`` for an adapter that cannot be exported so, ``ExportFailed`` where whoever is to load the
     files cannot, or gives something else than the adapter.
@@ -63,12 +63,13 @@ def _gguf(wanted: ExportTask, source: Source, folder: Path, say: Say, talks: Oll
     begins, notes = (talks.begins, list(talks.notes)) if talks else (None, [])
     merged = merge(source, say)
     say("writing", 0.5)
-    write_gguf(merged, path, kind, wanted.name, begins)
+    sha256 = write_gguf(merged, path, kind, wanted.name, begins)
+    file = ExportedFile(name=path.name, size_bytes=path.stat().st_size, sha256=sha256)
     if talks:
         (folder / "Modelfile").write_text(talks.modelfile(path.name))
     say("verifying", 0.7)
     verification = verify_gguf(merged, path, kind, begins)
-    return ExportResult(files=[], verification=verification, notes=notes + ([] if verification else [_UNVERIFIED]))
+    return ExportResult(files=[file], verification=verification, notes=notes + ([] if verification else [_UNVERIFIED]))
 
 
 def _lora(wanted: ExportTask, source: Source, folder: Path, say: Say) -> ExportResult:

@@ -1,7 +1,7 @@
 """
-LoRA and DoRA put into a model's linear layers, one after the other, with sums in 32 bits.
+LoRA and DoRA put into a model's linear layers, one block of rows after the other, with sums in 32 bits.
 
-PEFT does the same in the number format of the weights, which for 16 bits on a processor takes twenty times as long.
+PEFT does the same in the number format of the weights, which for 16 bits on a processor takes a hundred times as long.
 """
 
 import json
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from peft_studio.adapter_config import CONFIG, unserved
 from peft_studio.adapter_files import PARTS, PREFIX, WEIGHTS
+from peft_studio.exporter.blocks import one_thread, room_for, rows_at_once
 
 
 @dataclass(frozen=True)
@@ -28,11 +29,18 @@ class _Layer:
     up: Tensor  # outputs, rank; the scaling is in it
     magnitude: Tensor | None  # outputs
 
-    def merged(self, weight: Tensor) -> Tensor:
-        weight = torch.addmm(weight.float(), self.up, self.down)
-        if self.magnitude is None:
-            return weight
-        return weight * (self.magnitude / torch.linalg.norm(weight, dim=1))[:, None]
+    def merge(self, weight: Tensor, merged: Tensor) -> bool:
+        """Write the sum with a weight to where it is wanted, and tell whether all of it are numbers there."""
+        ends: list[Tensor] = []
+        rows = rows_at_once(weight)
+        for begin in range(0, len(weight), rows):
+            some = slice(begin, begin + rows)
+            block = torch.addmm(weight[some].float(), self.up[some], self.down)
+            if self.magnitude is not None:
+                block *= (self.magnitude[some] / torch.linalg.norm(block, dim=1))[:, None]
+            ends.extend(torch.aminmax(block))
+            merged[some].copy_(block)
+        return bool((torch.stack(ends).abs() <= torch.finfo(merged.dtype).max).all())
 
 
 @torch.no_grad()
@@ -46,12 +54,12 @@ def merge_plainly(model: nn.Module, adapter: Path) -> bool:
     layers = _read(adapter)
     if not layers or not all(_fits(modules.get(name), layer) for name, layer in layers.items()):
         return False
-    for name, layer in layers.items():
-        weight: Any = modules[name].weight
-        merged = layer.merged(weight).to(weight.dtype)
-        if not bool(torch.isfinite(merged).all()):
-            raise ValueError(f"NaNs or infinities come out for the layer {name}")
-        weight.copy_(merged)
+    weights: list[Any] = [modules[name].weight for name in layers]
+    with one_thread():
+        for (name, layer), weight, merged in zip(layers.items(), weights, room_for(weights), strict=True):
+            if not layer.merge(weight, merged):
+                raise ValueError(f"NaNs or infinities come out for the layer {name}")
+            weight.data = merged
     return True
 
 

@@ -1,5 +1,6 @@
 """Exports, made of tiny adapters and loaded by those they are meant for: stock transformers, llama.cpp, stock PEFT."""
 
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,10 @@ def test_llama_cpp_writes_what_the_adapter_writes(family: str, changes: dict[str
     stored = adapter(tmp_path / "adapter", base)
     (out := tmp_path / "out").mkdir()
     result = make(task(base, stored, format="gguf", gguf_type="f32", name="tiny"), out, quiet)
-    assert [path.name for path in out.iterdir()] == ["tiny.gguf"]
+    (written,) = out.iterdir()
+    (file,) = result.files
+    content = written.read_bytes()
+    assert (file.name, file.size_bytes, file.sha256) == ("tiny.gguf", len(content), sha256(content).hexdigest())
     assert result.verification
     assert result.verification.same_tokens == result.verification.compared_tokens > 4
 

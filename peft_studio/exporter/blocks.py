@@ -1,0 +1,44 @@
+"""
+Weights worked on a block at a time, by one thread.
+
+A block stays in the processor's cache from one operation to the next, where a whole matrix would go to memory and back
+for each; and of so little, several threads only wait for each other, on a busy machine many times as long as it takes.
+"""
+
+import mmap
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
+from math import prod
+
+import torch
+from torch import Tensor
+
+_NUMBERS = 1 << 17  # of a block; half a megabyte in 32 bits
+
+
+def rows_at_once(tensor: Tensor) -> int:
+    """Return how many rows (along the first dimension) make up a block."""
+    return max(1, _NUMBERS // max(1, prod(tensor.shape[1:])))
+
+
+@contextmanager
+def one_thread() -> Generator[None]:
+    """Have torch compute in one thread."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def room_for(tensors: Iterable[Tensor]) -> list[Tensor]:
+    """Return memory for as many tensors of these shapes and types, in large pages where there are such."""
+    wanted = list(tensors)
+    if not (size := sum(tensor.nbytes for tensor in wanted)):
+        return [torch.empty_like(tensor) for tensor in wanted]
+    memory = mmap.mmap(-1, size)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        memory.madvise(mmap.MADV_HUGEPAGE)  # the first touch of each small one would cost as much as the sums in it
+    parts = torch.frombuffer(memory, dtype=torch.uint8).split([tensor.nbytes for tensor in wanted])
+    return [part.view(tensor.dtype).view(tensor.shape) for part, tensor in zip(parts, wanted, strict=True)]
