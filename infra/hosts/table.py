@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from infra.hosts.base import Host
 from infra.hosts.fireworks import Fireworks
 from infra.hosts.huggingface import HuggingFace
+from infra.hosts.predibase import Predibase
 from infra.hosts.together import Together
 from infra.hosts.vllm import Vllm
 from infra.providers.base import Account
@@ -14,4 +15,5 @@ HOSTS: Mapping[str, Callable[[Account], Host]] = {
     "huggingface": HuggingFace,
     "together": Together,
     "fireworks": Fireworks,
+    "predibase": Predibase,
 }

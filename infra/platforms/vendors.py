@@ -159,6 +159,7 @@ _ALL = (
         _SERVE,
         Check("/v2/deployments", expects="data"),
         "https://api.app.predibase.com",
+        supported=_SERVE,
         docs="https://docs.predibase.com",
     ),
     Vendor(

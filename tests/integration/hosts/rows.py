@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from infra.hosts.base import Host
 from infra.hosts.fireworks import Fireworks
 from infra.hosts.huggingface import HuggingFace
+from infra.hosts.predibase import Predibase
 from infra.hosts.together import Together
 from infra.providers.base import Account
 from infra.simulators.accounts import GOOD
@@ -19,6 +20,7 @@ from infra.simulators.faults import FaultKind
 from infra.simulators.fireworks import create_fireworks
 from infra.simulators.hosting import Hosting
 from infra.simulators.huggingface_endpoints import create_huggingface_endpoints
+from infra.simulators.predibase import create_predibase
 from infra.simulators.together import create_together
 
 
@@ -59,4 +61,5 @@ ROWS = (
     # The adapter is merged into its base, which cannot be asked beside it.
     Row("together", _together, create_together, asks_base=False),
     Row("fireworks", _fireworks, create_fireworks, tells_rate=False),
+    Row("predibase", Predibase, create_predibase, tells_rate=False),
 )
