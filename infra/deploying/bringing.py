@@ -126,6 +126,7 @@ class Bringing:
         hosted = await host.look(self._hosting.name(record))
         if hosted is None:
             raise DeployFailed("The platform does not know the deployment any more: somebody has taken it off there.")
+        hosted = hosted.after(record.hosted)
         await self._note(host_shows(hosted))
         if hosted.status is DeploymentStatus.FAILED:
             raise DeployFailed(hosted.reason or "The platform says that it has failed, and not why.")

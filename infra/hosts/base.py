@@ -61,6 +61,10 @@ class Hosted(BaseModel):
     replicas: int | None = Field(default=None, description="How many are ready now.")
     hourly_rate: float | None = Field(default=None, description="US dollars for all replicas; None: it does not say.")
 
+    def after(self, before: "Hosted | None") -> "Hosted":
+        """Return it with what the adapter was called when it was deployed, where its platform does not keep that."""
+        return self if self.model or before is None else self.model_copy(update={"model": before.model})
+
 
 @dataclass(frozen=True)
 class Door:

@@ -15,7 +15,7 @@ from peft_studio.deployments import DeploymentConfig
 from peft_studio.errors import InsufficientCredits, InvalidConfig, ResourceUnavailable, StudioError
 
 _PAGES = 1000
-_NOT_YET = (409, 412)  # what is in use, or is just being stopped
+_NOT_YET = (400, 409, 412, 422)  # what is in use, or is just being stopped
 Shape = TypeVar("Shape", bound=BaseModel)
 _NO_ROOM = re.compile(
     r"capacity|quota|no longer available|not (currently )?available|unavailable|out of stock|sold out|exhausted", re.I

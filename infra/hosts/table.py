@@ -6,6 +6,7 @@ from infra.hosts.base import Host
 from infra.hosts.fireworks import Fireworks
 from infra.hosts.huggingface import HuggingFace
 from infra.hosts.predibase import Predibase
+from infra.hosts.replicate import Replicate
 from infra.hosts.together import Together
 from infra.hosts.vllm import Vllm
 from infra.providers.base import Account
@@ -16,4 +17,5 @@ HOSTS: Mapping[str, Callable[[Account], Host]] = {
     "together": Together,
     "fireworks": Fireworks,
     "predibase": Predibase,
+    "replicate": Replicate,
 }

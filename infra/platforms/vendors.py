@@ -151,6 +151,12 @@ _ALL = (
         _SERVE,
         Check("/account", expects="username"),
         "https://api.replicate.com/v1",
+        fields=(
+            API_KEY,
+            optional("model", "OWNER/NAME:VERSION of a model there that takes a LoRA as an input.", secret=False),
+            optional("adapter_input", "That model's input for the adapter; lora_weights by default.", secret=False),
+        ),
+        supported=_SERVE,
         docs="https://replicate.com/docs/topics/security/api-tokens",
     ),
     Vendor(

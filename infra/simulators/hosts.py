@@ -10,6 +10,7 @@ from infra.simulators.fireworks import create_fireworks
 from infra.simulators.hosting import Hosting
 from infra.simulators.huggingface_endpoints import OWNER, create_huggingface_endpoints
 from infra.simulators.predibase import create_predibase
+from infra.simulators.replicate import MODEL, VERSION, create_replicate
 from infra.simulators.together import create_together
 from infra.simulators.vllm import VllmServer, create_vllm
 
@@ -48,4 +49,5 @@ SIMULATED_HOSTS: Mapping[str, SimulatedHost] = {
     "together": SimulatedHost(create_together, _api_key),
     "fireworks": SimulatedHost(create_fireworks, _api_key),
     "predibase": SimulatedHost(create_predibase, _api_key),
+    "replicate": SimulatedHost(create_replicate, lambda _: {"api_key": GOOD, "model": f"{MODEL}:{VERSION}"}),
 }

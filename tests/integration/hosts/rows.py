@@ -12,6 +12,7 @@ from infra.hosts.base import Host
 from infra.hosts.fireworks import Fireworks
 from infra.hosts.huggingface import HuggingFace
 from infra.hosts.predibase import Predibase
+from infra.hosts.replicate import Replicate
 from infra.hosts.together import Together
 from infra.providers.base import Account
 from infra.simulators.accounts import GOOD
@@ -21,6 +22,7 @@ from infra.simulators.fireworks import create_fireworks
 from infra.simulators.hosting import Hosting
 from infra.simulators.huggingface_endpoints import create_huggingface_endpoints
 from infra.simulators.predibase import create_predibase
+from infra.simulators.replicate import MODEL, VERSION, create_replicate
 from infra.simulators.together import create_together
 
 
@@ -56,10 +58,25 @@ def _fireworks(account: Account, patience: float, create_seconds: float) -> Host
     return Fireworks(account, patience, create_seconds, pace_seconds=0.02)
 
 
+def _replicate(account: Account, patience: float, create_seconds: float) -> Host:
+    return Replicate(account, patience, create_seconds, pace_seconds=0.02)
+
+
 ROWS = (
     Row("huggingface", HuggingFace, create_huggingface_endpoints, sends_key=True),
     # The adapter is merged into its base, which cannot be asked beside it.
     Row("together", _together, create_together, asks_base=False),
     Row("fireworks", _fireworks, create_fireworks, tells_rate=False),
     Row("predibase", Predibase, create_predibase, tells_rate=False),
+    Row(
+        "replicate",
+        _replicate,
+        create_replicate,
+        credentials={"model": f"{MODEL}:{VERSION}"},
+        # A deployment shows no state there: a request waits until a machine has started.
+        impossible=frozenset((FaultKind.SLOW_BOOT, FaultKind.ENDLESS_BOOT, FaultKind.FAILS_LOADING)),
+        tells_rate=False,
+        gives_logprobs=False,
+        has_door=False,
+    ),
 )

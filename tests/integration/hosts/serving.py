@@ -93,8 +93,8 @@ class Serving:
 
     async def running(self, wanted: Wanted) -> Hosted:
         """Deploy, and wait until it answers."""
-        await self.host.deploy(wanted)
-        return await self.becomes(wanted.name, "running")
+        before = await self.host.deploy(wanted)
+        return (await self.becomes(wanted.name, "running")).after(before)
 
     async def becomes(self, name: str, status: str) -> Hosted:
         """Wait until a deployment is in a state."""

@@ -49,9 +49,8 @@ def test_it_is_registered_where_deployments_look_for_it(row: Row) -> None:
 async def test_an_adapter_is_deployed_answers_and_is_taken_off_again(serving: Serving) -> None:
     host, wanted = serving.host, serving.wanted()
     assert await host.look(wanted.name) is None
-    hosted = await host.deploy(wanted)
-    assert (hosted.name, hosted.model) == (wanted.name, hosted.model or "")
-    running = await serving.becomes(wanted.name, "running")
+    running = await serving.running(wanted)
+    assert running.name == wanted.name and running.model
     assert await host.names() == [wanted.name]
     answer = await host.ask(running, PROMPT, chat=False, max_tokens=5, temperature=0.0)
     assert answer.text and answer.tokens_generated == 5 and answer.latency_ms > 0
