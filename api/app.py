@@ -6,7 +6,6 @@ addresses of WebSockets, which may hold tickets, as information: have it log war
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -17,7 +16,7 @@ from litestar.types import ControllerRouterHandler
 
 from api import routes
 from api.auth import Authentication, Authenticator, role_allows
-from api.dependencies import Control, Coordination, Jobs, Keys, provide
+from api.dependencies import Control, Coordination, Jobs, Keys, RunsOfAdapters, provide
 from api.entrance import Entrance, answer_ahead, cross_origin
 from api.errors import respond
 from api.idempotency import Idempotency, provide_idempotency_key
@@ -32,11 +31,11 @@ from infra.budgets import Budgets, BudgetsInPrefect
 from infra.credentials import CredentialsInPrefect, CredentialStore
 from infra.datasets import Datasets
 from infra.deploying.hosting import Hosting
-from infra.deploying.runs import DeployRuns, DeployRunsInPrefect
+from infra.deploying.runs import DeployRunsInPrefect
 from infra.deployments import AdapterDeployments
 from infra.experiments import Experiments
 from infra.exports.exports import AdapterExports
-from infra.exports.runs import ExportRuns, ExportRunsInPrefect
+from infra.exports.runs import ExportRunsInPrefect
 from infra.flow_runs import FlowRuns
 from infra.hubs.search import Models, all_hubs
 from infra.hyperparameters.runs import SweepRunsInPrefect
@@ -48,6 +47,7 @@ from infra.kept_answers import KeptAnswers
 from infra.machine_reads import MachineReads, Machines
 from infra.machines.account_guard import AccountGuard
 from infra.machines.offers import OfferBook, offer_book
+from infra.overrides import Overrides, ResultsInPrefect
 from infra.platforms.connections import Platforms
 from infra.prefect_database import PrefectDatabase
 from infra.previews import Previews
@@ -76,15 +76,13 @@ def create_app(
     budgets: Budgets | None = None,
     machines: Machines | None = None,
     coordination: Coordination | None = None,
-    exports: ExportRuns | None = None,
-    deploying: DeployRuns | None = None,
+    runs: RunsOfAdapters | None = None,
 ) -> Litestar:
     """Put the API together; what is not given is the real thing, set up from the environment."""
     settings = settings or settings_of_process()
     database = PrefectDatabase(settings.database_url)
     keys = keys or KeyRing(records_in(database))
     uploads, uploaded = Uploads(settings), UploadedAdapters(settings)
-    runs = RunsOfAdapters(exports or ExportRunsInPrefect(database), deploying or DeployRunsInPrefect())
     records, credentials = deployments or DeploymentsInPrefect(database=database), credentials or CredentialsInPrefect()
     machines, kept = machines or MachineReads(database), BudgetsInPrefect(ReadFromDatabase(database), settings)
     platforms = Platforms(credentials, settings, AccountGuard(machines, settings))
@@ -100,7 +98,7 @@ def create_app(
             **_given(platforms=platforms, machines=machines, publisher=publisher),
             **_readers(jobs, settings, platforms, credentials, offers),
             **_coordinated(coordination or _in_prefect(database, settings), jobs, settings, platforms, offers),
-            **_adapters(jobs, uploaded, records, settings, platforms, credentials, runs),
+            **_adapters(jobs, uploaded, records, settings, platforms, credentials, runs or _runs_in_prefect(database)),
             **_callers(keys, authenticator, settings),
         },
         middleware=_layers(authenticator, settings),
@@ -178,12 +176,8 @@ def _coordinated(
     )
 
 
-@dataclass(frozen=True)
-class RunsOfAdapters:
-    """Where the flow runs are started that make something of adapters."""
-
-    exports: ExportRuns
-    deploying: DeployRuns
+def _runs_in_prefect(database: PrefectDatabase) -> RunsOfAdapters:
+    return RunsOfAdapters(ExportRunsInPrefect(database), DeployRunsInPrefect(), ResultsInPrefect())
 
 
 def _adapters(
@@ -200,7 +194,13 @@ def _adapters(
     exports = AdapterExports(adapters, uploaded, runs.exports, settings, platforms)
     hosting = Hosting(credentials, settings)
     deployments = AdapterDeployments(adapters, uploaded, records, runs.deploying, hosting, exports, settings, platforms)
-    return _given(adapters=adapters, deployments=deployments, endpoints=deployments, exports=exports)
+    return _given(
+        adapters=adapters,
+        deployments=deployments,
+        endpoints=deployments,
+        exports=exports,
+        overrides=Overrides(jobs, runs.results, deployments, settings),
+    )
 
 
 def _routers() -> list[Router]:

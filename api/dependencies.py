@@ -8,7 +8,10 @@ from litestar.di import Provide
 
 from infra.adapter_records import Page
 from infra.api_keys import ApiKey, Role
+from infra.deploying.runs import DeployRuns
+from infra.exports.runs import ExportRuns
 from infra.hyperparameters.runs import SweepRuns
+from infra.overrides import Results
 from infra.schedules.records import ScheduleRecords
 from peft_studio.checkpoints import Checkpoint
 from peft_studio.config import TrainingConfig
@@ -115,12 +118,26 @@ class Coordination:
     schedules: ScheduleRecords
 
 
+@dataclass(frozen=True)
+class RunsOfAdapters:
+    """Where flow runs are started that make something of adapters, and where the results of jobs are kept."""
+
+    exports: ExportRuns
+    deploying: DeployRuns
+    results: Results
+
+
 class Caller(Protocol):
     """Whoever holds an API key that is live."""
 
     @property
     def id(self) -> str:
         """The key's public name, by which its requests are counted."""
+        ...
+
+    @property
+    def name(self) -> str:
+        """What people call the key."""
         ...
 
     @property

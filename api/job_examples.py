@@ -63,6 +63,34 @@ PLAN: dict[str, Any] = {
 PAUSED: dict[str, Any] = {"success": True, "job_id": CREATED["job_id"], "status": "pending", "phase": "paused"}
 RESUMED: dict[str, Any] = {"success": True, "job_id": CREATED["job_id"], "status": "pending", "phase": "queued"}
 
+PROMOTE: dict[str, Any] = {"reason": "The held-out rows are outdated; support has compared 50 answers by hand."}
+PROMOTED: dict[str, Any] = {
+    "success": True,
+    "job_id": CREATED["job_id"],
+    "deployment_id": "deploy_7c1f5d3b9ae84a63b0a5d1f2c3e4b5a6",
+    "promotion": {
+        "rule": {"measure": "loss", "min_gain": 0.0},
+        "allowed": False,
+        "reason": "The gain in loss is 0.1 on 40 held-out rows, with 0.95 confidence at least -0.05; at least 0 was "
+        "asked for.",
+        "comparison": {
+            "base": 2.0,
+            "adapter": 1.9,
+            "difference": -0.1,
+            "low": -0.25,
+            "high": 0.05,
+            "rows": 40,
+            "better": "lower",
+        },
+        "override": {
+            "key_id": "3f0b8a52c1d9",
+            "key_name": "operations",
+            "at": "2024-01-15T11:20:00Z",
+            **PROMOTE,
+        },
+    },
+}
+
 CHECKPOINT: dict[str, Any] = {
     "step": 450,
     "epoch": 1.35,

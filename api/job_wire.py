@@ -15,6 +15,7 @@ from peft_studio.config import TrainingConfig
 from peft_studio.events import Metrics
 from peft_studio.jobs import Job, JobStatus, Phase
 from peft_studio.plan import DatasetFacts, Estimate, ModelFacts, PlannedConversion, PlannedOffer
+from peft_studio.promotion import Promotion, Reason
 
 
 class JobPlan(Whole):
@@ -52,6 +53,23 @@ class _Changes:
         fields = config["properties"].items()  # what is left out stays as it was, so defaults have no meaning here
         changed = {name: {key: said for key, said in field.items() if key != "default"} for name, field in fields}
         return {"type": "object", "additionalProperties": False, "properties": changed}
+
+
+class PromoteJob(BaseModel):
+    """Why an adapter is to be deployed that the job's gate has refused."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    reason: Reason = Field(description="It is kept with the job and in the adapter's lineage.")
+
+
+class JobPromoted(Whole):
+    """An adapter that is deployed although the job's gate had refused it."""
+
+    success: bool = True
+    job_id: str
+    deployment_id: str = Field(description="It answers once its status is ``running``.")
+    promotion: Promotion
 
 
 class CloneJob(BaseModel):

@@ -99,6 +99,13 @@ class AdapterDeployments:
         """
         platform = await self._check_platform(platform)
         adapter = await self._adapters.get(adapter_id)
+        if adapter.lineage and (promotion := adapter.lineage.promotion) and promotion.is_refused:
+            raise Conflict(
+                f"The promotion gate of its job has refused this adapter. {promotion.reason} An admin can override "
+                f"that with POST /jobs/{adapter.job_id}/promote.",
+                adapter_id=adapter_id,
+                job_id=adapter.job_id,
+            )
         digits = uuid5(NAMESPACE_URL, f"peft-studio:deployment:{key}").hex if key else uuid4().hex
         wanted = await self._described(PREFIX + digits, adapter, platform, config)
         await self._refuse_another(wanted)

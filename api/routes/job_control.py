@@ -8,13 +8,17 @@ from litestar.openapi.spec import Example
 from litestar.params import Body, FromPath, SkipValidation
 
 from api import examples, job_examples
+from api.auth import needs
 from api.dependencies import Caller, Control, Jobs
 from api.idempotency import IdempotencyKey
-from api.job_wire import CheckpointSaved, CloneJob, JobChanged, JobPlan
+from api.job_wire import CheckpointSaved, CloneJob, JobChanged, JobPlan, JobPromoted, PromoteJob
 from api.openapi import WithOptionalBody, documented
 from api.wire import CreateJob, JobCreated
 from infra.job_plans import JobPlans
+from infra.overrides import Overrides
+from peft_studio.events import now
 from peft_studio.placement import RaisedLimits
+from peft_studio.promotion import Override
 
 TheJobs = NamedDependency[SkipValidation[Jobs]]
 TheControl = NamedDependency[SkipValidation[Control]]
@@ -110,4 +114,28 @@ async def save_checkpoint(control: TheControl, job_id: FromPath[str]) -> Checkpo
     return CheckpointSaved(job_id=job_id, checkpoint=await control.checkpoint(job_id))
 
 
-ROUTES = [plan_job, clone_job, pause_job, resume_job, retry_job, save_checkpoint]
+@post(
+    "/jobs/{job_id:str}/promote",
+    status_code=200,
+    opt=needs("admin"),
+    summary="Override a job's promotion gate",
+    responses=documented(JobPromoted, job_examples.PROMOTED, 402, 403, 404, 409, 413, 415),
+)
+async def promote_job(
+    data: Annotated[PromoteJob, Body(examples=[Example(value=job_examples.PROMOTE)])],
+    overrides: NamedDependency[SkipValidation[Overrides]],
+    job_id: FromPath[str],
+    request: Request[Caller, Any, Any],
+) -> JobPromoted:
+    """
+    Have the adapter deployed that the job's gate has refused. It takes an admin's key.
+
+    Who did it, when and why is kept with the job and in the adapter's lineage. Asked again, it is the first override
+    that stands, and the same deployment.
+    """
+    override = Override(key_id=request.user.id, key_name=request.user.name, at=now(), reason=data.reason)
+    promotion, created = await overrides.promote(job_id, override)
+    return JobPromoted(job_id=job_id, deployment_id=created.deployment.deployment_id, promotion=promotion)
+
+
+ROUTES = [plan_job, clone_job, pause_job, resume_job, retry_job, save_checkpoint, promote_job]

@@ -24,6 +24,7 @@ from peft_studio.answers.jobs import (
     JobCreated,
     JobList,
     JobPlan,
+    JobPromoted,
     JobReproduced,
     MetricsHistory,
 )
@@ -56,6 +57,7 @@ __all__ = [
     "JobCreated",
     "JobList",
     "JobPlan",
+    "JobPromoted",
     "JobReproduced",
     "Key",
     "KeyCreated",

@@ -10,6 +10,7 @@ from peft_studio.checkpoints import Checkpoint
 from peft_studio.config import TrainingConfig
 from peft_studio.jobs import Job, JobStatus, Phase
 from peft_studio.plan import DatasetFacts, Estimate, ModelFacts, PlannedConversion, PlannedOffer
+from peft_studio.promotion import Promotion
 
 
 class JobCreated(Answer):
@@ -61,6 +62,15 @@ class JobChanged(Answer):
     job_id: str
     status: JobStatus
     phase: Phase | None = None
+
+
+class JobPromoted(Answer):
+    """An adapter that is deployed although the job's gate had refused it."""
+
+    success: bool
+    job_id: str
+    deployment_id: str
+    promotion: Promotion
 
 
 class CheckpointSaved(Answer):

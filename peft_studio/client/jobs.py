@@ -8,6 +8,7 @@ from peft_studio.answers import (
     JobCreated,
     JobList,
     JobPlan,
+    JobPromoted,
     JobReproduced,
     MetricsHistory,
 )
@@ -105,6 +106,11 @@ class JobOperations:
         given = lineage.model_dump(mode="json") if isinstance(lineage, Lineage) else lineage
         headers = _key(idempotency_key)
         return Call("POST", "/jobs/reproduce", model(JobReproduced), json={"lineage": given}, headers=headers)
+
+    @operation
+    def promote_job(self, job_id: str, reason: str) -> Call[JobPromoted]:
+        """Have an adapter deployed that the job's gate has refused; it takes an admin's key, and is recorded."""
+        return Call("POST", path("jobs", job_id, "promote"), model(JobPromoted), json={"reason": reason})
 
     @operation
     def save_checkpoint(self, job_id: str) -> Call[CheckpointSaved]:

@@ -17,6 +17,7 @@ import httpx
 import pytest
 
 from api.app import create_app
+from api.dependencies import RunsOfAdapters
 from api.request_protocol import RequestProtocol
 from infra.api_keys import ApiKey
 from infra.credentials import CredentialsInMemory
@@ -75,8 +76,7 @@ def studio_for_strangers() -> Iterator[str]:
             BudgetsInMemory(),
             MachinesInMemory(),
             coordination_in_memory(),
-            ExportRunsInMemory(),
-            DeployRunsInMemory(),
+            RunsOfAdapters(ExportRunsInMemory(), DeployRunsInMemory(), jobs),
         )
         with on_loopback(app, http=RequestProtocol) as url:
             _upload_some(url)

@@ -66,6 +66,11 @@ export class Client {
     return this.#post("/jobs/reproduce", { lineage }, keyed(idempotencyKey));
   }
 
+  /** Have an adapter deployed that the job's gate has refused; it takes an admin's key. */
+  promoteJob(jobId, reason) {
+    return this.#post(path("jobs", jobId, "promote"), { reason });
+  }
+
   saveCheckpoint(jobId) {
     return this.#post(path("jobs", jobId, "checkpoint"), undefined, PATIENT);
   }

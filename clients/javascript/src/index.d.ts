@@ -59,6 +59,7 @@ export interface Job {
   adapter_id?: string;
   reused_from?: string;
   endpoint?: string;
+  promotion?: Promotion;
   /** What was made for serve_target, where that takes something else than the adapter. */
   conversion?: { target: string; format: string; status: JobStatus; export_id?: string; error?: string };
   attempts: number;
@@ -98,6 +99,33 @@ export interface JobCreated {
   created_at: string;
   estimated_cost: number | null;
   estimated_duration_minutes: number | null;
+}
+
+/** What a job's gate said of its adapter; by `override`, who had it deployed all the same. */
+export interface Promotion {
+  rule: { measure: string; min_gain: number };
+  allowed: boolean;
+  reason: string;
+  comparison: Measured | null;
+  override: { key_id: string; key_name: string; at: string; reason: string } | null;
+}
+
+/** Both models by one measure, on the same rows; the interval is of `difference`, the adapter's less the base's. */
+export interface Measured {
+  base: number;
+  adapter: number;
+  difference: number;
+  low: number | null;
+  high: number | null;
+  rows: number;
+  better: "lower" | "higher";
+}
+
+export interface JobPromoted {
+  success: boolean;
+  job_id: string;
+  deployment_id: string;
+  promotion: Promotion;
 }
 
 /** `differences` are packages of another version here than where the adapter was trained. */
@@ -575,6 +603,8 @@ export class Client {
   reproduceJob(jobId: string, options?: Repeatable): Promise<JobReproduced>;
   /** The same from the `lineage.json` that travels with an adapter. */
   reproduce(lineage: Record<string, unknown>, options?: Repeatable): Promise<JobReproduced>;
+  /** Have an adapter deployed that the job's gate has refused; it takes an admin's key, and is recorded. */
+  promoteJob(jobId: string, reason: string): Promise<JobPromoted>;
   /** Have a running job save a checkpoint now; it goes on training. */
   saveCheckpoint(jobId: string): Promise<{ success: boolean; job_id: string; checkpoint: Checkpoint }>;
   listCheckpoints(jobId: string): Promise<Checkpoint[]>;

@@ -10,7 +10,7 @@ from litestar import Litestar
 from litestar.testing import TestClient
 
 from api.app import create_app
-from api.dependencies import Coordination
+from api.dependencies import Coordination, RunsOfAdapters
 from infra.credentials import CredentialsInMemory
 from infra.deploying.runs import DeployRunsInMemory
 from infra.exports.runs import ExportRunsInMemory
@@ -97,8 +97,7 @@ def connect(
                 budgets=BudgetsInMemory(),
                 machines=machines or MachinesInMemory(),
                 coordination=coordination,
-                exports=export_runs,
-                deploying=deploy_runs,
+                runs=RunsOfAdapters(export_runs, deploy_runs, jobs or JobsInMemory()),
             )
             # Errors inside the API are answered like everywhere else, and not raised into the test.
             client = stack.enter_context(TestClient(app, raise_server_exceptions=False))

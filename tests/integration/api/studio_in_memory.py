@@ -20,6 +20,7 @@ from peft_studio.machine_names import machine_name
 from peft_studio.machines import MachineReceipt, MachineStatus
 from peft_studio.placement import RaisedLimits
 from peft_studio.plan import DatasetFacts, ModelFacts, Plan, RowFormat
+from peft_studio.promotion import Promotion
 
 START = datetime(2024, 1, 15, 10, 30, tzinfo=UTC)
 ROLES: dict[str, Role] = {"reads": "read", "writes": "write", "rules": "admin"}
@@ -181,6 +182,9 @@ class JobsInMemory:
         if (job := await self.get(job_id)).status not in (JobStatus.FAILED, JobStatus.CANCELLED):
             raise Conflict(f"The job cannot be tried again: it is {job.status}.", status=job.status)
         return self._change(job_id, JobStatus.PENDING, Phase.QUEUED)
+
+    async def note(self, job_id: str, promotion: Promotion) -> None:
+        self.jobs[job_id] = (await self.get(job_id)).model_copy(update={"promotion": promotion})
 
     async def checkpoint(self, job_id: str) -> Checkpoint:
         if (job := await self.get(job_id)).phase is not Phase.TRAINING:
