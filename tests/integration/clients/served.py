@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from api.app import create_app
+from api.dependencies import RunsOfAdapters
 from infra.credentials import CredentialsInMemory
 from infra.deploying.runs import DeployRunsInMemory
+from infra.exports.runs import ExportRunsInMemory
 from infra.serving.records import DeploymentsInMemory
 from infra.settings import Settings
 from peft_studio.events import Log, Metrics, Status
@@ -52,7 +54,7 @@ def served(**settings: Any) -> Iterator[Served]:
             CredentialsInMemory(),
             BudgetsInMemory(),
             MachinesInMemory(),
-            deploying=DeployRunsInMemory(),
+            runs=RunsOfAdapters(ExportRunsInMemory(), DeployRunsInMemory(), jobs),
         )
         with on_loopback(app) as url:
             yield Served(url, jobs, given.data_dir)
