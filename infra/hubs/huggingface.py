@@ -98,7 +98,8 @@ async def _info(hub: Hub, model_id: str, revision: str | None) -> ModelInfo:
 async def _get(hub: Hub, address: str, parameters: Mapping[str, Any]) -> httpx2.Response:
     headers = build_hf_headers(token=hub.key)
     try:
-        async with get_async_session() as session:
+        # In a thread: reading the authorities that it trusts would hold up all other sources.
+        async with await asyncio.to_thread(get_async_session) as session:
             response = await session.get(address, params=dict(parameters) or None, headers=headers, timeout=_SECONDS)
         hf_raise_for_status(response)
     except (RepositoryNotFoundError, RevisionNotFoundError):

@@ -116,15 +116,17 @@ class Models:
     def _ask(self, question: Question) -> asyncio.Task[Outcome]:
         """Ask a source, unless it is being asked this already."""
         if (task := self._asking.get(question)) is None:
-            task = self._asking[question] = asyncio.create_task(self._answer(question))
+            # Before any of several sources is at work: what one does first must not be added to another's time.
+            until = asyncio.get_running_loop().time() + self._seconds
+            task = self._asking[question] = asyncio.create_task(self._answer(question, until))
             task.add_done_callback(lambda _: self._asking.pop(question, None))
         return task
 
-    async def _answer(self, question: Question) -> Outcome:
+    async def _answer(self, question: Question, until: float) -> Outcome:
         source, query, wanted = question
         models, error = list[FoundModel](), None
         try:
-            async with asyncio.timeout(self._seconds):
+            async with asyncio.timeout_at(until):
                 models = await self._hubs[source].search(query, wanted)
         except TimeoutError:
             error = ResourceUnavailable(f"{source} did not answer within {self._seconds:g} seconds.")

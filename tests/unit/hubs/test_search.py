@@ -1,6 +1,7 @@
 """The search over all sources: what is remembered, what is asked again, and who waits for whom."""
 
 import asyncio
+import time
 from dataclasses import dataclass, field
 
 import pytest
@@ -52,6 +53,20 @@ async def test_many_who_ask_the_same_at_once_ask_a_source_once() -> None:
     hub.open.set()
     assert await asyncio.gather(*asking) == [["a"]] * 10
     assert hub.asked == 1
+
+
+async def test_what_one_source_does_first_is_not_added_to_the_time_of_another() -> None:
+    class Busy(Shelf):
+        async def search(self, query: str, limit: int) -> list[FoundModel]:
+            time.sleep(0.5)  # as what reads a file, or computes, before it waits for anybody
+            return []
+
+    silent = Shelf(LOCAL)
+    silent.open.clear()
+    began = time.monotonic()
+    page = await Models({HUB: Busy(HUB), LOCAL: silent}, seconds=0.5).search("", None, 20, None)
+    assert time.monotonic() - began < 0.9
+    assert LOCAL in [one.source for one in page.unavailable]
 
 
 async def test_whoever_gives_up_leaves_the_others_their_answer() -> None:
