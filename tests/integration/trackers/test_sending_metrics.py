@@ -113,7 +113,7 @@ async def test_a_wandb_that_refuses_the_key_is_said_once_and_gets_all_of_it_late
 async def test_what_was_written_offline_is_taken_by_wandbs_own_sync(
     desk: Desk, wandb: SimulatedWandb, tmp_path: Path
 ) -> None:
-    run = desk.begin("wandb", tracking=Tracking(mode="offline"))
+    run = desk.begin("wandb", project_name="triage", rank=4, tracking=Tracking(mode="offline", run_name="night"))
     report(run, 1, 2, 3)
     desk.end(run)
     await desk.send()
@@ -127,7 +127,10 @@ async def test_what_was_written_offline_is_taken_by_wandbs_own_sync(
     )
     assert synced.returncode == 0, synced.stderr
     (shown,) = wandb.runs.values()
-    assert [row["_step"] for row in shown.rows] == [1, 2, 3]
+    assert [(row["_step"], row["loss"]) for row in shown.rows] == [(step, 1 / step) for step in (1, 2, 3)]
+    assert (shown.name, shown.display_name, shown.project) == (run.job_id[4:], "night", "triage")
+    assert (shown.state, shown.summary["job_status"]) == ("finished", "completed")
+    assert '"rank":{"value":4}' in shown.config and "hidden" not in shown.config
 
 
 async def test_no_key_is_found_in_what_is_written_said_or_shown_of_processes(desk: Desk, wandb: SimulatedWandb) -> None:
