@@ -35,7 +35,7 @@ _NO_JOB = "No live job works on it."
 
 @dataclass
 class SweepReport:
-    """What a sweep has found; machines by name, with their vendor."""
+    """What a sweep has found: machines and deployments by name, with their vendor."""
 
     ended: list[str] = field(default_factory=list[str])
     kept: list[str] = field(default_factory=list[str])
@@ -54,7 +54,7 @@ class SweepReport:
     def as_markdown(self) -> str:
         """Lay it out for people."""
         titles = {
-            "ended": "Ended, because no live job worked on it",
+            "ended": "Ended, because nothing wanted it any more",
             "issues": "Needs a person",
             "strange": "Not this studio's, left alone",
             "kept": "At work",

@@ -1,0 +1,126 @@
+"""Looks after deployments on platforms: leases that end, what is there and nobody wants, and what is gone there."""
+
+import logging
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+from prefect.events import emit_event
+
+from infra.deploying.bringing import LOCAL, host_shows
+from infra.deploying.hosting import Hosting
+from infra.deploying.runs import DeployRuns
+from infra.machines.sweep import SweepReport
+from infra.platforms.vendors import VENDORS
+from infra.serving.records import Deployment, Deployments
+from infra.settings import Settings
+from peft_studio.deployments import DeploymentStatus
+from peft_studio.errors import StudioError
+from peft_studio.events import now
+from peft_studio.machine_names import is_hosted_by_studio
+
+log = logging.getLogger(__name__)
+_REMOVE_SECONDS = 60.0
+_LOST_RUN = timedelta(minutes=5)  # in which a deployment's flow run was started, had its request come to its end
+Tell = Callable[[str, Deployment], object]
+
+
+def tell_prefect(event: str, deployment: Deployment) -> None:
+    """Emit an event that automations can be built on."""
+    resource = {"prefect.resource.id": f"peft-studio.deployment.{deployment.deployment_id}"}
+    payload = {"platform": deployment.platform, "expires_at": str(deployment.expires_at)}
+    emit_event(f"peft-studio.deployment.{event}", resource=resource, payload=payload)
+
+
+class DeploymentSweep:
+    """Looks through everything once; ``tell`` is told of leases that end."""
+
+    def __init__(
+        self, records: Deployments, hosting: Hosting, runs: DeployRuns, settings: Settings, tell: Tell = tell_prefect
+    ):
+        self._records = records
+        self._hosting = hosting
+        self._runs = runs
+        self._warned = timedelta(minutes=settings.lease_warning_minutes)
+        self._tell = tell
+
+    async def look(self, report: SweepReport) -> None:
+        """See to every deployment, then to what platforms have besides; add what was found to a report."""
+        for record in await self._records.all():
+            try:
+                await self._tend(record, report)
+            except StudioError as error:
+                report.issues.append(f"{record.deployment_id} at {record.platform}: {error.message}")
+        for platform in await self._hosting.connected():
+            try:
+                await self._look_through(platform, report)
+            except StudioError as error:
+                report.issues.append(f"{platform}: {error.message}")
+
+    async def _tend(self, record: Deployment, report: SweepReport) -> None:
+        if not record.is_wanted:
+            return
+        if record.expires_at is not None and record.expires_at <= now():
+            return await self._end_lease(record, report)
+        if record.expires_at is not None and record.warning is None and record.expires_at - now() <= self._warned:
+            warning = f"Its lease ends at {record.expires_at:%Y-%m-%d %H:%M} UTC, and it is taken off then: renew it."
+            await self._note(record, warning=warning)
+            self._tell("lease-ending", record)
+        if record.platform == LOCAL:
+            return
+        if record.flow_run_id is None and now() - record.created_at > _LOST_RUN:
+            await self._note(record, flow_run_id=await self._runs.create(record))
+        elif record.status is DeploymentStatus.RUNNING:
+            await self._see_it_there(record, report)
+
+    async def _end_lease(self, record: Deployment, report: SweepReport) -> None:
+        reason = f"Its lease ended at {record.expires_at:%Y-%m-%d %H:%M} UTC, and nobody had renewed it."
+        await self._note(record, status=DeploymentStatus.STOPPED, reason=reason)
+        self._tell("lease-ended", record)
+        if record.flow_run_id is not None:
+            await self._runs.cancel(record.flow_run_id)
+        if record.platform != LOCAL:
+            await self._hosting.remove(record, _REMOVE_SECONDS)
+        report.ended.append(f"{record.deployment_id} at {record.platform}: {reason}")
+
+    async def _see_it_there(self, record: Deployment, report: SweepReport) -> None:
+        """Take over how a running deployment is now; what costs nothing and is gone is put there again."""
+        host, name = await self._hosting.host(record.platform), self._hosting.name(record)
+        hosted = await host.look(name)
+        if hosted is None and not host.limits.bills:
+            hosted = await host.deploy(await self._hosting.wanted(record))
+        if hosted is None:
+            shown = VENDORS[record.platform].display_name
+            await self._note(record, status=DeploymentStatus.FAILED, error=f"It is gone: it was taken off at {shown}.")
+            report.issues.append(f"{record.deployment_id} is gone at {record.platform}")
+        elif hosted.status is DeploymentStatus.FAILED:
+            await self._note(record, status=DeploymentStatus.FAILED, error=hosted.reason or "The platform gave it up.")
+        else:
+            await self._note(record, **host_shows(hosted))
+
+    async def _look_through(self, platform: str, report: SweepReport) -> None:
+        """Remove what carries this studio's id and belongs to no record that wants it."""
+        host = await self._hosting.host(platform)
+        names = await host.names()
+        # Read after the names: whatever is there had been written down before.
+        wanted = {
+            self._hosting.name(one) for one in await self._records.all() if one.is_wanted and one.platform == platform
+        }
+        for name in names:
+            label = f"{name} at {platform}"
+            if not is_hosted_by_studio(name, self._hosting.studio_id):
+                report.strange.append(label)
+            elif name in wanted:
+                report.kept.append(label)
+            else:
+                await host.remove(name)
+                left = await host.look(name)
+                (report.ended if left is None else report.issues).append(
+                    label if left is None else f"{label} is being taken off, and still there"
+                )
+
+    async def _note(self, record: Deployment, **changes: Any) -> None:
+        """Change a record as far as it is what it was; a deployment that was changed meanwhile is looked at again."""
+        changed = record.model_copy(update=changes)
+        if changed != record and await self._records.get(record.deployment_id) == record:
+            await self._records.replace(changed)
