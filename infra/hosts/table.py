@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from infra.hosts.base import Host
 from infra.hosts.fireworks import Fireworks
 from infra.hosts.huggingface import HuggingFace
+from infra.hosts.modal import Modal
 from infra.hosts.predibase import Predibase
 from infra.hosts.replicate import Replicate
 from infra.hosts.together import Together
@@ -17,5 +18,6 @@ HOSTS: Mapping[str, Callable[[Account], Host]] = {
     "together": Together,
     "fireworks": Fireworks,
     "predibase": Predibase,
+    "modal": Modal,
     "replicate": Replicate,
 }

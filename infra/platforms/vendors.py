@@ -10,6 +10,7 @@ from infra.platforms.checks import (
     nothing,
     vast_verdict,
 )
+from infra.platforms.modal_check import ModalCheck
 from infra.platforms.s3_check import S3Check
 from infra.platforms.ssh_check import SshCheck
 from infra.platforms.trackers import TRACKERS
@@ -177,6 +178,19 @@ _ALL = (
         fields=(API_KEY, optional("account", "Id of the account, where the key opens several.", secret=False)),
         supported=_SERVE,
         docs="https://docs.fireworks.ai/getting-started/quickstart",
+    ),
+    Vendor(
+        "modal",
+        "Modal",
+        _SERVE,
+        ModalCheck(),
+        fields=(
+            CredentialField(name="token_id", description="Id of a token of the workspace, ak-….", secret=False),
+            CredentialField(name="token_secret", description="That token's secret, as-…."),
+            optional("hub_token", "Token of the Hugging Face Hub that reads what is not public."),
+        ),
+        supported=_SERVE,
+        docs="https://modal.com/docs/reference/modal.config",
     ),
     Vendor(
         "vllm",

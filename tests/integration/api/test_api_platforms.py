@@ -13,7 +13,7 @@ from infra.simulators.loopback import served
 from tests.integration.api.fixtures import Client, Connect
 
 CANARY = "canary-7f3a9c51e2"
-WITH_KEY = sorted(name for name in VENDORS if name not in ("local", "tensorboard", "ollama", "ssh", "s3"))
+WITH_KEY = sorted(name for name in VENDORS if name not in ("local", "tensorboard", "ollama", "ssh", "s3", "modal"))
 SSH_LOGIN = {"hosts": "127.0.0.1:9", "user": "me", "private_key": GOOD, "known_hosts": "127.0.0.1 ssh-ed25519 AAAA"}
 
 
