@@ -20,6 +20,7 @@ from infra.hosts.openai_host import OpenAIHost
 from infra.providers import wire
 from infra.providers.base import Account
 from peft_studio.deployments import DeploymentStatus
+from peft_studio.effect import TOP
 from peft_studio.errors import InvalidConfig, ResourceUnavailable
 
 PLATFORM = "together"
@@ -97,7 +98,8 @@ class Together(OpenAIHost):
         create_seconds: float = wire.CREATE_SECONDS,
         pace_seconds: float = 3.0,
     ):
-        super().__init__(OpenAIDoor(PLATFORM, account))
+        # In both forms it is a number there, and the answer's are in the older form's words.
+        super().__init__(OpenAIDoor(PLATFORM, account, {"logprobs": TOP}))
         self._api = ControlPlane(PLATFORM, account, "", patience, create_seconds)
         self._account = account
         self._pace = pace_seconds

@@ -61,7 +61,8 @@ def said(body: Any) -> Said:
             top=[{one["token"]: one["logprob"] for one in token.get("top_logprobs") or []} for token in content],
         )
     elif shown.get("token_logprobs"):
-        top = shown.get("top_logprobs") or [{}] * len(shown["tokens"])
+        top = shown.get("top_logprobs")
+        top = top if isinstance(top, list) and top else [{}] * len(shown["tokens"])  # some have one for all places
         said = Said(tokens=shown["tokens"], logprobs=shown["token_logprobs"], top=[one or {} for one in top])
     else:
         return Said(tokens=re.findall(r"\s*\S+|\s+$", text))

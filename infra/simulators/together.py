@@ -11,19 +11,27 @@ import time
 from datetime import UTC, datetime
 from typing import Any
 
+from infra.simulators import spoken
 from infra.simulators.entrance import Entrance
 from infra.simulators.exchange import App, Asked, Reply, application
 from infra.simulators.hosting import Hosting, Json, Refusals, SimulatedDeployment, SimulatedThing
-from infra.simulators.spoken import Speech, answer, error
+from infra.simulators.spoken import Speech
 
 _ROOT = "/together"
+
+
+def _error(status: int, message: str, kind: str, param: str | None = None) -> Reply:
+    """Refuse, as Together does: codes are texts there."""
+    return Reply({"error": {"message": message, "type": kind, "param": param, "code": str(status)}}, status)
+
+
 _PROJECT = {"id": "proj-1", "name": "Default", "slug": "alice", "organization_id": "o", "organization_name": "Alice"}
 _A_PAGE = 2
 _REFUSALS = Refusals(
-    no_credit=error(402, "Credit limit exceeded, please add credits", "credit_limit"),
-    no_room=error(400, "No capacity for the requested hardware in any region", "invalid_request_error"),
-    taken=error(409, "A resource with this name already exists in the project", "conflict"),
-    broken=error(500, "internal error", "server_error"),
+    no_credit=_error(402, "Credit limit exceeded, please add credits", "credit_limit"),
+    no_room=_error(400, "No capacity for the requested hardware in any region", "invalid_request_error"),
+    taken=_error(409, "A resource with this name already exists in the project", "conflict"),
+    broken=_error(500, "internal error", "server_error"),
 )
 _RATES = {"1x_nvidia_h100_80gb": 3.36, "2x_nvidia_h100_80gb": 6.72}
 _PROFILES = [
@@ -44,7 +52,7 @@ _DYNAMIC = _PROFILES[0] | {"config": "cr_dynamic", "adapterMode": "ADAPTER_MODE_
 
 def create_together(hosting: Hosting) -> App:
     """Make the application; it answers below ``/together`` or at the root."""
-    too_many = error(429, "Too many requests", "rate_limit")
+    too_many = _error(429, "Too many requests", "rate_limit")
     entrance = Entrance("together", hosting, Reply(too_many.body, 429, {"Retry-After": "1"}))
     project = _Project(hosting)
 
@@ -64,7 +72,7 @@ def create_together(hosting: Hosting) -> App:
             case method, ["v2", "projects", "proj-1", *rest]:
                 return await project.act(method, rest, asked)
             case _:
-                return error(404, "not found", "not_found")
+                return _error(404, "not found", "not_found")
 
     return application(reply)
 
@@ -84,7 +92,7 @@ class _Project:
                 return _page([_shown(one) for one in self._hosting.listed_things(kind)], asked)
             case "POST", ["models"]:
                 if body["baseModelId"] != _BASE["baseModelId"] or body["type"] != "adapter":
-                    return error(400, "baseModelId is not supported", "invalid_request_error")
+                    return _error(400, "baseModelId is not supported", "invalid_request_error")
                 return await self._create("models", body)
             case "POST", ["endpoints"]:
                 return await self._create("endpoints", body)
@@ -97,7 +105,7 @@ class _Project:
             case method, ["endpoints", endpoint_id, "deployments", *more]:
                 return await self._of_endpoint(method, endpoint_id, more, body, asked)
             case _:
-                return error(404, "not found", "not_found")
+                return _error(404, "not found", "not_found")
 
     def answer(self, asked: Asked) -> Reply:
         """Answer for the model that a request names, as PROJECT/ENDPOINT/DEPLOYMENT."""
@@ -105,9 +113,9 @@ class _Project:
         slug, _, name = str(body.get("model")).partition("/")
         found = self._hosting.deployed(name.partition("/")[2])
         if found is None or slug != _PROJECT["slug"] or not found.is_running:
-            return error(404, f"Unable to access model {body.get('model')}.", "invalid_request_error", "model")
+            return _error(404, f"Unable to access model {body.get('model')}.", "invalid_request_error", "model")
         path = asked.path.removeprefix(_ROOT).removeprefix("/v1")
-        return answer(path, body, self._speech, found.details["content"])
+        return _as_there(spoken.answer(path, body, self._speech, found.details["content"]))
 
     async def _create(self, kind: str, body: Json) -> Reply:
         def make() -> Reply:
@@ -121,7 +129,7 @@ class _Project:
     async def _fetch(self, body: Json) -> Reply:
         model = self._thing("models", body["modelId"])
         if model is None:
-            return error(404, "model not found", "not_found")
+            return _error(404, "model not found", "not_found")
 
         def make() -> Reply:
             made = self._hosting.keep("uploads", model.name, id=f"ru_{secrets.token_hex(6)}", asked=body)
@@ -134,7 +142,7 @@ class _Project:
     async def _of_endpoint(self, method: str, endpoint_id: str, more: list[str], body: Json, asked: Asked) -> Reply:
         endpoint = self._thing("endpoints", endpoint_id)
         if endpoint is None:
-            return error(404, "endpoint not found", "not_found")
+            return _error(404, "endpoint not found", "not_found")
         if not more and method == "GET":
             there = [one for one in self._hosting.listed_deployments() if one.details["endpoint"] == endpoint.name]
             return _page([_deployment(one) for one in there], asked)
@@ -143,12 +151,12 @@ class _Project:
             return await self._hosting.creating(make, _REFUSALS, bills=True)
         found = next((one for one in self._hosting.deployments if one.details["id"] == more[0] and not one.gone), None)
         if found is None:
-            return error(404, "deployment not found", "not_found")
+            return _error(404, "deployment not found", "not_found")
         if method == "PATCH" and body.get("autoscaling", {}).get("maxReplicas") == 0:
             found.details["stopped"] = True
         elif method == "DELETE":
             if not found.details["stopped"]:
-                return error(409, "the deployment must be stopped first", "conflict")
+                return _error(409, "the deployment must be stopped first", "conflict")
             self._hosting.remove(found)
         return Reply(_deployment(found))
 
@@ -157,7 +165,7 @@ class _Project:
             model = self._thing("models", str(body.get("model")).rpartition("/")[2])
             config = next((one for one in _PROFILES if one["config"] == body.get("config")), None)
             if model is None or config is None:
-                return error(400, "model or config is not known", "invalid_request_error")
+                return _error(400, "model or config is not known", "invalid_request_error")
             if self._hosting.deployed(body["name"]):
                 return _REFUSALS.taken
             least = body["autoscaling"].get("minReplicas", 1)
@@ -179,11 +187,11 @@ class _Project:
     def _delete(self, kind: str, thing_id: str) -> Reply:
         found = self._thing(kind, thing_id)
         if found is None:
-            return error(404, "not found", "not_found")
+            return _error(404, "not found", "not_found")
         if kind == "endpoints" and any(
             one.details["endpoint"] == found.name and not one.gone for one in self._hosting.deployments
         ):
-            return error(409, "the endpoint has deployments", "conflict")
+            return _error(409, "the endpoint has deployments", "conflict")
         for upload in self._hosting.listed_things("uploads"):
             if upload.details["asked"]["modelId"] == thing_id:
                 self._hosting.remove(upload)
@@ -199,6 +207,25 @@ class _Project:
         state = "SUCCEEDED" if time.time() >= one.details["ready"] else "RUNNING"
         shown |= {"modelId": asked["modelId"], "remoteUrl": asked["remoteUrl"], "createdAt": _time(time.time())}
         return shown | {"status": f"REMOTE_UPLOAD_STATUS_{state}", "statusMessage": None}
+
+
+def _as_there(reply: Reply) -> Reply:
+    """Return an answer of OpenAI's in Together's own words."""
+    if not isinstance(reply.body, dict):
+        return reply
+    body: Json = dict(reply.body)
+    if "error" in body:
+        return Reply({"error": body["error"] | {"code": str(body["error"]["code"])}}, reply.status)
+    body |= {"prompt": [], "object": body["object"].replace("_", ".")}
+    for choice in body["choices"]:
+        parts: Json = choice.pop("logprobs") or {}
+        content = parts.get("content") or []
+        if parts:
+            choice["logprobs"] = {
+                "tokens": parts.get("tokens") or [one["token"] for one in content],
+                "token_logprobs": parts.get("token_logprobs") or [one["logprob"] for one in content],
+            }
+    return Reply(body)
 
 
 def _shown(one: SimulatedThing) -> Json:

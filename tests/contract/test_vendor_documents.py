@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,8 @@ from infra.providers.base import MachineState
 from infra.simulators.faults import FaultKind
 from peft_studio.errors import StudioError
 from tests.contract.vendor_documents import SPECS, VendorDocument
+from tests.integration.hosts.rows import ROWS
+from tests.integration.hosts.serving import serving_at
 from tests.integration.providers.exchanges import Exchange
 from tests.integration.providers.renting import Renting, renting_from
 from tests.integration.providers.vendors import VENDORS
@@ -59,6 +62,32 @@ def vast() -> VendorDocument:
     return VendorDocument(spec, "/vast", unwritten=(404, 429, 500))
 
 
+def replicate() -> VendorDocument:
+    spec = _nullable(yaml.safe_load((SPECS / "replicate.openapi.yaml").read_text()))
+    # A page says where the next one is, by an address that is nobody's business but the vendor's.
+    spec["paths"]["/deployments"]["get"]["parameters"] = [{"name": "cursor", "in": "query"}]
+    return VendorDocument(spec, "/replicate", unwritten=(400, 401, 402, 404, 422, 429, 500))
+
+
+def together() -> VendorDocument:
+    spec = _nullable(yaml.safe_load((SPECS / "together.openapi.yaml").read_text()))
+    return VendorDocument(spec, "/together/v1", unwritten=(402, 500))
+
+
+def _nullable(value: Any) -> Any:
+    """Say in the words of JSON Schema what OpenAPI 3.0 has a word of its own for."""
+    if isinstance(value, list):
+        return [_nullable(one) for one in value]
+    if not isinstance(value, dict):
+        return value
+    value = {name: _nullable(one) for name, one in value.items()}
+    if value.pop("nullable", False) is True and isinstance(value.get("type"), str):
+        value["type"] = [value["type"], "null"]
+    return value
+
+
+# Of Together only what answers prompts is in the document: version 2 of the rest is in none.
+HOSTED = {"replicate": (replicate, ""), "together": (together, "/completions")}
 DOCUMENTS = {"runpod": runpod, "lambda": lambda_cloud, "vast": vast}
 
 
@@ -100,6 +129,28 @@ async def _everything(renting: Renting) -> None:
     for call in provider.machines, provider.offers:
         with pytest.raises(StudioError):
             await call()
+
+
+@pytest.mark.parametrize("name", HOSTED)
+async def test_what_goes_to_a_platform_that_serves_is_in_its_document(name: str, tmp_path: Path) -> None:
+    row = next(row for row in ROWS if row.name == name)
+    with serving_at(row, tmp_path) as serving:
+        for kind in FaultKind.RATE_LIMIT, FaultKind.NO_CAPACITY, FaultKind.OUT_OF_CREDIT, FaultKind.ERROR_AFTER_CREATE:
+            serving.fail(kind)
+            await serving.tried(serving.wanted())
+        running = [await serving.running(serving.wanted()) for _ in range(3)]
+        await serving.host.names()
+        for question in ("Once", [{"role": "user", "content": "Once"}]):
+            assert (await serving.host.say(running[0], str(running[0].model), question, 4)).tokens
+        await serving.host.ask(running[0], "Once", chat=True, max_tokens=4, temperature=0.5)
+        await serving.cleared(running[0].name)
+        serving.fail(FaultKind.REVOKED_KEY)
+        with pytest.raises(StudioError):
+            await serving.host.names()
+        exchanges = [one for one in serving.exchanges if one.path.endswith(HOSTED[name][1])]
+    document = HOSTED[name][0]()
+    assert [issue for exchange in exchanges for issue in document.faults(exchange)] == []
+    assert len(exchanges) > 2
 
 
 def test_a_document_tells_what_is_not_in_it() -> None:

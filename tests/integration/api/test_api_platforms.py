@@ -65,7 +65,7 @@ def test_this_machine_is_all_that_is_connected_at_first(client: Client) -> None:
     assert {platform["name"]: platform["status"] for platform in platforms} == {
         "local": "connected",
         "tensorboard": "connected",
-        **dict.fromkeys([*WITH_KEY, "ollama", "ssh", "s3"], "disconnected"),
+        **dict.fromkeys([*WITH_KEY, "ollama", "ssh", "s3", "modal"], "disconnected"),
     }
     assert {platform["last_verified"] for platform in platforms} == {None}
 
