@@ -16,7 +16,7 @@ from peft_studio.trainer.comparing import Subject, compare_models
 from peft_studio.trainer.model import device, read_base, require_quantization
 from peft_studio.trainer.objectives import criterion_of
 from peft_studio.trainer.outcome import attempt
-from peft_studio.trainer.prepare import read_examples
+from peft_studio.trainer.prepare import read_examples, read_held_out
 from peft_studio.trainer.program import read_job
 from peft_studio.trainer.render import Renderer
 from peft_studio.trainer.stop import StopSignal
@@ -36,10 +36,14 @@ def evaluate(run: RunDir, adapter: Path, stop: StopSignal) -> None:
     require_quantization(config, device())
     base = read_base(config, plan)
     criterion = criterion_of(config, base)
-    train, held_out = read_examples(config, plan)
-    criterion.study([*train, *held_out])
-    subject = Subject(config, base, criterion, Renderer(base.tokenizer, train[0].layout), adapter, stop)
-    prompt = config.test_prompt or (held_out or train)[0]
+    if criterion.streams:
+        first, held_out = read_held_out(config, plan)
+    else:
+        train, held_out = read_examples(config, plan)
+        first = train[0]
+        criterion.study([*train, *held_out])
+    subject = Subject(config, base, criterion, Renderer(base.tokenizer, first.layout), adapter, stop)
+    prompt = config.test_prompt or (held_out or [first])[0]
     run.write("evaluation.json", compare_models(subject, held_out, prompt, config.evaluation).evaluation)
 
 

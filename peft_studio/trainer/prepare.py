@@ -76,6 +76,17 @@ def read_examples(config: TrainingConfig, plan: Plan | None) -> tuple[list[Examp
     return [everything[i] for i in train], [everything[i] for i in held_out]
 
 
+def read_held_out(config: TrainingConfig, plan: Plan | None) -> tuple[Example, list[Example]]:
+    """Read one row to train on, and all that are held out; of the others none stays in memory."""
+    if plan:
+        require_unchanged(content_of(config, plan), plan)
+    count = sum(1 for _ in _examples(config, plan))
+    train, held_out = split_rows(count, config.validation_split, config.seed)
+    wanted = {train[0], *held_out}
+    found = {number: row for number, row in enumerate(_examples(config, plan)) if number in wanted}
+    return found[train[0]], [found[number] for number in held_out]
+
+
 def _examples(config: TrainingConfig, plan: Plan | None) -> Iterator[Example]:
     path = plan.dataset.path if plan else config.dataset_path
     return datasets.examples(path, config.columns, config.objective)

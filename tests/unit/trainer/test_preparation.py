@@ -18,6 +18,7 @@ from peft_studio.run_dir import RunDir
 from peft_studio.trainer.data import Encoded, Group, Row, encode
 from peft_studio.trainer.model import Base, read_base
 from peft_studio.trainer.outcome import DONE, FAILED
+from peft_studio.trainer.prepare import read_examples, read_held_out
 from peft_studio.trainer.program import run as train
 from peft_studio.trainer.render import Renderer
 from peft_studio.trainer.stop import StopSignal
@@ -213,3 +214,13 @@ def test_a_folder_that_cannot_be_written_costs_only_the_cache(tmp_path: Path) ->
     cache = TokenCache(tmp_path / "file" / "tokens")
     cache.save("a", parts_of(3))
     assert cache.load("a") is None
+
+
+@pytest.mark.parametrize("validation_split", [0, 0.3])
+def test_the_held_out_rows_are_the_same_with_and_without_all_others(
+    validation_split: float, tmp_path: Path, model: Path
+) -> None:
+    rows = write_rows(tmp_path / "rows.jsonl", conversations(20))
+    config = make_run(tmp_path / "run", model, rows, validation_split=validation_split).read_config()
+    train, held_out = read_examples(config, None)
+    assert read_held_out(config, None) == (train[0], held_out)
