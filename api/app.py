@@ -30,6 +30,7 @@ from infra.budget_reads import ReadFromDatabase
 from infra.budgets import Budgets, BudgetsInPrefect
 from infra.credentials import CredentialsInPrefect, CredentialStore
 from infra.datasets import Datasets
+from infra.deploying.guard import DeploymentGuard
 from infra.deploying.hosting import Hosting
 from infra.deploying.runs import DeployRunsInPrefect
 from infra.deployments import AdapterDeployments
@@ -85,7 +86,7 @@ def create_app(
     uploads, uploaded = Uploads(settings), UploadedAdapters(settings)
     records, credentials = deployments or DeploymentsInPrefect(database=database), credentials or CredentialsInPrefect()
     machines, kept = machines or MachineReads(database), BudgetsInPrefect(ReadFromDatabase(database), settings)
-    platforms = Platforms(credentials, settings, AccountGuard(machines, settings))
+    platforms = _platforms(credentials, settings, machines, records)
     publisher, offers = Publisher(credentials, settings, uploaded.weights_hash), offer_book(settings, credentials)
     watched = [] if jobs else [offers.keep_fresh]  # with jobs of a test's there is no Prefect to ask
     jobs = jobs or FlowRuns(settings, database, offers, kept)
@@ -141,6 +142,12 @@ def _callers(keys: Keys, authenticator: Authenticator, settings: Settings) -> di
         "sockets": provide(OpenSockets(settings.connections_per_key, *waits)),
         "idempotency_key": provide_idempotency_key(),
     }
+
+
+def _platforms(credentials: CredentialStore, settings: Settings, machines: Machines, records: Deployments) -> Platforms:
+    """Platforms, none of which is let go of while something of the studio's is there."""
+    deployed = DeploymentGuard(records, Hosting(credentials, settings), settings)
+    return Platforms(credentials, settings, AccountGuard(machines, settings), deployed)
 
 
 def _readers(

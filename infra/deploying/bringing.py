@@ -57,7 +57,7 @@ class Bringing:
         host = await self._hosting.host(record.platform)
         wanted = await self._hosting.wanted(record)
         hosted = await self._until(min(self._seconds, _PLACE_SECONDS), lambda: host.deploy(wanted))
-        await self._note(host_shows(hosted))
+        await self._note(host_shows(hosted, record.hosted))
 
     async def wait(self) -> None:
         """Wait until it answers a prompt; raises ``DeployFailed`` where the platform gives up, or it takes too long."""
@@ -127,7 +127,8 @@ class Bringing:
         if hosted is None:
             raise DeployFailed("The platform does not know the deployment any more: somebody has taken it off there.")
         hosted = hosted.after(record.hosted)
-        await self._note(host_shows(hosted))
+        hosted = hosted.after((await self._wanted()).hosted)
+        await self._note(host_shows(hosted, None))
         if hosted.status is DeploymentStatus.FAILED:
             raise DeployFailed(hosted.reason or "The platform says that it has failed, and not why.")
         rests = hosted.status is DeploymentStatus.STOPPED and record.config.min_replicas == 0
@@ -184,6 +185,7 @@ class _AtHost:
         return await self._say(self._hosted.base, question) if self._hosted.base else None
 
 
-def host_shows(hosted: Hosted) -> dict[str, Any]:
-    """Return what of a record follows from what its platform shows."""
+def host_shows(hosted: Hosted, before: Hosted | None) -> dict[str, Any]:
+    """Return what of a record follows from what its platform shows now, and has shown before."""
+    hosted = hosted.after(before)
     return {"hosted": hosted, "endpoint": hosted.endpoint, "reason": hosted.reason or None}

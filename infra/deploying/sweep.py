@@ -96,7 +96,7 @@ class DeploymentSweep:
         elif hosted.status is DeploymentStatus.FAILED:
             await self._note(record, status=DeploymentStatus.FAILED, error=hosted.reason or "The platform gave it up.")
         else:
-            await self._note(record, **host_shows(hosted))
+            await self._note(record, **host_shows(hosted, record.hosted))
 
     async def _look_through(self, platform: str, report: SweepReport) -> None:
         """Remove what carries this studio's id and belongs to no record that wants it."""

@@ -6,6 +6,7 @@ from infra.hosts.base import Host
 from infra.hosts.fireworks import Fireworks
 from infra.hosts.huggingface import HuggingFace
 from infra.hosts.modal import Modal
+from infra.hosts.ollama import Ollama
 from infra.hosts.predibase import Predibase
 from infra.hosts.replicate import Replicate
 from infra.hosts.together import Together
@@ -14,6 +15,7 @@ from infra.providers.base import Account
 
 HOSTS: Mapping[str, Callable[[Account], Host]] = {
     "vllm": Vllm,
+    "ollama": Ollama,
     "huggingface": HuggingFace,
     "together": Together,
     "fireworks": Fireworks,

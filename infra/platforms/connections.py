@@ -42,10 +42,10 @@ class Guard(Protocol):
 class Platforms:
     """All platforms of the table, and how the studio stands with each."""
 
-    def __init__(self, credentials: CredentialStore, settings: Settings, guard: Guard | None = None):
+    def __init__(self, credentials: CredentialStore, settings: Settings, *guards: Guard):
         self._credentials = credentials
         self._settings = settings
-        self._guard = guard
+        self._guards = guards
 
     async def list(self) -> list[Platform]:
         """Return every platform the studio knows, connected or not."""
@@ -70,8 +70,8 @@ class Platforms:
         vendor = _known(name)
         values = _checked(vendor, given)
         await self._try(vendor, values)
-        if self._guard:
-            await self._guard.require_same_account(vendor.name, values)
+        for guard in self._guards:
+            await guard.require_same_account(vendor.name, values)
         if not vendor.is_here:
             secrets = {field: SecretStr(value) for field, value in values.items()}
             await self._credentials.put(Credentials(platform=vendor.name, verified_at=now(), values=secrets))
@@ -98,8 +98,8 @@ class Platforms:
         vendor = _known(name)
         if vendor.is_here:
             raise Conflict(f"{vendor.display_name} is always connected.", platform=vendor.name)
-        if self._guard:
-            await self._guard.require_free(vendor.name)
+        for guard in self._guards:
+            await guard.require_free(vendor.name)
         if not await self._credentials.delete(vendor.name):
             raise not_connected(vendor)
 

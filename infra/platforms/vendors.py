@@ -224,7 +224,7 @@ _ALL = (
         "http://localhost:11434",
         fields=(where("base_url", "Address of the daemon; http://localhost:11434 by default."),),
         url_field="base_url",
-        supported=_MODELS,
+        supported=(*_MODELS, *_SERVE),
         docs="https://docs.ollama.com/api",
     ),
 )

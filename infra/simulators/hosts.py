@@ -11,6 +11,7 @@ from infra.simulators.hosting import Hosting
 from infra.simulators.huggingface_endpoints import OWNER, create_huggingface_endpoints
 from infra.simulators.predibase import create_predibase
 from infra.simulators.replicate import MODEL, VERSION, create_replicate
+from infra.simulators.sources import Trouble, create_ollama
 from infra.simulators.together import create_together
 from infra.simulators.vllm import VllmServer, create_vllm
 
@@ -43,6 +44,7 @@ def _address(address: str) -> Mapping[str, str]:
 # By the platform's name; each answers where that platform's address is /NAME on a loopback port, or its root.
 SIMULATED_HOSTS: Mapping[str, SimulatedHost] = {
     "vllm": SimulatedHost(lambda _: create_vllm(VllmServer()), _address),
+    "ollama": SimulatedHost(lambda _: create_ollama(Trouble()), _address),
     "huggingface_endpoints": SimulatedHost(
         create_huggingface_endpoints, lambda _: {"api_key": GOOD, "namespace": OWNER}, "huggingface"
     ),

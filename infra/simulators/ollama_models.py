@@ -1,5 +1,5 @@
 """
-What an Ollama daemon makes models of: blobs by their hashes, and models created from them.
+What an Ollama daemon makes models of: blobs by their hashes, and models created from them, which answer.
 
 As its API is documented (https://docs.ollama.com/api): a refusal in the middle of an answer is a line of its own, below
 a status of 200.
@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from infra.simulators.exchange import Asked, Reply
+from infra.simulators.spoken import Speech, answer, error
 
 _GGUF = b"GGUF"
 
@@ -22,14 +23,38 @@ class CreatedModels:
     blobs: dict[str, bytes] = field(default_factory=dict[str, bytes])
     models: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
     refusal: str | None = None
+    speech: Speech = field(default_factory=Speech)
 
     def reply(self, asked: Asked) -> Reply | None:
         """Answer what is about blobs and creation; None for everything else."""
         if asked.path.startswith("/api/blobs/"):
             return self._blob(asked, asked.path.removeprefix("/api/blobs/"))
-        if (asked.method, asked.path) == ("POST", "/api/create"):
-            return self._create(json.loads(asked.content))
-        return None
+        match asked.method, asked.path:
+            case "POST", "/api/create":
+                return self._create(json.loads(asked.content))
+            case "DELETE", "/api/delete":
+                return self._delete(json.loads(asked.content)["model"])
+            case "POST", "/v1/completions" | "/v1/chat/completions":
+                return self._answer(asked)
+            case _:
+                return None
+
+    def tags(self) -> list[dict[str, Any]]:
+        """List the created models; a name without a tag has the latest."""
+        return [{"name": _tagged(name), "model": _tagged(name), "size": 1, "digest": "0"} for name in self.models]
+
+    def _delete(self, name: str) -> Reply:
+        if self.models.pop(name.removesuffix(":latest"), None) is None:
+            return Reply({"error": f"model '{name}' not found"}, 404)
+        return Reply(None)
+
+    def _answer(self, asked: Asked) -> Reply:
+        body = json.loads(asked.content)
+        name = str(body.get("model")).removesuffix(":latest")
+        if name not in self.models:
+            return error(404, f"model '{name}' not found", "api_error")
+        made_of = ",".join(self.models[name]["files"].values())
+        return answer(asked.path, body, self.speech, made_of)
 
     def _blob(self, asked: Asked, digest: str) -> Reply:
         if asked.method == "HEAD":
@@ -50,6 +75,10 @@ class CreatedModels:
             return _lines([*lines, {"error": error}])
         self.models[wanted["model"]] = wanted
         return _lines([*lines, {"status": "writing manifest"}, {"status": "success"}])
+
+
+def _tagged(name: str) -> str:
+    return name if ":" in name else f"{name}:latest"
 
 
 def _lines(lines: list[dict[str, Any]]) -> Reply:

@@ -9,7 +9,7 @@ import asyncio
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -174,10 +174,11 @@ def create_civitai(trouble: Trouble) -> App:
 
 
 def create_ollama(trouble: Trouble, created: CreatedModels | None = None) -> App:
-    """Make an Ollama daemon that has one model, and those that are created."""
+    """Make an Ollama daemon that has one model, and those that are created; its root may be ``/ollama``."""
     created = created or CreatedModels()
 
-    async def answer(asked: Asked) -> Reply:
+    async def answer(sent: Asked) -> Reply:
+        asked = replace(sent, path=sent.path.removeprefix("/ollama"))
         if spoilt := await trouble.strikes(asked):
             return spoilt
         if (reply := created.reply(asked)) is not None:
@@ -186,7 +187,7 @@ def create_ollama(trouble: Trouble, created: CreatedModels | None = None) -> App
             case "GET", "/api/version":
                 return Reply({"version": "0.14.0"})
             case "GET", "/api/tags":
-                return Reply({"models": [OLLAMA_MODEL]})
+                return Reply({"models": [OLLAMA_MODEL, *created.tags()]})
             case "POST", "/api/show":
                 name = json.loads(asked.content).get("model")
                 known = name == OLLAMA_MODEL["model"]

@@ -5,12 +5,16 @@ Ollama's templates are Go's ``text/template`` (https://docs.ollama.com/template)
 ``.System`` what the system message says. Only a chat template whose fixed texts are known is written in them.
 """
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
 from peft_studio.errors import InvalidConfig
 from peft_studio.exporter.chat_format import Around, ChatFormat, chat_format, turn_end
 
+_STOPS = r'(?P<rest>(?:PARAMETER stop "[^"]*"\n)*)'
+_WRITTEN = re.compile(rf'FROM \./(?P<weights>[^/\n]+)\nTEMPLATE """(?P<template>.*?)"""\n{_STOPS}', re.DOTALL)
+_STOP = re.compile('PARAMETER stop "([^"]*)"\n')
 _BARE = "{{ .Prompt }}"
 
 
@@ -27,6 +31,14 @@ class OllamaModel:
         """Write the Modelfile of a model with these weights, a file beside it."""
         stops = "".join(f'PARAMETER stop "{stop}"\n' for stop in self.stops)
         return f'FROM ./{weights}\nTEMPLATE """{self.template}"""\n{stops}'
+
+
+def read_modelfile(text: str) -> tuple[str, str, list[str]]:
+    """Return the name of the weights, the template and the stops of a Modelfile that ``modelfile`` has written."""
+    found = _WRITTEN.fullmatch(text)
+    if found is None:
+        raise InvalidConfig("This Modelfile was not written by the studio; export the adapter again.", field="files")
+    return found["weights"], found["template"], _STOP.findall(found["rest"])
 
 
 def ollama_model(tokenizer: Any) -> OllamaModel:

@@ -14,6 +14,7 @@ from infra.deploying.hosting import Hosting
 from infra.deploying.runs import DeployRunsInMemory
 from infra.serving.records import DeploymentsInMemory
 from infra.settings import Settings
+from infra.simulators.sources import Trouble, create_ollama
 from infra.simulators.vllm import VllmServer, create_vllm
 from peft_studio.deployments import DeploymentStatus
 from peft_studio.effect import PROBES, Probe, Probes, Said, Verdict
@@ -272,3 +273,18 @@ async def test_a_lease_is_asked_for_renewed_and_refused_where_nothing_is_served(
     stopped = (await deployments.get(running)).model_copy(update={"status": DeploymentStatus.STOPPED})
     await deployments.replace(stopped)
     assert client.post(where, json={}).status_code == 409
+
+
+async def test_a_platform_is_not_let_go_of_while_something_is_deployed_there(client: Client, running: str) -> None:
+    refused = client.delete("/api/v1/platforms/vllm")
+    assert refused.status_code == 409 and refused.json()["error"]["details"]["deployments"] == [running]
+    assert client.delete(f"/api/v1/deployments/{running}").status_code == 200
+    assert client.delete("/api/v1/platforms/vllm").status_code == 200
+
+
+async def test_what_a_platform_takes_in_another_form_is_to_be_exported_first(client: Client, adapter_id: str) -> None:
+    with on_loopback(create_ollama(Trouble())) as url:
+        client.post("/api/v1/platforms/ollama/connect", json={"credentials": {"base_url": url}}).raise_for_status()
+        answer = client.post("/api/v1/deployments", json={"adapter_id": adapter_id, "platform": "ollama"})
+    assert answer.status_code == 400 and answer.json()["error"]["details"]["field"] == "adapter_id"
+    assert f"/api/v1/adapters/{adapter_id}/exports with format 'ollama'" in answer.json()["error"]["message"]
