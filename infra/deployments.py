@@ -225,7 +225,7 @@ class AdapterDeployments:
         bills = False
         if not is_here:
             host = await self._hosting.host(platform)
-            check_host(platform, host, await self._hosting.wanted(wanted))
+            check_host(platform, host, await self._hosting.wanted(wanted), converted=wanted.files is not None)
             bills = host.limits.bills
         hours = config.lease_hours or (self._settings.lease_hours if bills else None)
         return wanted.model_copy(update={"expires_at": now() + timedelta(hours=hours) if hours else None})

@@ -18,6 +18,8 @@ from peft_studio.plan import ModelFacts
 from peft_studio.serve_targets import planned_conversion
 
 _THIS_MACHINE = (None, "local", "auto")
+# As a target, Replicate is a model that is pushed there; as a platform it is one there that takes a LoRA.
+_TAKE_LORA = (ServeTarget.REPLICATE,)
 _OF_PEFT = ("use_dora", "rank_pattern", "alpha_pattern", "modules_to_save")
 
 
@@ -63,7 +65,7 @@ async def files_for(platform: str, adapter: Adapter, model: ModelFacts, exports:
 
     Raises ``InvalidConfig`` where it takes neither, or where the adapter has not been exported so yet.
     """
-    target = ServeTarget(platform) if platform in list(ServeTarget) else ServeTarget.VLLM
+    target = ServeTarget(platform) if platform in list(ServeTarget) and platform not in _TAKE_LORA else ServeTarget.VLLM
     try:
         planned = planned_conversion(_as_configured(adapter, target), model)
     except InvalidConfig as error:
@@ -81,9 +83,15 @@ async def files_for(platform: str, adapter: Adapter, model: ModelFacts, exports:
     return made
 
 
-def check_host(platform: str, host: Host, wanted: Wanted) -> None:
-    """Refuse what a platform cannot do with an adapter; raises ``InvalidConfig`` with the field."""
+def check_host(platform: str, host: Host, wanted: Wanted, *, converted: bool) -> None:
+    """Refuse what a platform cannot do with an adapter, converted or not; raises ``InvalidConfig`` with the field."""
     check_limits(platform, host.limits, wanted.config)
+    if host.limits.published and converted:
+        raise refused(
+            "adapter_id",
+            f"{VENDORS[platform].display_name} fetches adapters from the Hugging Face Hub, and takes this one only "
+            "converted, which is not what is published there: upload the conversion as an adapter, and publish that",
+        )
     if host.limits.published and wanted.repository is None:
         raise refused(
             "adapter_id",
