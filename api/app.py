@@ -34,6 +34,8 @@ from infra.deploying.guard import DeploymentGuard
 from infra.deploying.hosting import Hosting
 from infra.deploying.runs import DeployRunsInPrefect
 from infra.deployments import AdapterDeployments
+from infra.evaluations.evaluations import AdapterEvaluations
+from infra.evaluations.runs import EvaluationRunsInPrefect
 from infra.experiments import Experiments
 from infra.exports.exports import AdapterExports
 from infra.exports.runs import ExportRunsInPrefect
@@ -184,7 +186,9 @@ def _coordinated(
 
 
 def _runs_in_prefect(database: PrefectDatabase) -> RunsOfAdapters:
-    return RunsOfAdapters(ExportRunsInPrefect(database), DeployRunsInPrefect(), ResultsInPrefect())
+    return RunsOfAdapters(
+        ExportRunsInPrefect(database), DeployRunsInPrefect(), EvaluationRunsInPrefect(database), ResultsInPrefect()
+    )
 
 
 def _adapters(
@@ -206,6 +210,7 @@ def _adapters(
         deployments=deployments,
         endpoints=deployments,
         exports=exports,
+        evaluations=AdapterEvaluations(adapters, uploaded, runs.evaluations, settings),
         overrides=Overrides(jobs, runs.results, deployments, settings),
     )
 

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 from litestar.di import Provide
 
 from infra.adapter_records import Page
+from infra.adapter_runs import Runs
 from infra.api_keys import ApiKey, Role
 from infra.deploying.runs import DeployRuns
 from infra.exports.runs import ExportRuns
@@ -124,6 +125,7 @@ class RunsOfAdapters:
 
     exports: ExportRuns
     deploying: DeployRuns
+    evaluations: Runs
     results: Results
 
 

@@ -36,7 +36,7 @@ from peft_studio.trainer import TRAINER_VERSION
 # The studio's own folders of the data directory, where no adapter may be put.
 RESERVED = frozenset(
     ("runs", "results", "logs", "postgres", "prefect", "secrets", "hub-files", "datasets", "uploads", "tokens")
-) | {"coordinating", "exports", "publishing", "trackers", "tensorboard", "trackio"}
+) | {"coordinating", "evaluations", "exports", "publishing", "trackers", "tensorboard", "trackio"}
 # What does not change the adapter that is trained; model and data set stand in the key by their content.
 NOT_IN_KEY = {
     "model_source",

@@ -9,12 +9,13 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from peft_studio.run_dir import RunDir
 
-DEPLOYMENT, EXPORT_DEPLOYMENT = "finetune/default", "export/default"
+DEPLOYMENT, EXPORT_DEPLOYMENT, EVALUATION_DEPLOYMENT = "finetune/default", "export/default", "evaluation/default"
 DEPLOY_DEPLOYMENT = "deploy/default"
 HYPERPARAMETERS, SCHEDULED = "hyperparameters/default", "scheduled/default"
 WORK_POOL = "studio"
 LOCAL_QUEUE, RENTED_QUEUE, HOUSEKEEPING_QUEUE, EXPORT_QUEUE = "local", "rented", "housekeeping", "exports"
 DEPLOYING_QUEUE = "deploying"
+EVALUATION_QUEUE = "evaluations"
 COORDINATING_QUEUE = "coordinating"  # of flow runs that start jobs and wait for them, and so must not wait with them
 
 
@@ -70,6 +71,14 @@ class Settings(BaseSettings):
         default=60, ge=0, description="How long before the end of its lease a deployment says so."
     )
     local_exports: int = Field(default=1, ge=1, description="Exports that are made at the same time.")
+    local_evaluations: int = Field(default=1, ge=1, description="Evaluations that are made at the same time.")
+    harness_tasks: Path | None = Field(
+        default=None, description="Folder of tasks of one's own for lm-evaluation-harness, besides those it has."
+    )
+    judge_url: str | None = Field(
+        default=None, pattern="^https?://.+", description="OpenAI-compatible API of the studio's own judge, with /v1."
+    )
+    judge_api_key: SecretStr | None = Field(default=None, description="Its key, which is sent nowhere else.")
     job_niceness: int = Field(
         default=10, ge=0, le=19, description="How far jobs step back for the API and the Prefect server beside them."
     )
@@ -163,6 +172,11 @@ class Settings(BaseSettings):
     def deploying(self) -> Path:
         """Where the flow runs of deployments show that they live."""
         return self.data_dir / "deploying"
+
+    @property
+    def evaluations(self) -> Path:
+        """Where evaluations show that they live."""
+        return self.data_dir / "evaluations"
 
     @property
     def publishing(self) -> Path:

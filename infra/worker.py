@@ -30,12 +30,14 @@ from prefect.workers.process import ProcessWorker
 
 from infra import capabilities, warm
 from infra.deploying.recovery import DeployRecovery
+from infra.evaluations.recovery import EvaluationRecovery
 from infra.exports.recovery import ExportRecovery
 from infra.recovery import CoordinatorRecovery, Recovery
 from infra.serving.keeper import keep
 from infra.settings import (
     COORDINATING_QUEUE,
     DEPLOYING_QUEUE,
+    EVALUATION_QUEUE,
     EXPORT_QUEUE,
     HOUSEKEEPING_QUEUE,
     LOCAL_QUEUE,
@@ -75,6 +77,7 @@ async def work(settings: Settings) -> None:
         group.create_task(Recovery(settings).keep())
         group.create_task(CoordinatorRecovery(settings).keep())
         group.create_task(ExportRecovery(settings).keep())
+        group.create_task(EvaluationRecovery(settings).keep())
         group.create_task(DeployRecovery(settings).keep())
         group.create_task(keep(settings))
         group.create_task(forward(settings))
@@ -96,7 +99,8 @@ async def _create_pool(client: PrefectClient, settings: Settings) -> None:
     # Jobs of this machine wait for each other; those of rented ones do not wait for them. The sweep waits for nobody,
     # nor does what starts jobs: in a queue with them it would hold the very place that they wait for.
     limits = {LOCAL_QUEUE: settings.local_jobs, RENTED_QUEUE: settings.rented_jobs}
-    limits |= {EXPORT_QUEUE: settings.local_exports, DEPLOYING_QUEUE: settings.deploying_at_once}
+    limits |= {EXPORT_QUEUE: settings.local_exports, EVALUATION_QUEUE: settings.local_evaluations}
+    limits |= {DEPLOYING_QUEUE: settings.deploying_at_once}
     limits |= dict.fromkeys((HOUSEKEEPING_QUEUE, COORDINATING_QUEUE))
     for name, limit in limits.items():
         try:

@@ -87,6 +87,7 @@ if TYPE_CHECKING:
         TrainingFailed,
         Unreachable,
     )
+    from peft_studio.evaluations import AdapterEvaluation, EvaluationPage, EvaluationWanted
     from peft_studio.events import Event, Failure, Log, Metrics, Status
     from peft_studio.experiments import Comparison, Experiment
     from peft_studio.exports import Export, ExportConfig, ExportPage
@@ -102,6 +103,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Adapter",
+    "AdapterEvaluation",
     "AdapterList",
     "AdapterPublishing",
     "AdapterUploaded",
@@ -131,6 +133,8 @@ __all__ = [
     "DiskFull",
     "Diverged",
     "EffectTest",
+    "EvaluationPage",
+    "EvaluationWanted",
     "Event",
     "Experiment",
     "ExperimentList",
@@ -221,7 +225,7 @@ _HOMES = (
         "answers",
         "client",
     ),
-    *("lineage", "registries"),
+    *("lineage", "registries", "evaluations"),
 )
 
 

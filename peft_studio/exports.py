@@ -104,6 +104,11 @@ class ExportTask(BaseModel):
         """What the model is called."""
         return self.config.name or self.adapter_id
 
+    @property
+    def labels(self) -> list[str]:
+        """By what it is found in Prefect."""
+        return [f"format:{self.config.format}"]
+
 
 class ExportedFile(BaseModel):
     """One file of an export."""

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from peft_studio.config import Objective, TrainingConfig
 from peft_studio.errors import JobNotFound
-from peft_studio.evaluation.comparison import Bootstrap, Comparison, Generation
+from peft_studio.evaluation.comparison import Bootstrap, Generation, ModelComparison
 from peft_studio.machines import MachineReceipt
 from peft_studio.promotion import Promotion
 from peft_studio.tracking import TrackedRun
@@ -130,7 +130,7 @@ class Evaluation(BaseModel):
     base: HeldOut | None = None
     adapter: HeldOut | None = None
     answer: Answer | None = None
-    comparison: dict[str, Comparison] = Field(default={}, description="Both models by each measure, by its name.")
+    comparison: dict[str, ModelComparison] = Field(default={}, description="Both models by each measure, by its name.")
     generation: Generation | None = Field(default=None, description="How answers were written; null where none were.")
     bootstrap: Bootstrap | None = Field(default=None, description="How the intervals of differences were found.")
 

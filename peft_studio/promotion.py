@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from peft_studio.evaluation.comparison import Comparison, Measure
+from peft_studio.evaluation.comparison import Measure, ModelComparison
 
 Reason = Annotated[str, Field(min_length=1, max_length=1000, pattern=r"\S")]
 
@@ -46,7 +46,7 @@ class Promotion(BaseModel):
     rule: DeployIf
     allowed: bool = Field(description="Whether the gate let it pass; an override does not change that.")
     reason: str
-    comparison: Comparison | None = Field(default=None, description="What it rests on; null: it was not measured.")
+    comparison: ModelComparison | None = Field(default=None, description="What it rests on; null: it was not measured.")
     override: Override | None = None
 
     @property
@@ -55,7 +55,7 @@ class Promotion(BaseModel):
         return not self.allowed and self.override is None
 
 
-def decide(rule: DeployIf, found: Mapping[str, Comparison], confidence: float) -> Promotion:
+def decide(rule: DeployIf, found: Mapping[str, ModelComparison], confidence: float) -> Promotion:
     """Let an adapter pass or not; ``confidence`` is that of the intervals. What was not measured does not pass."""
     measure, comparison = rule.measure, found.get(rule.measure)
     if comparison is None:

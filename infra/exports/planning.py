@@ -2,18 +2,15 @@
 
 from pathlib import Path
 
-from infra.adapter_bases import base_of
+from infra.adapter_bases import usable_base
 from infra.disk_space import require_space
 from infra.platforms.connections import Platforms, not_connected
 from infra.platforms.vendors import VENDORS
 from infra.settings import Settings
 from infra.uploaded_adapters import UploadedAdapters
 from peft_studio.adapters import Adapter
-from peft_studio.base_models import inspect_model
-from peft_studio.errors import InvalidConfig
 from peft_studio.export_rules import check_export, needed_bytes
 from peft_studio.exports import ExportConfig, ExportFormat, ExportTask
-from peft_studio.plan import ModelFacts
 
 _OLLAMA = "ollama"
 
@@ -38,7 +35,7 @@ def plan_export(
     Raises ``InvalidConfig`` with the field that cannot be honoured, and ``ResourceUnavailable`` where the disk has no
     room for the files.
     """
-    model = _base_of(adapter, uploads, settings)
+    model = usable_base(adapter, uploads, settings)
     check_export(config, adapter, model)
     needed = needed_bytes(config, adapter, model)
     require_space(settings.exports, needed, settings.disk_reserve_bytes)
@@ -53,29 +50,3 @@ def plan_export(
         needed_bytes=needed,
         create=create,
     )
-
-
-def _base_of(adapter: Adapter, uploads: UploadedAdapters, settings: Settings) -> ModelFacts:
-    """Find the base model; raises ``InvalidConfig`` where it is gone, or is another than it was."""
-    try:
-        model, _ = base_of(adapter, uploads, settings)
-    except InvalidConfig as error:
-        raise _refused(f"its base model cannot be used ({error.message})") from error
-    _check_base(model)
-    return model
-
-
-def _check_base(model: ModelFacts) -> None:
-    """Raise ``InvalidConfig`` where the folder of the base model is gone, or has other files than when it was used."""
-    if model.path is None:
-        return
-    if not Path(model.path).is_dir():
-        raise _refused(f"its base model is gone: there is no folder {model.path}")
-    if model.revision and len(model.revision) == 40:
-        return  # a commit in the hub's cache, which never changes
-    if inspect_model(model.path, encoders=True).revision != model.revision:
-        raise _refused(f"the files of its base model in {model.path} have changed since it was trained")
-
-
-def _refused(issue: str) -> InvalidConfig:
-    return InvalidConfig(f"adapter_id: {issue}", field="adapter_id", issue=issue)

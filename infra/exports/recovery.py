@@ -1,42 +1,23 @@
-"""Exports whose process is gone are begun again, a few times; those that were being cancelled are cancelled."""
+"""Exports whose process is gone are begun again."""
 
-import asyncio
-import logging
-from datetime import UTC, datetime
 from pathlib import Path
 
-from prefect.client.orchestration import PrefectClient
-from prefect.client.schemas.objects import FlowRun, State
-from prefect.states import AwaitingRetry, Cancelled, Failed
+from prefect.client.schemas.objects import FlowRun
 
+from infra.anew_recovery import AnewRecovery
 from infra.exports.store import ExportFolder
-from infra.flow_runs import CANCELLED
-from infra.recovery import TAKEN_UP, Recovery, times_taken_up
 from infra.settings import EXPORT_DEPLOYMENT
 from peft_studio.exports import export_id_of
 
-log = logging.getLogger(__name__)
 
-
-class ExportRecovery(Recovery):
-    """Looks after the exports that ought to be at work; each begins anew, for nothing half made is of use."""
+class ExportRecovery(AnewRecovery):
+    """Looks after exports."""
 
     flows = (EXPORT_DEPLOYMENT.partition("/")[0],)
+    what = "export"
 
     def _folder(self, run: FlowRun) -> Path:
         return ExportFolder(export_id_of(run.id), self._settings).path
 
-    async def _take_up(self, client: PrefectClient, run: FlowRun, state: State) -> None:
-        self._silent_since.pop(run.id, None)
-        deaths = 1 + times_taken_up(await client.read_flow_run_states(run.id))
-        if (await client.read_flow_run(run.id)).state_type is not run.state_type:
-            return  # somebody decided otherwise meanwhile
-        await asyncio.to_thread(ExportFolder(export_id_of(run.id), self._settings).drop)
-        if state.is_cancelling():
-            following = Cancelled(message=CANCELLED)
-        elif deaths > self._settings.max_recoveries:
-            following = Failed(message=f"The export's process died {deaths} times: {state.message or 'without a word'}")
-        else:
-            following = AwaitingRetry(message=TAKEN_UP, scheduled_time=datetime.now(UTC))
-        await client.set_flow_run_state(run.id, following, force=True)
-        log.warning("Export %s was %s and is %s (death %d)", run.id, state.name, following.name, deaths)
+    def _drop(self, run: FlowRun) -> None:
+        ExportFolder(export_id_of(run.id), self._settings).drop()

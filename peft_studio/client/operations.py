@@ -5,6 +5,7 @@ from peft_studio.client.adapters import AdapterOperations
 from peft_studio.client.budgets import BudgetOperations
 from peft_studio.client.datasets import DatasetOperations
 from peft_studio.client.deployments import DeploymentOperations
+from peft_studio.client.evaluations import EvaluationOperations
 from peft_studio.client.experiments import ExperimentOperations
 from peft_studio.client.exports import ExportOperations
 from peft_studio.client.jobs import JobOperations
@@ -20,6 +21,7 @@ class Operations(
     AdapterOperations,
     DeploymentOperations,
     ExportOperations,
+    EvaluationOperations,
     ExperimentOperations,
     PlatformOperations,
     AccessOperations,

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from peft_studio.evaluation.comparison import Bootstrap, Comparison, Measure
+from peft_studio.evaluation.comparison import Bootstrap, Measure, ModelComparison
 
 Values = NDArray[np.float64]
 
@@ -16,7 +16,7 @@ _MOST = 700.0  # e to a greater power is no number
 
 def compare(
     measure: Measure, base: Values, adapter: Values, bootstrap: Bootstrap, weights: Values | None = None
-) -> Comparison | None:
+) -> ModelComparison | None:
     """
     Compare two models by what each makes of the same rows; None where no row counts.
 
@@ -36,10 +36,10 @@ def compare(
     return found.model_copy(update={"low": low, "high": high})
 
 
-def without_interval(measure: Measure, base: float, adapter: float, rows: int) -> Comparison:
+def without_interval(measure: Measure, base: float, adapter: float, rows: int) -> ModelComparison:
     """Compare two models of which only the means are known."""
     difference = adapter - base
-    return Comparison(base=base, adapter=adapter, difference=difference, rows=rows, better=measure.better)
+    return ModelComparison(base=base, adapter=adapter, difference=difference, rows=rows, better=measure.better)
 
 
 def interval(

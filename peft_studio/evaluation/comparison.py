@@ -28,7 +28,7 @@ OF_ROWS = (Measure.LOSS, Measure.PERPLEXITY, Measure.ACCURACY)
 GENERATED = (Measure.EXACT_MATCH, Measure.ROUGE1, Measure.ROUGE2, Measure.ROUGE_L, Measure.CHRF)
 
 
-class Comparison(BaseModel):
+class ModelComparison(BaseModel):
     """Both models by one measure, and the interval in which the true ``difference`` (adapter less base) lies."""
 
     model_config = ConfigDict(frozen=True)

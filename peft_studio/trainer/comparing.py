@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from peft_studio.config import TrainingConfig
 from peft_studio.datasets import Example
 from peft_studio.evaluation.bootstrap import compare, without_interval
-from peft_studio.evaluation.comparison import OF_ROWS, Bootstrap, Comparison, EvaluationConfig, Generation
+from peft_studio.evaluation.comparison import OF_ROWS, Bootstrap, EvaluationConfig, Generation, ModelComparison
 from peft_studio.evaluation.texts import measure_texts
 from peft_studio.jobs import Answer, Evaluation, HeldOut
 from peft_studio.trainer.adapter import load_adapter
@@ -71,12 +71,13 @@ def compare_models(
     prompt: str | Example,
     wanted: EvaluationConfig,
     extra: Extra = lambda _: None,
+    turn: Callable[[], None] = lambda: None,
 ) -> Compared:
     """
     Measure the base model on rows, then the same with the adapter on it, as stock PEFT loads it.
 
-    ``prompt`` is answered to be shown. ``extra`` is asked about either model while it is loaded. Raises ``Stopped``
-    where a stop is asked for.
+    ``prompt`` is answered to be shown. ``extra`` is asked about either model while it is loaded, ``turn`` called
+    before each. Raises ``Stopped`` where a stop is asked for.
     """
     config, base, criterion, stop = subject.config, subject.base, subject.criterion, subject.stop
     items = criterion.encode(examples, subject.renderer, subject.limit).rows
@@ -87,6 +88,7 @@ def compare_models(
     items = criterion.with_reference(bare, items, stop)
 
     def look(model: Any) -> Seen:
+        turn()
         held_out, rows = measure(model, criterion, items, config, stop)
         return Seen(
             held_out=held_out,
@@ -134,11 +136,11 @@ def measure(
     return held_out, found.rows
 
 
-def _by_rows(before: Seen, after: Seen, count: int, bootstrap: Bootstrap) -> dict[str, Comparison]:
+def _by_rows(before: Seen, after: Seen, count: int, bootstrap: Bootstrap) -> dict[str, ModelComparison]:
     """Compare what the objective itself measures; with intervals, where it is known row by row."""
     if before.held_out is None or after.held_out is None:
         return {}
-    found: dict[str, Comparison] = {}
+    found: dict[str, ModelComparison] = {}
     if before.rows and after.rows:
         base, adapter, tokens = before.rows, after.rows, before.rows.tokens
         pairs = (base.losses, adapter.losses), (base.losses, adapter.losses), (base.right, adapter.right)
@@ -155,7 +157,7 @@ def _by_rows(before: Seen, after: Seen, count: int, bootstrap: Bootstrap) -> dic
 
 def _by_answers(
     questions: Sequence[Question], before: Seen, after: Seen, bootstrap: Bootstrap
-) -> dict[str, Comparison]:
+) -> dict[str, ModelComparison]:
     references = [question.reference for question in questions]
     base, adapter = measure_texts(before.answers, references), measure_texts(after.answers, references)
     found = {name: compare(name, base[name], adapter[name], bootstrap) for name in base}

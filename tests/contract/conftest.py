@@ -16,6 +16,7 @@ from tests.integration.api.fixtures import (
     credentials,
     deploy_runs,
     deployments,
+    evaluation_runs,
     export_runs,
     jobs,
 )
@@ -24,7 +25,17 @@ from tests.model_folders import write_model
 from tests.tiny import tiny_model
 from tests.unit.serving.adapters import make_adapter
 
-__all__ = ["client", "connect", "coordination", "credentials", "deploy_runs", "deployments", "export_runs", "jobs"]
+__all__ = [
+    "client",
+    "connect",
+    "coordination",
+    "credentials",
+    "deploy_runs",
+    "deployments",
+    "evaluation_runs",
+    "export_runs",
+    "jobs",
+]
 
 
 @pytest.fixture(scope="session")

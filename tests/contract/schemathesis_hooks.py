@@ -24,6 +24,8 @@ _REFUSED: dict[str, tuple[str, ...]] = {
     "GET /api/v1/models/search": _CURSORS,
     "GET /api/v1/sweeps": _CURSORS,
     "GET /api/v1/exports": _CURSORS,
+    "GET /api/v1/evaluations": _CURSORS,
+    "POST /api/v1/evaluations": _FITTING,
     "POST /api/v1/adapters/{adapter_id}/exports": _FITTING,
     # That none is named twice.
     "POST /api/v1/adapters/{adapter_id}/publish": ("registries",),

@@ -19,6 +19,7 @@ import pytest
 from api.app import create_app
 from api.dependencies import RunsOfAdapters
 from api.request_protocol import RequestProtocol
+from infra.adapter_runs import RunsInMemory
 from infra.api_keys import ApiKey
 from infra.credentials import CredentialsInMemory
 from infra.deploying.runs import DeployRunsInMemory
@@ -76,7 +77,7 @@ def studio_for_strangers() -> Iterator[str]:
             BudgetsInMemory(),
             MachinesInMemory(),
             coordination_in_memory(),
-            RunsOfAdapters(ExportRunsInMemory(), DeployRunsInMemory(), jobs),
+            RunsOfAdapters(ExportRunsInMemory(), DeployRunsInMemory(), RunsInMemory(), jobs),
         )
         with on_loopback(app, http=RequestProtocol) as url:
             _upload_some(url)

@@ -6,19 +6,19 @@ import pytest
 
 from peft_studio.config import TrainingConfig
 from peft_studio.errors import InvalidConfig
-from peft_studio.evaluation.comparison import Comparison, Measure
+from peft_studio.evaluation.comparison import Measure, ModelComparison
 from peft_studio.plan import DatasetFacts, RowFormat
 from peft_studio.promotion import DeployIf, Promotion, decide
 from peft_studio.promotion_rules import check_gate
 
 
-def loss(low: float | None, high: float | None) -> dict[str, Comparison]:
+def loss(low: float | None, high: float | None) -> dict[str, ModelComparison]:
     """An adapter whose loss is 0.1 less than its base model's, as sure as that is."""
-    return {"loss": Comparison(base=2, adapter=1.9, difference=-0.1, low=low, high=high, rows=40, better="lower")}
+    return {"loss": ModelComparison(base=2, adapter=1.9, difference=-0.1, low=low, high=high, rows=40, better="lower")}
 
 
-def chrf(low: float, high: float) -> dict[str, Comparison]:
-    return {"chrf": Comparison(base=20, adapter=30, difference=10, low=low, high=high, rows=40, better="higher")}
+def chrf(low: float, high: float) -> dict[str, ModelComparison]:
+    return {"chrf": ModelComparison(base=20, adapter=30, difference=10, low=low, high=high, rows=40, better="higher")}
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ def chrf(low: float, high: float) -> dict[str, Comparison]:
     ],
 )
 def test_an_adapter_passes_where_its_gain_is_certain(
-    rule: dict[str, Any], found: dict[str, Comparison], allowed: bool
+    rule: dict[str, Any], found: dict[str, ModelComparison], allowed: bool
 ) -> None:
     promotion = decide(DeployIf(**rule), found, 0.95)
     assert promotion.allowed is allowed

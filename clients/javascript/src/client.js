@@ -149,6 +149,24 @@ export class Client {
     return this.#delete(path("adapters", adapterId));
   }
 
+  // Evaluations
+
+  createEvaluation(wanted, { idempotencyKey } = {}) {
+    return this.#post("/evaluations", wanted, keyed(idempotencyKey));
+  }
+
+  getEvaluation(evaluationId) {
+    return this.#get(path("evaluations", evaluationId));
+  }
+
+  listEvaluations({ adapterId, status, limit, cursor } = {}) {
+    return this.#get("/evaluations", { adapter_id: adapterId, status, limit, cursor });
+  }
+
+  cancelEvaluation(evaluationId) {
+    return this.#post(path("evaluations", evaluationId, "cancel"));
+  }
+
   // Exports
 
   createExport(adapterId, config, { idempotencyKey } = {}) {

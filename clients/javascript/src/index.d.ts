@@ -133,6 +133,38 @@ export interface JobReproduced extends JobCreated {
   differences: Record<string, { then: string | null; now: string | null }>;
 }
 
+export interface EvaluationWanted {
+  adapter_id: string;
+  /** A file, or a data set's id; by default the rows that the adapter's job held out. */
+  dataset?: string;
+  rows?: number;
+  measures?: string[];
+  generation_rows?: number;
+  max_new_tokens?: number;
+  bootstrap?: { resamples?: number; confidence?: number; seed?: number };
+  lm_eval?: { tasks: string[]; limit?: number };
+  judge?: { model: string; url?: string };
+}
+
+export interface Evaluation {
+  evaluation_id: string;
+  adapter_id: string;
+  config: EvaluationWanted;
+  status: JobStatus;
+  step: string;
+  progress: number;
+  created_at: string;
+  started_at: string | null;
+  completed_at: string | null;
+  result: {
+    evaluation: { held_out_rows: number; comparison: Record<string, Measured> } & Record<string, unknown>;
+    notes: string[];
+    lm_eval: Record<string, Measured>;
+    judge: { win_rate: number | null; low: number | null; high: number | null } & Record<string, unknown> | null;
+  } | null;
+  error: string | null;
+}
+
 export interface ExportConfig {
   format: "merged" | "gguf" | "ollama" | "lora";
   name?: string;
@@ -652,6 +684,14 @@ export class Client {
     options?: Repeatable,
   ): Promise<Record<string, unknown>>;
   deleteAdapter(adapterId: string): Promise<{ success: boolean; adapter_id: string }>;
+
+  /** Have an adapter measured beside its base model; `getEvaluation` shows what came of it. */
+  createEvaluation(wanted: EvaluationWanted, options?: Repeatable): Promise<Evaluation>;
+  getEvaluation(evaluationId: string): Promise<Evaluation>;
+  listEvaluations(
+    options?: Page & { adapterId?: string; status?: JobStatus },
+  ): Promise<{ evaluations: Evaluation[]; next_cursor: string | null }>;
+  cancelEvaluation(evaluationId: string): Promise<Evaluation>;
 
   /** Have an adapter made into what others load; `getExport` shows how far it is. */
   createExport(adapterId: string, config: ExportConfig, options?: Repeatable): Promise<Export>;

@@ -7,8 +7,19 @@ from tests.integration.api.fixtures import (
     credentials,
     deploy_runs,
     deployments,
+    evaluation_runs,
     export_runs,
     jobs,
 )
 
-__all__ = ["client", "connect", "coordination", "credentials", "deploy_runs", "deployments", "export_runs", "jobs"]
+__all__ = [
+    "client",
+    "connect",
+    "coordination",
+    "credentials",
+    "deploy_runs",
+    "deployments",
+    "evaluation_runs",
+    "export_runs",
+    "jobs",
+]

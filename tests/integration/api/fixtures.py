@@ -11,6 +11,7 @@ from litestar.testing import TestClient
 
 from api.app import create_app
 from api.dependencies import Coordination, RunsOfAdapters
+from infra.adapter_runs import RunsInMemory
 from infra.credentials import CredentialsInMemory
 from infra.deploying.runs import DeployRunsInMemory
 from infra.exports.runs import ExportRunsInMemory
@@ -67,6 +68,11 @@ def deploy_runs() -> DeployRunsInMemory:
 
 
 @pytest.fixture
+def evaluation_runs() -> RunsInMemory:
+    return RunsInMemory()
+
+
+@pytest.fixture
 def connect(
     jobs: JobsInMemory,
     deployments: DeploymentsInMemory,
@@ -74,6 +80,7 @@ def connect(
     coordination: Coordination,
     export_runs: ExportRunsInMemory,
     deploy_runs: DeployRunsInMemory,
+    evaluation_runs: RunsInMemory,
     tmp_path: Path,
 ) -> Iterator[Connect]:
     with ExitStack() as stack:
@@ -97,7 +104,7 @@ def connect(
                 budgets=BudgetsInMemory(),
                 machines=machines or MachinesInMemory(),
                 coordination=coordination,
-                runs=RunsOfAdapters(export_runs, deploy_runs, jobs or JobsInMemory()),
+                runs=RunsOfAdapters(export_runs, deploy_runs, evaluation_runs, jobs or JobsInMemory()),
             )
             # Errors inside the API are answered like everywhere else, and not raised into the test.
             client = stack.enter_context(TestClient(app, raise_server_exceptions=False))

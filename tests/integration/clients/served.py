@@ -16,6 +16,7 @@ from typing import Any
 
 from api.app import create_app
 from api.dependencies import RunsOfAdapters
+from infra.adapter_runs import RunsInMemory
 from infra.credentials import CredentialsInMemory
 from infra.deploying.runs import DeployRunsInMemory
 from infra.exports.runs import ExportRunsInMemory
@@ -54,7 +55,7 @@ def served(**settings: Any) -> Iterator[Served]:
             CredentialsInMemory(),
             BudgetsInMemory(),
             MachinesInMemory(),
-            runs=RunsOfAdapters(ExportRunsInMemory(), DeployRunsInMemory(), jobs),
+            runs=RunsOfAdapters(ExportRunsInMemory(), DeployRunsInMemory(), RunsInMemory(), jobs),
         )
         with on_loopback(app) as url:
             yield Served(url, jobs, given.data_dir)

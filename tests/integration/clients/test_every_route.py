@@ -38,6 +38,7 @@ def requests(file: Path) -> dict[str, Call[Any]]:
             "budgets": [],
             "changes": {},
             "registries": [],
+            "wanted": {},
             "lineage": {},
         }
         found[name] = method(**{one.name: values.get(one.name, "x") for one in needed})

@@ -1,0 +1,1 @@
+"""Evaluations of adapters: their flow runs, and the judge that some of them ask."""

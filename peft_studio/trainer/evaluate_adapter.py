@@ -1,0 +1,87 @@
+"""Measure any stored adapter beside its base model: on a data set, and by tasks of lm-evaluation-harness."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from peft_studio import datasets
+from peft_studio.config import TrainingConfig
+from peft_studio.datasets import Example, split_rows
+from peft_studio.errors import InvalidConfig
+from peft_studio.evaluation.judging import Pair
+from peft_studio.evaluations import EvaluationResult, EvaluationTask
+from peft_studio.jobs import Evaluation
+from peft_studio.trainer.comparing import Compared, Subject, compare_models
+from peft_studio.trainer.harness import compare_scores, run_tasks
+from peft_studio.trainer.model import device, read_base, require_quantization
+from peft_studio.trainer.objectives import criterion_of
+from peft_studio.trainer.render import Renderer
+from peft_studio.trainer.stop import StopSignal
+
+Say = Callable[[str, float], None]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was measured, and what a judge may compare."""
+
+    result: EvaluationResult
+    pairs: list[Pair]
+
+
+def evaluate_adapter(task: EvaluationTask, say: Say, harness_tasks: Path | None = None) -> Measured:
+    """Measure an adapter; ``say`` is told what it is at. Raises ``InvalidConfig`` with the field."""
+    wanted, config = task.wanted, task.config
+    everything = list(datasets.examples(config.dataset_path, config.columns, config.objective))
+    examples = rows_of(everything, task)
+    if not examples:
+        raise InvalidConfig("dataset: it has no rows to measure on.", field="dataset", issue="Name one that has rows.")
+    require_quantization(config, device())
+    base = read_base(config, None)
+    criterion = criterion_of(config, base)
+    criterion.study(everything)
+    renderer = Renderer(base.tokenizer, everything[0].layout)
+    subject = Subject(config, base, criterion, renderer, Path(task.adapter), StopSignal())
+    at = iter((("base model", 0.05), ("adapter", 0.5)))
+
+    def extra(model: Any) -> Any:
+        if wanted.lm_eval is None:
+            return None
+        return run_tasks(model, base.tokenizer, wanted.lm_eval, config.batch_size, harness_tasks)
+
+    compared = compare_models(
+        subject, examples, config.test_prompt or examples[0], wanted, extra, lambda: say(*next(at))
+    )
+    lm_eval = compare_scores(compared.base.extra, compared.adapter.extra, wanted.bootstrap) if wanted.lm_eval else {}
+    return Measured(
+        EvaluationResult(evaluation=_chosen(compared, task), notes=_notes(task, everything), lm_eval=lm_eval),
+        [
+            Pair(question.asked, question.reference, before, after)
+            for question, before, after in zip(
+                compared.questions, compared.base.answers, compared.adapter.answers, strict=True
+            )
+        ],
+    )
+
+
+def rows_of(everything: list[Example], task: EvaluationTask) -> list[Example]:
+    """Return the rows to measure on: those that were held out, or all; of too many some, always the same."""
+    config: TrainingConfig = task.config
+    split = config.validation_split if task.held_out else 0
+    rest, held_out = split_rows(len(everything), split, config.seed)
+    return [everything[place] for place in (held_out if task.held_out else rest)[: task.wanted.rows]]
+
+
+def _chosen(compared: Compared, task: EvaluationTask) -> Evaluation:
+    measures = task.wanted.measures
+    evaluation = compared.evaluation
+    kept = {name: one for name, one in evaluation.comparison.items() if measures is None or name in measures}
+    return evaluation.model_copy(update={"comparison": kept})
+
+
+def _notes(task: EvaluationTask, everything: list[Example]) -> list[str]:
+    notes = list(task.notes)
+    if len(everything) > task.wanted.rows and not task.held_out:
+        notes.append(f"Of {len(everything)} rows {task.wanted.rows} were drawn.")
+    return notes

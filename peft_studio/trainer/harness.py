@@ -1,0 +1,76 @@
+"""The seam to lm-evaluation-harness: tasks of its on a model that is loaded, and two models compared by them."""
+
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from peft_studio.errors import InvalidConfig
+from peft_studio.evaluation.bootstrap import compare
+from peft_studio.evaluation.comparison import Bootstrap, Measure, ModelComparison
+from peft_studio.evaluations import Harness
+
+Scores = dict[str, dict[int, float]]  # by task and metric: what each document, by its number, is worth
+_LESS_IS_BETTER = ("perplexity", "bits_per_byte", "loss", "ter")
+
+
+def require_harness() -> None:
+    """Raise ``InvalidConfig`` where lm-evaluation-harness is not installed."""
+    if find_spec("lm_eval") is None:
+        raise InvalidConfig(
+            "lm_eval: lm-evaluation-harness is not installed where the studio runs.",
+            field="lm_eval",
+            issue="Install it there with: pip install 'peft-studio[lm-eval]'; or leave lm_eval out.",
+        )
+
+
+def run_tasks(model: Any, tokenizer: Any, wanted: Harness, batch_size: int, more: Path | None = None) -> Scores:
+    """
+    Run the tasks on a model that is loaded, and return its scores document by document.
+
+    ``more`` is a folder of tasks besides those that the harness has itself.
+    """
+    require_harness()
+    from lm_eval.evaluator import simple_evaluate  # pyright: ignore[reportMissingImports]
+    from lm_eval.models.huggingface import HFLM  # pyright: ignore[reportMissingImports]
+    from lm_eval.tasks import TaskManager  # pyright: ignore[reportMissingImports]
+
+    manager = TaskManager(include_path=str(more) if more else None)
+    unknown = [name for name in wanted.tasks if name not in manager.all_tasks]
+    if unknown:
+        raise InvalidConfig(
+            f"lm_eval.tasks: lm-evaluation-harness knows no task {unknown[0]!r}.",
+            field="lm_eval.tasks",
+            issue="`lm-eval ls tasks` lists them.",
+        )
+    loaded: Any = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
+    # Its own standard errors are not used: nothing to bootstrap.
+    found: Any = simple_evaluate(
+        loaded, tasks=[*wanted.tasks], limit=wanted.limit, task_manager=manager, bootstrap_iters=0, log_samples=True
+    )
+    return scores_of(cast(Mapping[str, list[dict[str, Any]]], found["samples"]))
+
+
+def scores_of(samples: Mapping[str, list[dict[str, Any]]]) -> Scores:
+    """Return what each document of each task is worth by each metric that is a number there."""
+    found: Scores = {}
+    for task, documents in samples.items():
+        for document in documents:
+            for metric in document.get("metrics", ()):
+                if isinstance(value := document.get(metric), bool | int | float):
+                    found.setdefault(f"{task}/{metric}", {})[document["doc_id"]] = float(value)
+    return found
+
+
+def compare_scores(base: Scores, adapter: Scores, bootstrap: Bootstrap) -> dict[str, ModelComparison]:
+    """Compare two models on the documents that both were asked, as means over documents."""
+    found: dict[str, ModelComparison] = {}
+    for name in base.keys() & adapter.keys():
+        both = sorted(base[name].keys() & adapter[name].keys())
+        before, after = (np.array([scores[name][document] for document in both]) for scores in (base, adapter))
+        less = name.rpartition("/")[2] in _LESS_IS_BETTER
+        if one := compare(Measure.LOSS if less else Measure.ACCURACY, before, after, bootstrap):
+            found[name] = one
+    return dict(sorted(found.items()))
