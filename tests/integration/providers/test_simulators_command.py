@@ -11,6 +11,7 @@ import httpx
 import psutil
 import pytest
 
+from infra.hosts.fireworks import Fireworks
 from infra.providers.base import Account, NoCapacity
 from infra.providers.runpod import RunPod
 from infra.simulators.cloud import ADMIN
@@ -45,6 +46,21 @@ async def test_a_simulated_vendor_is_a_process_that_takes_its_machines_with_it(t
             assert simulator.wait(20) == 0
             # Whoever reaps orphans here may take a while: a process that has ended is enough.
             assert not psutil.pid_exists(process) or psutil.Process(process).status() == psutil.STATUS_ZOMBIE
+        finally:
+            simulator.kill()
+
+
+async def test_a_simulated_platform_that_serves_adapters_is_told_of_in_the_same_way() -> None:
+    command = [sys.executable, "-m", "infra.simulators", "fireworks", "--fault", "fails_loading"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as simulator:
+        try:
+            assert simulator.stdout is not None
+            said = "".join(simulator.stdout.readline() for _ in range(4))
+            address = re.findall(r"simulated at ([^\s;]+)", said)[0]
+            credentials = json.loads(re.findall(r"{.*}", said)[0])["credentials"]
+            assert await Fireworks(Account(address, credentials)).names() == []
+            simulator.send_signal(signal.SIGTERM)
+            assert simulator.wait(20) == 0
         finally:
             simulator.kill()
 
