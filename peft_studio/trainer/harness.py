@@ -1,6 +1,7 @@
 """The seam to lm-evaluation-harness: tasks of its on a model that is loaded, and two models compared by them."""
 
 from collections.abc import Mapping
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
@@ -35,9 +36,8 @@ def run_tasks(model: Any, tokenizer: Any, wanted: Harness, batch_size: int, more
     require_harness()
     from lm_eval.evaluator import simple_evaluate  # pyright: ignore[reportMissingImports]
     from lm_eval.models.huggingface import HFLM  # pyright: ignore[reportMissingImports]
-    from lm_eval.tasks import TaskManager  # pyright: ignore[reportMissingImports]
 
-    manager = TaskManager(include_path=str(more) if more else None)
+    manager = _tasks(more)
     unknown = [name for name in wanted.tasks if name not in manager.all_tasks]
     if unknown:
         raise InvalidConfig(
@@ -51,6 +51,14 @@ def run_tasks(model: Any, tokenizer: Any, wanted: Harness, batch_size: int, more
         loaded, tasks=[*wanted.tasks], limit=wanted.limit, task_manager=manager, bootstrap_iters=0, log_samples=True
     )
     return scores_of(cast(Mapping[str, list[dict[str, Any]]], found["samples"]))
+
+
+@cache
+def _tasks(more: Path | None) -> Any:
+    """Return what the harness knows; it reads thousands of files to know it."""
+    from lm_eval.tasks import TaskManager  # pyright: ignore[reportMissingImports]
+
+    return TaskManager(include_path=str(more) if more else None)
 
 
 def scores_of(samples: Mapping[str, list[dict[str, Any]]]) -> Scores:
