@@ -2,7 +2,7 @@
 
 import asyncio
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 from uuid import UUID
 
 from prefect.client.orchestration import PrefectClient, get_client
@@ -98,4 +98,5 @@ async def _read(client: PrefectClient, run_id: UUID) -> JobResult:
     )
     if not found:
         raise Conflict("The job's result is gone, so nothing can be added to it.")
-    return JobResult.model_validate(found[0].data)
+    data: Any = found[0].data  # as text where the job's own process has written it
+    return JobResult.model_validate_json(data) if isinstance(data, str) else JobResult.model_validate(data)
