@@ -23,7 +23,8 @@ class VllmServer:
     """
     One server: its base model, what is loaded, and how it was started.
 
-    ``refusals`` is how many requests are still answered with 503; ``ignores_adapters`` has the base model answer.
+    ``refusals`` is how many requests are still answered with 503; a ``mute`` one answers no prompt at all;
+    ``ignores_adapters`` has the base model answer.
     """
 
     base: str = "org/model"
@@ -33,6 +34,7 @@ class VllmServer:
     adapters: dict[str, str] = field(default_factory=dict[str, str])
     ignores_adapters: bool = False
     refusals: int = 0
+    mute: bool = False
     answered: int = 0
     speech: Speech = field(default_factory=Speech)
     lock: Lock = field(default_factory=Lock)
@@ -99,6 +101,8 @@ class VllmServer:
         model = str(body.get("model"))
         if model not in (self.base, *self.adapters):
             return error(404, f"The model `{model}` does not exist.", "NotFoundError", "model")
+        if self.mute:
+            return error(503, "The engine is overloaded.", "ServiceUnavailableError")
         with self.lock:
             self.answered += 1
         return spoken.answer(path, body, self.speech, self.base if self.ignores_adapters else model)

@@ -49,22 +49,32 @@ def when_running(http: httpx.Client, where: str) -> dict[str, Any]:
     return shown
 
 
-def test_a_jobs_adapter_is_deployed_although_its_flow_is_killed_and_is_gone_when_it_is_deleted(
-    studio: Studio, http: httpx.Client, server: VllmServer
-) -> None:
+@pytest.fixture(scope="module")
+def adapter_id(studio: Studio) -> str:
     job_id = submit(studio)
     follow(studio, job_id)
     assert job(studio, job_id).status is JobStatus.COMPLETED, logs(studio.data_dir)
-    wanted = {"adapter_id": job_id.replace("job_", "adapter_"), "platform": "vllm"}
-    deployment_id = http.post("/api/v1/deployments", json=wanted).raise_for_status().json()["deployment_id"]
+    return job_id.replace("job_", "adapter_")
+
+
+def deploy(http: httpx.Client, adapter_id: str) -> str:
+    """Ask for a deployment, and return its id."""
+    wanted = {"adapter_id": adapter_id, "platform": "vllm"}
+    return http.post("/api/v1/deployments", json=wanted).raise_for_status().json()["deployment_id"]
+
+
+def test_a_jobs_adapter_is_deployed_although_its_flow_is_killed_and_is_gone_when_it_is_deleted(
+    studio: Studio, http: httpx.Client, server: VllmServer, adapter_id: str
+) -> None:
+    deployment_id = deploy(http, adapter_id)
     where = f"/api/v1/deployments/{deployment_id}"
 
     assert eventually(lambda: server.adapters, 60), logs(studio.data_dir)
     heartbeat = Path(studio.data_dir, "deploying", deployment_id, HEARTBEAT)
-    server.refusals = 1_000_000  # nothing is answered any more, so that it cannot come to its end
+    server.mute = True  # it cannot come to its end
     killed = psutil.Process(int(heartbeat.read_text()))
     killed.kill()
-    server.refusals = 0
+    server.mute = False
     shown = when_running(http, where)
     assert shown["status"] == "running", logs(studio.data_dir)
     assert shown["effect"]["verdict"] == "effective", shown["effect"]
