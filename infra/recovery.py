@@ -47,6 +47,22 @@ ENGINE = "prefect.engine"  # a word of every flow run's command
 _LIVE = [StateType.CRASHED, StateType.RUNNING, StateType.PENDING, StateType.CANCELLING]
 
 
+async def keep(recoveries: Sequence["Recovery"]) -> None:
+    """Look after all their runs, which are asked for together, for ever; a server that is away is waited for."""
+    by_name = {name: recovery for recovery in recoveries for name in recovery.flows}
+    by_flow: dict[UUID, Recovery] = {}
+    wanted = FlowFilter(name=FlowFilterName(any_=list(by_name)))
+    live = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=_LIVE)))
+    async with get_client() as client:
+        while True:
+            with contextlib.suppress(httpx.HTTPError):
+                for run in await client.read_flow_runs(flow_filter=wanted, flow_run_filter=live):
+                    if run.flow_id not in by_flow:
+                        by_flow[run.flow_id] = by_name[(await client.read_flow(run.flow_id)).name]
+                    await by_flow[run.flow_id].check(client, run)
+            await asyncio.sleep(CHECK_SECONDS)
+
+
 class Recovery:
     """Looks after the jobs' runs that ought to be at work."""
 
@@ -56,23 +72,10 @@ class Recovery:
         self._settings = settings
         self._silent_since: dict[UUID, float] = {}
 
-    async def keep(self) -> None:
-        """Check for ever; a Prefect server that is away is waited for."""
-        async with get_client() as client:
-            while True:
-                with contextlib.suppress(httpx.HTTPError):
-                    await self.check(client)
-                await asyncio.sleep(CHECK_SECONDS)
-
-    async def check(self, client: PrefectClient) -> None:
-        """Look once at every run that should be alive."""
-        runs = await client.read_flow_runs(
-            flow_filter=FlowFilter(name=FlowFilterName(any_=list(self.flows))),
-            flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=_LIVE))),
-        )
-        for run in runs:
-            if run.state is not None and self._is_dead(run, run.state):
-                await self._take_up(client, run, run.state)
+    async def check(self, client: PrefectClient, run: FlowRun) -> None:
+        """Look at a run that should be alive."""
+        if run.state is not None and self._is_dead(run, run.state):
+            await self._take_up(client, run, run.state)
 
     def _is_dead(self, run: FlowRun, state: State) -> bool:
         if state.is_crashed():

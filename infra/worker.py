@@ -28,7 +28,7 @@ from prefect.schedules import Cron
 from prefect.settings import PREFECT_WORKER_QUERY_SECONDS, temporary_settings
 from prefect.workers.process import ProcessWorker
 
-from infra import capabilities, warm
+from infra import capabilities, recovery, warm
 from infra.deploying.recovery import DeployRecovery
 from infra.evaluations.recovery import EvaluationRecovery
 from infra.exports.recovery import ExportRecovery
@@ -74,11 +74,8 @@ async def work(settings: Settings) -> None:
         worker = ProcessWorker(
             work_pool_name=WORK_POOL, name="warm", prefetch_seconds=1, create_pool_if_not_found=False
         )
-        group.create_task(Recovery(settings).keep())
-        group.create_task(CoordinatorRecovery(settings).keep())
-        group.create_task(ExportRecovery(settings).keep())
-        group.create_task(EvaluationRecovery(settings).keep())
-        group.create_task(DeployRecovery(settings).keep())
+        kinds = (Recovery, CoordinatorRecovery, ExportRecovery, EvaluationRecovery, DeployRecovery)
+        group.create_task(recovery.keep([kind(settings) for kind in kinds]))
         group.create_task(keep(settings))
         group.create_task(forward(settings))
         group.create_task(worker.start())
