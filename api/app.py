@@ -23,39 +23,40 @@ from api.idempotency import Idempotency, provide_idempotency_key
 from api.limits import OpenSockets, RateLimit, Shared
 from api.openapi import describe_idempotency, openapi_config, openapi_document
 from api.wire import Wire
-from infra.adapter_records import AdapterRecords
-from infra.adapters import sweep_deleted
+from infra.adapters.records import AdapterRecords
+from infra.adapters.reproduction import Reproductions
+from infra.adapters.store import sweep_deleted
+from infra.adapters.uploaded import UploadedAdapters
 from infra.api_keys import KeyRing, records_in
 from infra.budget_reads import ReadFromDatabase
 from infra.budgets import Budgets, BudgetsInPrefect
 from infra.credentials import CredentialsInPrefect, CredentialStore
-from infra.datasets import Datasets
+from infra.datasets.previews import Previews
+from infra.datasets.stored import Datasets
+from infra.deploying.deployments import AdapterDeployments
 from infra.deploying.guard import DeploymentGuard
 from infra.deploying.hosting import Hosting
 from infra.deploying.runs import DeployRunsInPrefect
-from infra.deployments import AdapterDeployments
 from infra.evaluations.evaluations import AdapterEvaluations
 from infra.evaluations.runs import EvaluationRunsInPrefect
-from infra.experiments import Experiments
+from infra.experiments.records import Experiments
 from infra.exports.exports import AdapterExports
 from infra.exports.runs import ExportRunsInPrefect
 from infra.flow_runs import FlowRuns
 from infra.hubs.search import Models, all_hubs
 from infra.hyperparameters.runs import SweepRunsInPrefect
 from infra.hyperparameters.sweeps import Sweeps
-from infra.job_control import JobControl
-from infra.job_history import JobHistory
-from infra.job_plans import JobPlans
+from infra.jobs.control import JobControl
+from infra.jobs.history import JobHistory
+from infra.jobs.overrides import Overrides, ResultsInPrefect
 from infra.kept_answers import KeptAnswers
-from infra.machine_reads import MachineReads, Machines
 from infra.machines.account_guard import AccountGuard
 from infra.machines.offers import OfferBook, offer_book
-from infra.overrides import Overrides, ResultsInPrefect
+from infra.machines.reads import MachineReads, Machines
+from infra.planning.job_plans import JobPlans
 from infra.platforms.connections import Platforms
 from infra.prefect_database import PrefectDatabase
-from infra.previews import Previews
 from infra.registries.publisher import Publisher
-from infra.reproduction import Reproductions
 from infra.resources import Resources
 from infra.schedules.records import SchedulesInPrefect
 from infra.schedules.schedules import Schedules
@@ -65,7 +66,6 @@ from infra.settings import Settings
 from infra.settings import settings as settings_of_process
 from infra.tickets import Tickets
 from infra.trackers.runs import TrackerRuns
-from infra.uploaded_adapters import UploadedAdapters
 from infra.uploads import Uploads
 
 

@@ -6,13 +6,13 @@ from typing import Any, Protocol
 
 from litestar.di import Provide
 
-from infra.adapter_records import Page
-from infra.adapter_runs import Runs
+from infra.adapters.records import Page
+from infra.adapters.runs import Runs
 from infra.api_keys import ApiKey, Role
 from infra.deploying.runs import DeployRuns
 from infra.exports.runs import ExportRuns
 from infra.hyperparameters.runs import SweepRuns
-from infra.overrides import Results
+from infra.jobs.overrides import Results
 from infra.schedules.records import ScheduleRecords
 from peft_studio.checkpoints import Checkpoint
 from peft_studio.config import TrainingConfig

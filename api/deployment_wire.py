@@ -8,7 +8,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.wire import Whole
-from infra.deployments import Created, Looked
+from infra.deploying.deployments import Created, Looked
 from peft_studio.deployments import DeploymentConfig, DeploymentMetrics, DeploymentStatus
 from peft_studio.effect import EffectTest
 

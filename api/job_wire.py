@@ -9,7 +9,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from api.wire import Whole, from_wire
-from infra.job_plans import Planned
+from infra.planning.job_plans import Planned
 from peft_studio.checkpoints import Checkpoint
 from peft_studio.config import TrainingConfig
 from peft_studio.events import Metrics

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from api import examples
 from api.wire import JobCreated, Whole
-from infra.reproduction import Difference
+from infra.adapters.reproduction import Difference
 from peft_studio.lineage import Lineage
 from peft_studio.registries import Publication, Registries
 

@@ -11,8 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from api.dependencies import Submission
 from api.issues import invalid_body
-from infra.comparison_picture import MEDIA_TYPES
-from infra.experiments import CURVES
+from infra.experiments.picture import MEDIA_TYPES
+from infra.experiments.records import CURVES
 from peft_studio.config import Name, TrainingConfig
 from peft_studio.errors import InvalidConfig
 from peft_studio.events import Log

@@ -21,7 +21,7 @@ from moto.server import ThreadedMotoServer
 from pydantic import SecretStr
 
 from benchmarks.report import Figure
-from infra.adapters import store
+from infra.adapters.store import store
 from infra.credentials import Credentials, CredentialsInMemory
 from infra.registries import huggingface, s3
 from infra.registries.__main__ import answer_to

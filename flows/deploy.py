@@ -12,7 +12,7 @@ from prefect.runtime import flow_run as current_flow_run
 from prefect.states import Cancelled
 
 from infra.flow_runs import ended_already
-from infra.heartbeats import alone
+from infra.jobs.heartbeats import alone
 from infra.settings import settings
 from peft_studio.errors import Conflict, StudioError
 from tasks.deployment import clear_away, place, see_effect, wait, withdraw

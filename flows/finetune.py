@@ -12,10 +12,10 @@ from prefect.exceptions import ParameterTypeError, Pause
 from prefect.runtime import flow_run as current_flow_run
 
 from infra.flow_runs import ENDED, ended_already, tag_current_run
-from infra.heartbeats import alone
-from infra.job_record import JobRecord
+from infra.jobs.heartbeats import alone
+from infra.jobs.pausing import pause_if_asked, suspend
+from infra.jobs.record import JobRecord
 from infra.machines.jobs import JobMachines
-from infra.pausing import pause_if_asked, suspend
 from infra.settings import settings
 from peft_studio.config import TrainingConfig
 from peft_studio.errors import MachineLost, OutOfMemory, StudioError

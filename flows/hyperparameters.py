@@ -19,10 +19,10 @@ from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.runtime import flow_run as current_flow_run
 from prefect.states import Cancelled, Completed, Failed
 
-from infra.coordination import Coordinator, submitting
 from infra.flow_runs import CANCELLED
-from infra.heartbeats import alone
 from infra.hyperparameters.steering import Steering
+from infra.jobs.coordination import Coordinator, submitting
+from infra.jobs.heartbeats import alone
 from infra.settings import settings
 from peft_studio.sweeps import SweepPlan
 

@@ -12,8 +12,8 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run as current_flow_run
 
-from infra.coordination import Coordinator, forget_old, submitting
-from infra.heartbeats import alone
+from infra.jobs.coordination import Coordinator, forget_old, submitting
+from infra.jobs.heartbeats import alone
 from infra.schedules.running import Occasion
 from infra.settings import settings
 from peft_studio.schedules import ScheduledJob

@@ -24,7 +24,7 @@ from prefect.client.schemas.objects import FlowRun, StateType, Variable
 from prefect.client.schemas.sorting import ArtifactCollectionSort
 from pydantic_core import from_json
 
-from infra.machine_reads import MACHINE, MachineReads
+from infra.machines.reads import MACHINE, MachineReads
 from infra.prefect_database import PrefectDatabase
 from infra.settings import DEPLOYMENT
 from peft_studio.machines import MachineReceipt

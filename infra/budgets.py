@@ -22,10 +22,10 @@ from prefect.client.schemas.actions import VariableCreate, VariableUpdate
 from prefect.exceptions import ObjectNotFound
 
 from infra.budget_reads import BudgetReads
-from infra.job_limits import CAP_TAG
-from infra.job_record import KEY_TAG
+from infra.jobs.limits import CAP_TAG
+from infra.jobs.record import KEY_TAG
 from infra.machines.receipts import cost_by_rate
-from infra.planning import rented_from
+from infra.planning.planner import rented_from
 from infra.settings import Settings
 from peft_studio.budgets import Budget, BudgetState, Scope
 from peft_studio.config import TrainingConfig

@@ -21,15 +21,15 @@ from prefect.runtime import flow_run as current_flow_run
 from prefect.states import Cancelled, Cancelling, Completed, Failed
 
 from infra.budgets import BudgetsInPrefect
-from infra.event_feed import EventFeeds
-from infra.flow_run_jobs import PARENT, STATES, job_of, status_of, tags_of
-from infra.job_locks import changing
-from infra.job_reads import JobReads, Run, RunFilter
+from infra.jobs.event_feed import EventFeeds
+from infra.jobs.flow_run_jobs import PARENT, STATES, job_of, status_of, tags_of
+from infra.jobs.locks import changing
+from infra.jobs.reads import JobReads, Run, RunFilter
+from infra.jobs.submission import JobSubmission, Submitted
 from infra.machines.offers import OfferBook
 from infra.prefect_database import PrefectDatabase
 from infra.prefect_patience import answering, insist
 from infra.settings import DEPLOYMENT, WORK_POOL, Settings
-from infra.submission import JobSubmission, Submitted
 from peft_studio.config import TrainingConfig
 from peft_studio.errors import Conflict, InvalidConfig, JobNotFound, ResourceUnavailable
 from peft_studio.events import Event, Log, Status, now

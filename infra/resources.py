@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from infra import capabilities
-from infra.machine_choice import likely_resource
 from infra.machines.offers import LOOK_SECONDS, OfferBook, Offered
+from infra.planning import capabilities
+from infra.planning.machine_choice import likely_resource
 from infra.platforms import usable
 from infra.platforms.connections import Platforms
 from infra.providers.base import Offer

@@ -28,11 +28,13 @@ from prefect.schedules import Cron
 from prefect.settings import PREFECT_WORKER_QUERY_SECONDS, temporary_settings
 from prefect.workers.process import ProcessWorker
 
-from infra import capabilities, recovery, warm
+from infra import warm
 from infra.deploying.recovery import DeployRecovery
 from infra.evaluations.recovery import EvaluationRecovery
 from infra.exports.recovery import ExportRecovery
-from infra.recovery import CoordinatorRecovery, Recovery
+from infra.jobs import recovery
+from infra.jobs.recovery import CoordinatorRecovery, Recovery
+from infra.planning import capabilities
 from infra.serving.keeper import keep
 from infra.settings import (
     COORDINATING_QUEUE,

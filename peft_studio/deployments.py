@@ -48,4 +48,6 @@ class DeploymentMetrics(BaseModel):
 
     requests_per_minute: int = 0
     avg_latency_ms: float = Field(default=0.0, description="Of the requests of the last minute; 0 without any.")
-    cost_per_hour: float = Field(default=0.0, description="In US dollars; this machine is the user's own.")
+    cost_per_hour: float | None = Field(
+        default=0.0, description="In US dollars; 0 where the machine is your own, null where the platform does not say."
+    )

@@ -5,11 +5,11 @@ import asyncio
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from infra.adapter_records import made_adapter
+from infra.adapters.records import made_adapter
 from infra.credentials import CredentialsInPrefect
 from infra.exports.conversions import Conversions
 from infra.exports.runs import ExportRunsOnServer
-from infra.job_record import JobRecord
+from infra.jobs.record import JobRecord
 from infra.platforms.connections import Platforms
 from infra.settings import settings
 from peft_studio.adapters import Adapter

@@ -7,7 +7,7 @@ from pathlib import Path
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from infra.job_record import JobRecord
+from infra.jobs.record import JobRecord
 from infra.serving.local import LocalDeployments
 from infra.serving.records import PREFIX as DEPLOYMENT_PREFIX
 from infra.serving.records import Deployment

@@ -6,7 +6,7 @@ from pathlib import Path
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from infra.job_record import JobRecord
+from infra.jobs.record import JobRecord
 from infra.machines.jobs import JobMachines
 from infra.providers.local import LocalAttempt
 from peft_studio.errors import TrainerDied, TrainingFailed

@@ -6,8 +6,8 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.events import emit_event
 
-from infra.job_record import JobRecord
-from infra.lineages import add_promotion
+from infra.adapters.lineages import add_promotion
+from infra.jobs.record import JobRecord
 from infra.prefect_patience import attempt
 from peft_studio.jobs import Evaluation
 from peft_studio.promotion import DeployIf, Promotion, decide

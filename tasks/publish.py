@@ -6,10 +6,10 @@ from pathlib import Path
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from infra.adapter_records import made_adapter
+from infra.adapters.lineages import add_evaluation
+from infra.adapters.records import made_adapter
 from infra.credentials import CredentialsInPrefect
-from infra.job_record import JobRecord
-from infra.lineages import add_evaluation
+from infra.jobs.record import JobRecord
 from infra.registries.publications import ask_for, carry_out
 from infra.registries.sending import Sender
 from infra.settings import settings

@@ -3,7 +3,7 @@
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from infra.job_record import JobRecord
+from infra.jobs.record import JobRecord
 from infra.machines.base import Machine
 from infra.machines.jobs import JobMachines
 from peft_studio.errors import RateLimitExceeded, ResourceUnavailable

@@ -7,10 +7,10 @@ from prefect.cache_policies import CacheKeyFnPolicy
 from prefect.context import TaskRunContext
 from pydantic import BaseModel
 
-from infra.job_record import JobRecord
+from infra.jobs.pausing import is_pause_asked, pause_if_asked
+from infra.jobs.record import JobRecord
 from infra.machines.base import Machine
 from infra.machines.jobs import JobMachines
-from infra.pausing import is_pause_asked, pause_if_asked
 from infra.settings import settings
 from peft_studio.continuity import Continuity
 from peft_studio.errors import DiskFull, OutOfMemory, ResourceUnavailable, TrainerDied, TrainingFailed

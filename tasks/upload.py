@@ -6,9 +6,9 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from pydantic import BaseModel
 
-from infra import adapters
-from infra.job_record import JobRecord
-from infra.lineages import draw_up, read_lineage
+from infra.adapters import store as adapters
+from infra.adapters.lineages import draw_up, read_lineage
+from infra.jobs.record import JobRecord
 from infra.settings import settings
 from peft_studio.jobs import Artifact, Phase
 from peft_studio.lineage import LINEAGE

@@ -4,9 +4,9 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from infra.credentials import CredentialsInPrefect, connected_now
-from infra.job_record import JobRecord
-from infra.market import market_now
-from infra.planning import make_plan, platforms_of
+from infra.jobs.record import JobRecord
+from infra.planning.market import market_now
+from infra.planning.planner import make_plan, platforms_of
 from infra.settings import settings
 from infra.trackers.destinations import tracker_of
 from infra.trackers.waiting import Waiting

@@ -19,9 +19,9 @@ from api.idempotency import IdempotencyKey
 from api.openapi import documented, documented_file
 from api.uploads import Uploaded, receive_form
 from api.wire import from_wire
-from infra.adapter_records import AdapterRecords
+from infra.adapters.records import AdapterRecords
+from infra.adapters.uploaded import UploadedAdapters
 from infra.settings import Settings
-from infra.uploaded_adapters import UploadedAdapters
 from peft_studio.adapter_folder import files_of
 from peft_studio.adapters import Adapter, UploadMetadata
 from peft_studio.errors import InvalidConfig, JobNotFound

@@ -15,7 +15,7 @@ from api.errors import UnsupportedMediaType
 from api.openapi import documented, documented_without_body
 from api.uploads import chunks_of
 from api.wire import UploadBegun
-from infra.datasets import Datasets
+from infra.datasets.stored import Datasets
 from infra.settings import Settings
 from infra.uploads import Upload, UploadRecord, Uploads, UploadState, dataset_id_of, is_upload_id
 from peft_studio.errors import Conflict, NotFound, PayloadTooLarge

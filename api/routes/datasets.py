@@ -15,7 +15,7 @@ from api.openapi import documented
 from api.routes.dataset_uploads import RESUMABLE_UPLOADS, TheDatasets, TheSettings, TheUploads
 from api.uploads import receive_body, receive_form, text_of
 from api.wire import DatasetDeleted, DatasetList
-from infra.previews import Previews
+from infra.datasets.previews import Previews
 from infra.uploads import Upload
 from peft_studio.config import Column, LongRows, ModelSource, TrainingConfig
 from peft_studio.errors import InvalidConfig

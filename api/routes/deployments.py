@@ -21,7 +21,7 @@ from api.deployment_wire import (
 )
 from api.idempotency import IdempotencyKey
 from api.openapi import documented
-from infra.deployments import AdapterDeployments
+from infra.deploying.deployments import AdapterDeployments
 from peft_studio.deployments import DeploymentStatus
 
 TheDeployments = NamedDependency[SkipValidation[AdapterDeployments]]

@@ -12,8 +12,8 @@ from api import examples
 from api.auth import READING
 from api.openapi import documented, documented_file
 from api.wire import CompareExperiments, ExperimentComparison, ExperimentList
-from infra.comparison_picture import MEDIA_TYPES, Kind, draw
-from infra.experiments import CURVES, Experiments
+from infra.experiments.picture import MEDIA_TYPES, Kind, draw
+from infra.experiments.records import CURVES, Experiments
 from peft_studio.errors import InvalidConfig
 from peft_studio.experiments import Experiment
 from peft_studio.jobs import JobStatus

@@ -14,8 +14,8 @@ from api.idempotency import IdempotencyKey
 from api.job_wire import CheckpointSaved, CloneJob, JobChanged, JobPlan, JobPromoted, PromoteJob
 from api.openapi import WithOptionalBody, documented
 from api.wire import CreateJob, JobCreated
-from infra.job_plans import JobPlans
-from infra.overrides import Overrides
+from infra.jobs.overrides import Overrides
+from infra.planning.job_plans import JobPlans
 from peft_studio.events import now
 from peft_studio.placement import RaisedLimits
 from peft_studio.promotion import Override

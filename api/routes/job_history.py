@@ -15,7 +15,7 @@ from api.event_stream import EventStream
 from api.job_wire import CheckpointList, MetricsHistory, StreamedEvent
 from api.limits import OpenSockets
 from api.openapi import documented, streamed
-from infra.job_history import JobHistory
+from infra.jobs.history import JobHistory
 
 TheHistory = NamedDependency[SkipValidation[JobHistory]]
 _CURSOR = r"^[0-9]{1,18}$"

@@ -9,7 +9,7 @@ from litestar.params import QueryParameter, SkipValidation
 from api import resource_examples as examples
 from api.openapi import documented
 from api.wire import MachineList
-from infra.machine_reads import Machines
+from infra.machines.reads import Machines
 
 TheMachines = NamedDependency[SkipValidation[Machines]]
 

@@ -12,7 +12,7 @@ from api.idempotency import IdempotencyKey
 from api.openai.names import CHECKPOINT, EVENT, job_id_of, number_of
 from api.openai.objects import FineTuningJob, JobCheckpoint, JobEvent, Page
 from api.openai.orders import CreateFineTuningJob, renamed, wanted_metadata
-from infra.job_history import JobHistory
+from infra.jobs.history import JobHistory
 from peft_studio.errors import StudioError
 from peft_studio.jobs import Job
 

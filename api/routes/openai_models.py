@@ -8,7 +8,7 @@ from litestar.params import FromPath, SkipValidation
 from litestar.response import Stream
 
 from api.openai.objects import Model, Page
-from infra.deployments import AdapterDeployments
+from infra.deploying.deployments import AdapterDeployments
 from peft_studio.errors import InvalidConfig, NotFound
 
 TheEndpoints = NamedDependency[SkipValidation[AdapterDeployments]]

@@ -15,9 +15,9 @@ from api.issues import invalid_body
 from api.openapi import documented
 from api.registry_wire import AdapterPublishing, JobReproduced, PublishAdapter, Reproduce
 from api.wire import JobCreated
-from infra.adapter_records import AdapterRecords
+from infra.adapters.records import AdapterRecords
+from infra.adapters.reproduction import Reproductions, differences
 from infra.registries.publisher import Publisher
-from infra.reproduction import Reproductions, differences
 from peft_studio.config import TrainingConfig
 from peft_studio.lineage import Lineage
 

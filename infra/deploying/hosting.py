@@ -76,14 +76,17 @@ class Hosting:
         return await OpenAIDoor(deployment.platform, account).forward(door, path, body)
 
     async def metrics(self, deployment: Deployment) -> DeploymentMetrics:
-        """Return how busy a running deployment is and what it costs; zeros where its platform does not tell."""
+        """Return how busy a running deployment is and what it costs."""
         hosted, metrics = running(deployment), None
         try:
             async with asyncio.timeout(_METRICS_SECONDS):
                 metrics = await (await self.host(deployment.platform)).metrics(hosted)
         except (StudioError, TimeoutError):
             pass  # what it costs is known all the same
-        return (metrics or DeploymentMetrics()).model_copy(update={"cost_per_hour": hosted.hourly_rate or 0.0})
+        # What costs money has a lease; what a platform does not tell of it is unknown, and not 0.
+        unsaid = 0.0 if deployment.expires_at is None else None
+        price = unsaid if hosted.hourly_rate is None else hosted.hourly_rate
+        return (metrics or DeploymentMetrics()).model_copy(update={"cost_per_hour": price})
 
     async def remove(self, deployment: Deployment, seconds: float) -> None:
         """

@@ -12,7 +12,7 @@ from infra.credentials import CredentialsInPrefect
 from infra.deploying.bringing import Bringing
 from infra.deploying.hosting import Hosting
 from infra.flow_runs import CANCELLED
-from infra.recovery import TAKEN_UP, Recovery, times_taken_up
+from infra.jobs.recovery import TAKEN_UP, Recovery, times_taken_up
 from infra.serving.records import DeploymentsInPrefect
 from infra.settings import DEPLOY_DEPLOYMENT
 from peft_studio.errors import ResourceUnavailable

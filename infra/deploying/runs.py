@@ -11,10 +11,10 @@ from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelled, Cancelling
 
 from infra.flow_runs import CANCELLED
+from infra.jobs.submission import create_run, deployment_id
 from infra.prefect_patience import answering
 from infra.serving.records import Deployment
 from infra.settings import DEPLOY_DEPLOYMENT, DEPLOYING_QUEUE
-from infra.submission import create_run, deployment_id
 
 _AT_WORK = (StateType.PENDING, StateType.RUNNING, StateType.CANCELLING)
 

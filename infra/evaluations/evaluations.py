@@ -5,15 +5,15 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from infra.adapter_records import AdapterRecords
-from infra.adapter_runs import Runs
-from infra.dataset_uses import using
+from infra.adapters.records import AdapterRecords
+from infra.adapters.runs import Runs
+from infra.adapters.uploaded import UploadedAdapters
+from infra.datasets.uses import using
 from infra.evaluations.planning import plan_evaluation
-from infra.flow_run_jobs import STATES, status_of
-from infra.job_locks import changing
-from infra.job_reads import Run
+from infra.jobs.flow_run_jobs import STATES, status_of
+from infra.jobs.locks import changing
+from infra.jobs.reads import Run
 from infra.settings import Settings
-from infra.uploaded_adapters import UploadedAdapters
 from peft_studio.errors import Conflict, InvalidConfig, NotFound
 from peft_studio.evaluations import (
     AdapterEvaluation,

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from infra.adapter_bases import usable_base
+from infra.adapters.bases import usable_base
+from infra.adapters.uploaded import UploadedAdapters
 from infra.evaluations.judge import address_of
-from infra.facts import Facts
+from infra.planning.facts import Facts
 from infra.settings import Settings
-from infra.uploaded_adapters import UploadedAdapters
 from peft_studio.adapters import Adapter
 from peft_studio.config import Algorithm, ModelSource, TrainingConfig
 from peft_studio.errors import InvalidConfig, ResourceUnavailable

@@ -6,9 +6,9 @@ from contextlib import contextmanager
 from prefect.artifacts import Artifact
 from prefect.runtime import flow_run as current_flow_run
 
-from infra.heartbeats import alone
-from infra.job_reads import RESULT
-from infra.job_record import logger_of_run
+from infra.jobs.heartbeats import alone
+from infra.jobs.reads import RESULT
+from infra.jobs.record import logger_of_run
 from infra.prefect_patience import attempt, insist
 from infra.settings import Settings, settings
 from peft_studio.evaluations import EvaluationResult, EvaluationStep, evaluation_id_of

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from prefect.client.schemas.objects import FlowRun
 
-from infra.anew_recovery import AnewRecovery
+from infra.jobs.anew_recovery import AnewRecovery
 from infra.settings import EVALUATION_DEPLOYMENT
 from peft_studio.evaluations import evaluation_id_of
 

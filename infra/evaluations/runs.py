@@ -1,6 +1,6 @@
 """Evaluations as flow runs."""
 
-from infra.adapter_runs import RunsInPrefect
+from infra.adapters.runs import RunsInPrefect
 from infra.prefect_database import PrefectDatabase
 from infra.settings import EVALUATION_DEPLOYMENT, EVALUATION_QUEUE
 

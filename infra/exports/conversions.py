@@ -6,12 +6,12 @@ import time
 from typing import Protocol
 from uuid import UUID
 
+from infra.adapters.uploaded import UploadedAdapters
 from infra.exports.planning import is_created, plan_export
-from infra.flow_run_jobs import status_of
-from infra.job_reads import Run
+from infra.jobs.flow_run_jobs import status_of
+from infra.jobs.reads import Run
 from infra.platforms.connections import Platforms
 from infra.settings import Settings
-from infra.uploaded_adapters import UploadedAdapters
 from peft_studio.adapters import Adapter
 from peft_studio.errors import ResourceUnavailable
 from peft_studio.exports import ExportConfig, ExportFormat, ExportStep, ExportTask, export_id_of

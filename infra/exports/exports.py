@@ -6,17 +6,17 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from infra.adapter_records import AdapterRecords
-from infra.adapters import delete
+from infra.adapters.records import AdapterRecords
+from infra.adapters.store import delete
+from infra.adapters.uploaded import UploadedAdapters
 from infra.exports.planning import is_created, plan_export
 from infra.exports.runs import ExportRuns
 from infra.exports.store import ExportFolder
-from infra.flow_run_jobs import STATES, status_of
-from infra.job_locks import changing
-from infra.job_reads import Run
+from infra.jobs.flow_run_jobs import STATES, status_of
+from infra.jobs.locks import changing
+from infra.jobs.reads import Run
 from infra.platforms.connections import Platforms
 from infra.settings import Settings
-from infra.uploaded_adapters import UploadedAdapters
 from peft_studio.errors import Conflict, InvalidConfig, NotFound
 from peft_studio.exports import (
     Export,

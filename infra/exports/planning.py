@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from infra.adapter_bases import usable_base
+from infra.adapters.bases import usable_base
+from infra.adapters.uploaded import UploadedAdapters
 from infra.disk_space import require_space
 from infra.platforms.connections import Platforms, not_connected
 from infra.platforms.vendors import VENDORS
 from infra.settings import Settings
-from infra.uploaded_adapters import UploadedAdapters
 from peft_studio.adapters import Adapter
 from peft_studio.export_rules import check_export, needed_bytes
 from peft_studio.exports import ExportConfig, ExportFormat, ExportTask

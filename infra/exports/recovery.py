@@ -4,8 +4,8 @@ from pathlib import Path
 
 from prefect.client.schemas.objects import FlowRun
 
-from infra.anew_recovery import AnewRecovery
 from infra.exports.store import ExportFolder
+from infra.jobs.anew_recovery import AnewRecovery
 from infra.settings import EXPORT_DEPLOYMENT
 from peft_studio.exports import export_id_of
 

@@ -1,6 +1,6 @@
 """Exports as flow runs."""
 
-from infra.adapter_runs import Runs, RunsInMemory, RunsInPrefect, RunsOnServer
+from infra.adapters.runs import Runs, RunsInMemory, RunsInPrefect, RunsOnServer
 from infra.prefect_database import PrefectDatabase
 from infra.settings import EXPORT_DEPLOYMENT, EXPORT_QUEUE
 

@@ -11,7 +11,7 @@ import shutil
 from pathlib import Path
 from uuid import uuid4
 
-from infra.adapters import DELETED
+from infra.adapters.store import DELETED
 from infra.settings import Settings
 from peft_studio.exports import ExportedFile, ExportResult
 from peft_studio.run_dir import make_durable, replace_file

@@ -14,15 +14,15 @@ from prefect.client.schemas.objects import StateType
 from prefect.states import Cancelled
 from pydantic import ValidationError
 
-from infra.coordination import Coordinator
-from infra.flow_run_jobs import SWEEP, job_of, status_of
 from infra.flow_runs import CANCELLED, FLOW
 from infra.hyperparameters.halving import Verdicts
-from infra.job_reads import JobReads, Run, RunFilter
+from infra.jobs.coordination import Coordinator
+from infra.jobs.flow_run_jobs import SWEEP, job_of, status_of
+from infra.jobs.reads import JobReads, Run, RunFilter
+from infra.jobs.submission import create_run, deployment_id
 from infra.prefect_database import PrefectDatabase
 from infra.prefect_patience import answering
 from infra.settings import COORDINATING_QUEUE, HYPERPARAMETERS, Settings
-from infra.submission import create_run, deployment_id
 from peft_studio.errors import Conflict, InvalidConfig, NotFound
 from peft_studio.jobs import Job, JobStatus
 from peft_studio.sweeps import PREFIX, SweepPlan

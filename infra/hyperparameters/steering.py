@@ -20,16 +20,16 @@ from prefect.client.schemas.sorting import ArtifactSort
 
 from infra.api_keys import read_records
 from infra.budget_reads import flow_runs
-from infra.curves import read_curves
-from infra.flow_run_jobs import SWEEP
+from infra.experiments.curves import read_curves
 from infra.flow_runs import FLOW, stop
 from infra.hyperparameters.halving import Verdicts, judge
 from infra.hyperparameters.runs import POINT, point_of, sweep_id_of
-from infra.job_reads import RESULT
+from infra.jobs.flow_run_jobs import SWEEP
+from infra.jobs.reads import RESULT
+from infra.jobs.submission import JobSubmission
 from infra.machines.receipts import cost_of, receipts_of
-from infra.planning import rented_from
+from infra.planning.planner import rented_from
 from infra.settings import Settings
-from infra.submission import JobSubmission
 from peft_studio.errors import InsufficientCredits, ResourceUnavailable, StudioError
 from peft_studio.jobs import job_id_of
 from peft_studio.sweeps import SweepPlan

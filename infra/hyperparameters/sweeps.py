@@ -5,14 +5,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from infra.curves import read_curves
-from infra.experiments import Experiments
-from infra.facts import Facts
+from infra.experiments.curves import read_curves
+from infra.experiments.records import Experiments
 from infra.hyperparameters.halving import best_of
 from infra.hyperparameters.points import at, distinct, points_of
 from infra.hyperparameters.runs import SweepRun, SweepRuns
-from infra.job_plans import JobPlans
-from infra.planning import rented_from
+from infra.planning.facts import Facts
+from infra.planning.job_plans import JobPlans
+from infra.planning.planner import rented_from
 from infra.settings import Settings
 from peft_studio.config import TrainingConfig
 from peft_studio.errors import Conflict, InvalidConfig, StudioError

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from infra.machine_reads import Machines
+from infra.machines.reads import Machines
 from infra.platforms.connections import base_url
 from infra.platforms.vendors import VENDORS
 from infra.providers import PROVIDERS

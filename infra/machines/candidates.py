@@ -2,12 +2,12 @@
 
 import asyncio
 
-from infra import measured_speeds
 from infra.credentials import CredentialStore
-from infra.estimates import rank
-from infra.fit import memory_gb
 from infra.machines.accounts import connected_providers, provider_of
-from infra.planning import rented_from, work_of
+from infra.planning import measured_speeds
+from infra.planning.estimates import rank
+from infra.planning.fit import memory_gb
+from infra.planning.planner import rented_from, work_of
 from infra.providers.base import Offer
 from infra.settings import Settings
 from peft_studio.errors import StudioError

@@ -1,17 +1,17 @@
 """One job's machines, as its flow sees them: this machine, or one after another that is rented."""
 
-from infra import measured_speeds
 from infra.credentials import CredentialsInPrefect, CredentialStore
-from infra.job_limits import limits_of
-from infra.job_plans import trained_before
-from infra.job_record import JobRecord
+from infra.jobs.limits import limits_of
+from infra.jobs.pausing import pause_if_asked
+from infra.jobs.record import JobRecord
 from infra.machines.base import LOCAL, Attempt, Machine
 from infra.machines.candidates import candidates
 from infra.machines.meter import Limits
 from infra.machines.receipts import cost_of
 from infra.machines.remote import RemoteAttempt
 from infra.machines.rental import Rental, Wanted
-from infra.pausing import pause_if_asked
+from infra.planning import measured_speeds
+from infra.planning.job_plans import trained_before
 from infra.providers.local import LocalAttempt
 from infra.settings import Settings, settings
 from peft_studio.errors import BudgetExceeded, TimedOut

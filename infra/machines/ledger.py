@@ -13,7 +13,7 @@ from typing import Any
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import ArtifactCreate
 
-from infra.machine_reads import KEY, MACHINE
+from infra.machines.reads import KEY, MACHINE
 from infra.machines.receipts import FOLDER, RECEIPT, receipts_of
 from infra.prefect_patience import insist
 from infra.settings import Settings

@@ -13,9 +13,9 @@ from prefect.client.schemas.objects import ArtifactCollection
 from prefect.exceptions import ObjectNotFound
 
 from infra.credentials import CredentialsInPrefect, CredentialStore
-from infra.machine_reads import KEY, MACHINE
 from infra.machines.accounts import connected_providers, provider_of
 from infra.machines.ledger import Ledger, studio_id
+from infra.machines.reads import KEY, MACHINE
 from infra.machines.release import Returns
 from infra.prefect_patience import insist
 from infra.providers.base import Rented

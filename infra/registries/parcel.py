@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from infra.lineages import read_lineage
+from infra.adapters.lineages import read_lineage
 from infra.registries.model_card import model_card
 from peft_studio.adapter_files import WEIGHTS
 from peft_studio.adapter_folder import files_of

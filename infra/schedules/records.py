@@ -15,12 +15,12 @@ from prefect.client.schemas.schedules import CronSchedule
 from prefect.exceptions import ObjectNotFound
 from pydantic import ValidationError
 
-from infra.flow_run_jobs import SCHEDULE
-from infra.job_reads import JobReads, Run, RunFilter
+from infra.jobs.flow_run_jobs import SCHEDULE
+from infra.jobs.reads import JobReads, Run, RunFilter
+from infra.jobs.submission import deployment_id
 from infra.prefect_database import PrefectDatabase
 from infra.prefect_patience import answering
 from infra.settings import SCHEDULED
-from infra.submission import deployment_id
 from peft_studio.errors import NotFound
 from peft_studio.jobs import PREFIX as JOB_PREFIX
 from peft_studio.schedules import RunStatus, ScheduledJob, ScheduledRun

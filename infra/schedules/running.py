@@ -15,13 +15,13 @@ from prefect.exceptions import Abort
 from prefect.states import AwaitingRetry, Cancelled, Completed, Failed
 
 from infra.budget_reads import flow_runs
-from infra.flow_run_jobs import SCHEDULE
 from infra.flow_runs import FLOW
 from infra.hyperparameters.steering import ENDED, is_live
+from infra.jobs.flow_run_jobs import SCHEDULE
+from infra.jobs.submission import JobSubmission, deployment_id
 from infra.schedules.records import STARTED, ScheduleRecord, find, update
 from infra.schedules.times import next_runs
 from infra.settings import SCHEDULED
-from infra.submission import JobSubmission, deployment_id
 from peft_studio.errors import ResourceUnavailable, StudioError
 from peft_studio.schedules import Overlap
 

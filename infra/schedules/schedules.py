@@ -5,7 +5,7 @@ import hashlib
 from collections.abc import Sequence
 from uuid import uuid4
 
-from infra.job_plans import JobPlans
+from infra.planning.job_plans import JobPlans
 from infra.schedules.records import ScheduleRecord, ScheduleRecords, no_schedule
 from infra.schedules.times import check_times, next_runs
 from infra.settings import Settings

@@ -7,8 +7,8 @@ from typing import Protocol
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 
-from infra.flow_run_jobs import status_of
-from infra.job_reads import Run
+from infra.jobs.flow_run_jobs import status_of
+from infra.jobs.reads import Run
 from peft_studio.jobs import JobStatus, flow_run_id_of, job_id_of
 from peft_studio.run_dir import RunDir
 from peft_studio.trackers.contract import Ending

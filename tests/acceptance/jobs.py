@@ -6,7 +6,7 @@ import httpx
 import psutil
 
 from benchmarks.studio import Studio, demo_job
-from infra.heartbeats import HEARTBEAT
+from infra.jobs.heartbeats import HEARTBEAT
 from peft_studio.events import Event, Metrics
 from peft_studio.jobs import Job
 from peft_studio.run_dir import RunDir

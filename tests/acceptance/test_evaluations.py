@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from benchmarks.studio import Studio
-from infra.heartbeats import HEARTBEAT
+from infra.jobs.heartbeats import HEARTBEAT
 from peft_studio.jobs import JobStatus
 from tests.acceptance.conftest import eventually, logs
 from tests.acceptance.jobs import follow, job, submit

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from benchmarks.studio import Studio
-from infra.heartbeats import HEARTBEAT
+from infra.jobs.heartbeats import HEARTBEAT
 from infra.simulators.vllm import VllmServer, create_vllm
 from peft_studio.jobs import JobStatus
 from tests.acceptance.conftest import eventually, logs

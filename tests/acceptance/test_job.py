@@ -11,7 +11,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from benchmarks.studio import ROOT, Studio
-from infra.job_reads import RESULT
+from infra.jobs.reads import RESULT
 from peft_studio.errors import Conflict, InvalidConfig, StudioError
 from peft_studio.events import Status
 from peft_studio.jobs import Job, JobStatus, Phase

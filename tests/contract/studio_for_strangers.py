@@ -19,7 +19,7 @@ import pytest
 from api.app import create_app
 from api.dependencies import RunsOfAdapters
 from api.request_protocol import RequestProtocol
-from infra.adapter_runs import RunsInMemory
+from infra.adapters.runs import RunsInMemory
 from infra.api_keys import ApiKey
 from infra.credentials import CredentialsInMemory
 from infra.deploying.runs import DeployRunsInMemory

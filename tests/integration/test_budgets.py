@@ -14,7 +14,7 @@ from prefect.client.schemas.objects import StateType
 
 from infra.budget_reads import ReadFromDatabase
 from infra.budgets import TAG, BudgetsInPrefect
-from infra.machine_reads import KEY, MACHINE
+from infra.machines.reads import KEY, MACHINE
 from infra.prefect_database import PrefectDatabase
 from infra.settings import Settings
 from peft_studio.budgets import BudgetState

@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from infra.machine_reads import KEY, MACHINE, MachineReads
+from infra.machines.reads import KEY, MACHINE, MachineReads
 from infra.prefect_database import PrefectDatabase
 from peft_studio.jobs import job_id_of
 from peft_studio.machines import MachineReceipt, MachineStatus

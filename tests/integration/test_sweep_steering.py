@@ -15,8 +15,8 @@ from prefect.client.schemas.objects import StateType
 from infra.hyperparameters.halving import Verdicts
 from infra.hyperparameters.runs import point_of
 from infra.hyperparameters.steering import Steering
+from infra.jobs.submission import JobSubmission
 from infra.settings import Settings
-from infra.submission import JobSubmission
 from peft_studio.config import TrainingConfig
 from peft_studio.errors import InsufficientCredits, StudioError
 from peft_studio.events import Metrics

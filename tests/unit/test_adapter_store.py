@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.adapters import WEIGHTS, store
+from infra.adapters.store import WEIGHTS, store
 from infra.settings import Settings
 from peft_studio.config import TrainingConfig
 from peft_studio.errors import TrainingFailed

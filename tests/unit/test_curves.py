@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from infra.curves import MOST_STEPS, read_curves
+from infra.experiments.curves import MOST_STEPS, read_curves
 from peft_studio.events import Log, Metrics
 from peft_studio.run_dir import RunDir
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.dataset_store import DatasetStore
+from infra.datasets.store import DatasetStore
 from infra.settings import Settings
 from infra.uploads import Upload, UploadRecord, Uploads
 from peft_studio.errors import Conflict, InvalidConfig, NotFound

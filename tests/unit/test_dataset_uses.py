@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from infra.dataset_store import DatasetStore
-from infra.dataset_uses import using
-from infra.datasets import Datasets
+from infra.datasets.store import DatasetStore
+from infra.datasets.stored import Datasets
+from infra.datasets.uses import using
 from infra.settings import Settings
 from infra.uploads import UploadRecord, Uploads
 from peft_studio.errors import Conflict, NotFound

@@ -376,7 +376,7 @@ def test_the_split_follows_from_the_seed_alone() -> None:
 
 def test_neither_data_sets_nor_models_need_torch() -> None:
     program = (
-        "import sys, peft_studio.datasets, peft_studio.base_models, infra.planning;"
+        "import sys, peft_studio.datasets, peft_studio.base_models, infra.planning.planner;"
         "print(sorted({'torch', 'transformers', 'peft', 'datasets', 'pyarrow', 'huggingface_hub'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

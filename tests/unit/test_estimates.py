@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from infra import measured_speeds
-from infra.estimates import Work, cost, estimate, rank
-from infra.fit import needed_gb
-from infra.machine_choice import Market, check_wishes, choose
-from infra.measured_speeds import MeasuredJob
+from infra.planning import measured_speeds
+from infra.planning.estimates import Work, cost, estimate, rank
+from infra.planning.fit import needed_gb
+from infra.planning.machine_choice import Market, check_wishes, choose
+from infra.planning.measured_speeds import MeasuredJob
 from infra.settings import Settings
 from peft_studio.config import Algorithm, Precision, Quantization
 from peft_studio.errors import InvalidConfig, ResourceUnavailable

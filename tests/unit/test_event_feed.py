@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from infra import event_feed
-from infra.event_feed import EventFeeds, Follower, Place, find, read_lines
+from infra.jobs import event_feed
+from infra.jobs.event_feed import EventFeeds, Follower, Place, find, read_lines
 from peft_studio.events import Log, Metrics
 from peft_studio.run_dir import EventReader, RunDir
 

@@ -7,7 +7,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from infra.fit import SIDES_A_WIDTH, cheapest_that_fit, has_room, memory_gb, needed_gb, tokens_at_once
+from infra.planning.fit import SIDES_A_WIDTH, cheapest_that_fit, has_room, memory_gb, needed_gb, tokens_at_once
 from peft_studio.algorithms import Algorithm
 from peft_studio.config import Optimizer, Precision
 from peft_studio.gpus import gpu_named

@@ -7,8 +7,8 @@ from uuid import uuid4
 import pytest
 from prefect.client.schemas.objects import StateType
 
-from infra.flow_run_jobs import job_of, tags_of
-from infra.job_reads import Run
+from infra.jobs.flow_run_jobs import job_of, tags_of
+from infra.jobs.reads import Run
 from infra.settings import Settings
 from peft_studio.config import TrainingConfig
 from peft_studio.events import Failure, Metrics

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.job_limits import FILE, limits_of, wanted_again
+from infra.jobs.limits import FILE, limits_of, wanted_again
 from infra.settings import Settings
 from peft_studio.placement import RaisedLimits
 from peft_studio.plan import Estimate, Plan, Range

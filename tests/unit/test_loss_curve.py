@@ -2,7 +2,7 @@
 
 import base64
 
-from infra.loss_curve import loss_curve
+from infra.jobs.loss_curve import loss_curve
 
 
 def test_a_curve_is_a_png_that_prefect_can_show() -> None:

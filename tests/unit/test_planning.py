@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from infra import capabilities
-from infra.dataset_store import DatasetStore
-from infra.estimates import Work, local_seconds, tokens_of
-from infra.planning import cache_key, make_plan, platforms_of, total_steps
+from infra.datasets.store import DatasetStore
+from infra.planning import capabilities
+from infra.planning.estimates import Work, local_seconds, tokens_of
+from infra.planning.planner import cache_key, make_plan, platforms_of, total_steps
 from infra.platforms import vendors
 from infra.settings import Settings
 from infra.uploads import UploadRecord, Uploads

@@ -8,8 +8,8 @@ import pytest
 from prefect.client.schemas.objects import State, StateType
 
 from infra.flow_runs import TAKEN_UP, end_in
-from infra.job_control import RETRIED
-from infra.recovery import ENGINE, is_starting, times_taken_up
+from infra.jobs.control import RETRIED
+from infra.jobs.recovery import ENGINE, is_starting, times_taken_up
 
 
 def states(*messages: str | None) -> list[State]:

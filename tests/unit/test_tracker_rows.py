@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.planning import make_plan
+from infra.planning.planner import make_plan
 from infra.settings import Settings
 from infra.trackers.rows import Rows
 from peft_studio.config import TrainingConfig

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from infra.adapters.uploaded import UploadedAdapters
 from infra.settings import Settings
-from infra.uploaded_adapters import UploadedAdapters
 from peft_studio.adapter_config import CONFIG
 from peft_studio.adapter_files import WEIGHTS
 from peft_studio.adapters import Adapter, UploadMetadata

@@ -371,7 +371,7 @@ export interface Deployment {
   expires_at: string | null;
   warning: string | null;
   flow_run_id: string | null;
-  metrics: { requests_per_minute: number; avg_latency_ms: number; cost_per_hour: number };
+  metrics: { requests_per_minute: number; avg_latency_ms: number; cost_per_hour: number | null };
 }
 
 export interface Experiment {

@@ -11,7 +11,7 @@ from litestar.testing import TestClient
 
 from api.app import create_app
 from api.dependencies import Coordination, RunsOfAdapters
-from infra.adapter_runs import RunsInMemory
+from infra.adapters.runs import RunsInMemory
 from infra.credentials import CredentialsInMemory
 from infra.deploying.runs import DeployRunsInMemory
 from infra.exports.runs import ExportRunsInMemory

@@ -6,7 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from infra.adapters import WEIGHTS
+from infra.adapters.store import WEIGHTS
 from peft_studio.config import Quantization, TrainingConfig
 from peft_studio.jobs import Artifact, Job, JobStatus
 from peft_studio.machine import Capabilities, Gpu

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.adapters import adapter_id_of
+from infra.adapters.store import adapter_id_of
 from peft_studio.jobs import JobStatus
 from tests.integration.api.fixtures import Client
 from tests.integration.api.machines import made

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from prefect.client.schemas.objects import StateType
 
-from infra.adapter_runs import RunsInMemory
+from infra.adapters.runs import RunsInMemory
 from peft_studio.evaluations import EvaluationResult, EvaluationStep, EvaluationTask, flow_run_id_of_evaluation
 from peft_studio.events import now
 from peft_studio.jobs import Evaluation

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from infra.lineages import read_lineage
+from infra.adapters.lineages import read_lineage
 from infra.serving.records import DeploymentsInMemory
 from peft_studio.jobs import JobStatus, TrainingSummary
 from peft_studio.lineage import LINEAGE, BaseOrigin, DataOrigin, Lineage, MachineOrigin

@@ -16,7 +16,7 @@ from typing import Any
 
 from api.app import create_app
 from api.dependencies import RunsOfAdapters
-from infra.adapter_runs import RunsInMemory
+from infra.adapters.runs import RunsInMemory
 from infra.credentials import CredentialsInMemory
 from infra.deploying.runs import DeployRunsInMemory
 from infra.exports.runs import ExportRunsInMemory

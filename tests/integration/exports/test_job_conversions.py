@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from prefect.client.schemas.objects import StateType
 
-from infra.adapter_records import made_adapter
+from infra.adapters.records import made_adapter
 from infra.credentials import CredentialsInMemory
 from infra.exports.conversions import Conversions
 from infra.exports.runs import ExportRunsInMemory

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from infra.adapter_records import made_adapter
-from infra.adapters import adapter_id_of, store
-from infra.lineages import draw_up
+from infra.adapters.lineages import draw_up
+from infra.adapters.records import made_adapter
+from infra.adapters.store import adapter_id_of, store
 from infra.registries.__main__ import answer_to
 from infra.settings import Settings
 from peft_studio.adapters import Adapter

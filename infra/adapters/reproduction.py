@@ -8,7 +8,7 @@ from typing import Protocol
 
 from pydantic import BaseModel
 
-from infra.lineages import read_lineage
+from infra.adapters.lineages import read_lineage
 from infra.settings import Settings
 from peft_studio.errors import Conflict
 from peft_studio.jobs import Job

@@ -27,7 +27,7 @@ from prefect.flow_runs import suspend_flow_run
 from prefect.runtime import flow_run as current_flow_run
 from prefect.states import Cancelled
 
-from infra.job_record import JobRecord
+from infra.jobs.record import JobRecord
 from peft_studio.jobs import JobStatus, Phase
 from peft_studio.run_dir import Request
 

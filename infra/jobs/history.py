@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 
-from infra.job_control import Jobs
+from infra.jobs.control import Jobs
 from infra.settings import Settings
 from peft_studio.checkpoints import Checkpoint, list_checkpoints
 from peft_studio.events import Event, Metrics

@@ -1,7 +1,7 @@
 """
 What users may do to a job that is there: pause, resume, retry, have a checkpoint saved.
 
-A running job is told through requests in its run directory; see ``infra/pausing.py`` for its side of it.
+A running job is told through requests in its run directory; see ``infra/jobs/pausing.py`` for its side of it.
 """
 
 import asyncio
@@ -17,10 +17,10 @@ from prefect.client.schemas.responses import OrchestrationResult, SetStateStatus
 from prefect.states import Scheduled, Suspended
 
 from infra.budgets import BudgetsInPrefect
-from infra.dataset_uses import using
-from infra.job_limits import FILE as LIMITS
-from infra.job_limits import wanted_again
-from infra.job_locks import changing
+from infra.datasets.uses import using
+from infra.jobs.limits import FILE as LIMITS
+from infra.jobs.limits import wanted_again
+from infra.jobs.locks import changing
 from infra.prefect_patience import answering
 from infra.settings import Settings
 from peft_studio.checkpoints import Checkpoint, list_checkpoints

@@ -28,11 +28,11 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.states import AwaitingRetry, Cancelled, Failed, Suspended
 
-from infra.coordination import Coordinator
 from infra.flow_runs import CANCELLED, FLOW, TAKEN_UP
-from infra.heartbeats import HEARTBEAT_SECONDS, last_beat
-from infra.job_control import RETRIED
-from infra.job_record import JobRecord
+from infra.jobs.control import RETRIED
+from infra.jobs.coordination import Coordinator
+from infra.jobs.heartbeats import HEARTBEAT_SECONDS, last_beat
+from infra.jobs.record import JobRecord
 from infra.machines.jobs import JobMachines
 from infra.settings import HYPERPARAMETERS, SCHEDULED, Settings
 from peft_studio.errors import StudioError

@@ -4,9 +4,9 @@ from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
 
-from infra import capabilities
-from infra.adapters import adapter_id_of
+from infra.adapters.store import adapter_id_of
 from infra.machines.receipts import receipts_of
+from infra.planning import capabilities
 from infra.settings import Settings
 from peft_studio.events import now
 from peft_studio.jobs import Evaluation, TrainingSummary

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+from infra.adapters.uploaded import UploadedAdapters
 from infra.settings import Settings
-from infra.uploaded_adapters import UploadedAdapters
 from peft_studio.adapters import Adapter
 from peft_studio.base_models import inspect_model
 from peft_studio.errors import InvalidConfig

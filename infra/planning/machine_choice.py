@@ -4,9 +4,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 
-from infra.estimates import Priced, Work, estimate, is_within_limits, rank
-from infra.fit import cheapest_that_fit, has_room, memory_gb, needed_gb
-from infra.measured_speeds import Kind, MeasuredJob
+from infra.planning.estimates import Priced, Work, estimate, is_within_limits, rank
+from infra.planning.fit import cheapest_that_fit, has_room, memory_gb, needed_gb
+from infra.planning.measured_speeds import Kind, MeasuredJob
 from infra.providers.base import Offer
 from peft_studio.errors import InvalidConfig, ResourceUnavailable
 from peft_studio.plan import Estimate, PlannedOffer

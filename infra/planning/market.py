@@ -2,11 +2,11 @@
 
 import asyncio
 
-from infra import measured_speeds
 from infra.credentials import CredentialStore
-from infra.machine_choice import Market
 from infra.machines.offers import OfferBook, offer_book
-from infra.planning import rented_from
+from infra.planning import measured_speeds
+from infra.planning.machine_choice import Market
+from infra.planning.planner import rented_from
 from infra.providers import PROVIDERS
 from infra.settings import Settings
 from peft_studio.config import TrainingConfig

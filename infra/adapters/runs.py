@@ -22,10 +22,10 @@ from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelled, Cancelling
 
 from infra.flow_runs import CANCELLED
-from infra.job_reads import RESULT, JobReads, Run, RunFilter
+from infra.jobs.reads import RESULT, JobReads, Run, RunFilter
+from infra.jobs.submission import create_run, deployment_id
 from infra.prefect_database import PrefectDatabase
 from infra.prefect_patience import answering
-from infra.submission import create_run, deployment_id
 from peft_studio.errors import InvalidConfig
 from peft_studio.events import now
 

@@ -9,7 +9,7 @@ from prefect.client.schemas.objects import FlowRun, State
 from prefect.states import AwaitingRetry, Cancelled, Failed
 
 from infra.flow_runs import CANCELLED
-from infra.recovery import TAKEN_UP, Recovery, times_taken_up
+from infra.jobs.recovery import TAKEN_UP, Recovery, times_taken_up
 
 log = logging.getLogger(__name__)
 

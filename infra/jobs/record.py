@@ -24,8 +24,8 @@ from prefect.exceptions import MissingContextError
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run as current_flow_run
 
-from infra.job_reads import RESULT
-from infra.loss_curve import loss_curve
+from infra.jobs.loss_curve import loss_curve
+from infra.jobs.reads import RESULT
 from infra.prefect_patience import attempt, insist
 from infra.settings import Settings, settings
 from peft_studio.events import Event, Failure, Log, LogLevel, Metrics, Status, now

@@ -7,11 +7,11 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
-from infra import capabilities
-from infra.estimates import Work, local_seconds, tokens_of
-from infra.facts import Facts
-from infra.fit import needed_gb
-from infra.machine_choice import Market, check_wishes, choose
+from infra.planning import capabilities
+from infra.planning.estimates import Work, local_seconds, tokens_of
+from infra.planning.facts import Facts
+from infra.planning.fit import needed_gb
+from infra.planning.machine_choice import Market, check_wishes, choose
 from infra.platforms import usable
 from infra.registries.check import check_registries
 from infra.reward_functions import check_columns, check_rewards

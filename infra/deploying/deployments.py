@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 from uuid import NAMESPACE_URL, uuid4, uuid5
 
-from infra.adapter_bases import base_of
-from infra.adapter_records import AdapterRecords
+from infra.adapters.bases import base_of
+from infra.adapters.records import AdapterRecords
+from infra.adapters.uploaded import UploadedAdapters
 from infra.cursors import read_cursor, write_cursor
 from infra.deploying.admission import Exports, check_for_this_machine, check_host, files_for, refused
 from infra.deploying.bringing import LOCAL
@@ -27,7 +28,6 @@ from infra.serving.local import LocalDeployments
 from infra.serving.questions import Answered
 from infra.serving.records import CHECK_SECONDS, PREFIX, Deployment, Deployments, enter
 from infra.settings import Settings
-from infra.uploaded_adapters import UploadedAdapters
 from peft_studio.adapters import Adapter
 from peft_studio.algorithm_table import METHODS
 from peft_studio.deployments import DeploymentConfig, DeploymentMetrics, DeploymentStatus

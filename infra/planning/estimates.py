@@ -4,8 +4,8 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from infra.fit import has_room
-from infra.measured_speeds import Kind, MeasuredJob
+from infra.planning.fit import has_room
+from infra.planning.measured_speeds import Kind, MeasuredJob
 from infra.providers.base import Offer
 from peft_studio.config import TrainingConfig
 from peft_studio.gpus import gpu_named

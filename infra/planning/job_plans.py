@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel, ValidationError
 
-from infra.facts import Facts
-from infra.machine_choice import Market
 from infra.machines.offers import OfferBook
-from infra.market import market
-from infra.planning import make_plan, platforms_of
+from infra.planning.facts import Facts
+from infra.planning.machine_choice import Market
+from infra.planning.market import market
+from infra.planning.planner import make_plan, platforms_of
 from infra.platforms.connections import Platforms
 from infra.settings import Settings
 from peft_studio.config import TrainingConfig

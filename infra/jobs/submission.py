@@ -12,12 +12,12 @@ from prefect.exceptions import ObjectNotFound
 
 from infra.budgets import BudgetsInPrefect
 from infra.credentials import CredentialsInPrefect
-from infra.dataset_uses import using
-from infra.flow_run_jobs import job_of, tags_of
-from infra.job_reads import Run
+from infra.datasets.uses import using
+from infra.jobs.flow_run_jobs import job_of, tags_of
+from infra.jobs.reads import Run
 from infra.machines.offers import OfferBook
-from infra.market import market
-from infra.planning import make_plan, platforms_of
+from infra.planning.market import market
+from infra.planning.planner import make_plan, platforms_of
 from infra.prefect_patience import answering
 from infra.settings import DEPLOYMENT, LOCAL_QUEUE, RENTED_QUEUE, Settings
 from peft_studio.config import TrainingConfig

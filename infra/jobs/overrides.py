@@ -10,11 +10,11 @@ from prefect.client.schemas.actions import ArtifactCreate
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, ArtifactFilterType
 from prefect.client.schemas.sorting import ArtifactSort
 
-from infra.deployments import AdapterDeployments, Created
-from infra.job_locks import changing
-from infra.job_reads import RESULT
-from infra.job_record import JobRecord
-from infra.lineages import add_promotion
+from infra.adapters.lineages import add_promotion
+from infra.deploying.deployments import AdapterDeployments, Created
+from infra.jobs.locks import changing
+from infra.jobs.reads import RESULT
+from infra.jobs.record import JobRecord
 from infra.prefect_patience import answering
 from infra.settings import Settings
 from peft_studio.deployments import DeploymentConfig

@@ -11,12 +11,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol, Self, cast
 
-from infra.adapters import adapter_id_of, delete, put_back, set_aside
+from infra.adapters.lineages import read_lineage
+from infra.adapters.store import adapter_id_of, delete, put_back, set_aside
+from infra.adapters.uploaded import UploadedAdapters
 from infra.cursors import Place, not_a_cursor, read_cursor, write_cursor
-from infra.lineages import read_lineage
 from infra.registries.publications import with_publications
 from infra.settings import Settings
-from infra.uploaded_adapters import UploadedAdapters
 from peft_studio.adapter_config import CONFIG
 from peft_studio.adapters import Adapter, AdapterMetadata
 from peft_studio.config import TrainingConfig

@@ -4,9 +4,9 @@ import asyncio
 from collections.abc import Sequence
 from typing import Protocol
 
-from infra.adapter_records import Page
-from infra.dataset_store import DatasetStore
-from infra.dataset_uses import deleting
+from infra.adapters.records import Page
+from infra.datasets.store import DatasetStore
+from infra.datasets.uses import deleting
 from infra.settings import Settings
 from infra.uploads import Upload
 from peft_studio.errors import Conflict

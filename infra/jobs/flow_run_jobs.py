@@ -5,7 +5,7 @@ from typing import Any
 from prefect.client.schemas.objects import StateType
 from pydantic import ValidationError
 
-from infra.job_reads import Run
+from infra.jobs.reads import Run
 from infra.machines.receipts import cost_of, receipts_of
 from infra.platforms.vendors import LOCAL
 from infra.settings import Settings
@@ -17,7 +17,7 @@ from peft_studio.jobs import Job, JobResult, JobStatus, Phase, TerminationReason
 from peft_studio.trackers.table import tracker_named
 
 STATES = {
-    # Crashed is a passing state: infra/recovery.py takes such a run up again, or fails it with a reason.
+    # Crashed is a passing state: infra/jobs/recovery.py takes such a run up again, or fails it with a reason.
     JobStatus.PENDING: [StateType.SCHEDULED, StateType.PENDING, StateType.PAUSED, StateType.CRASHED],
     JobStatus.RUNNING: [StateType.RUNNING, StateType.CANCELLING],
     JobStatus.COMPLETED: [StateType.COMPLETED],

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from infra.dataset_store import DatasetStore
+from infra.datasets.store import DatasetStore
 from infra.hubs.local import find as find_model
 from infra.settings import Settings
 from peft_studio import datasets

@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from infra.adapter_records import Page
-from infra.curves import Points, aligned, read_points
-from infra.experiment_list import Cursor, merge
+from infra.adapters.records import Page
+from infra.experiments.curves import Points, aligned, read_points
+from infra.experiments.pages import Cursor, merge
 from infra.platforms import usable
 from infra.platforms.connections import Platforms
 from infra.settings import Settings

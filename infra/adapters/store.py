@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 from uuid import uuid4
 
-from infra.planning import RESERVED
+from infra.planning.planner import RESERVED
 from infra.settings import Settings
 from peft_studio.adapter_files import WEIGHTS
 from peft_studio.adapter_folder import OWN

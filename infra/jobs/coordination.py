@@ -17,10 +17,10 @@ from prefect.runtime import flow_run as current_flow_run
 from infra.budget_reads import ReadFromServer
 from infra.budgets import BudgetsInPrefect
 from infra.credentials import CredentialsInPrefect
-from infra.heartbeats import HEARTBEAT, last_beat
+from infra.jobs.heartbeats import HEARTBEAT, last_beat
+from infra.jobs.submission import JobSubmission
 from infra.machines.offers import offer_book
 from infra.settings import Settings
-from infra.submission import JobSubmission
 
 _CANCEL = "cancel"
 _KEPT_SECONDS = 7 * 24 * 3600.0

@@ -1,0 +1,1 @@
+"""Data sets that users have stored: where they lie, who uses them, what they look like."""

@@ -1,0 +1,1 @@
+"""Experiments: jobs and the runs of trackers, listed, compared and drawn."""

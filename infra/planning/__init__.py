@@ -1,0 +1,1 @@
+"""What a job would take: memory, machines, minutes and money, said before anything is started."""
