@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections import defaultdict
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -48,18 +49,27 @@ _LIVE = [StateType.CRASHED, StateType.RUNNING, StateType.PENDING, StateType.CANC
 
 
 async def keep(recoveries: Sequence["Recovery"]) -> None:
-    """Look after all their runs, which are asked for together, for ever; a server that is away is waited for."""
+    """
+    Look after all their runs, for ever; a server that is away is waited for.
+
+    All are asked for together, and looked at kind by kind: what takes long for one holds no other up.
+    """
     by_name = {name: recovery for recovery in recoveries for name in recovery.flows}
     by_flow: dict[UUID, Recovery] = {}
+    at_work: dict[Recovery, asyncio.Task[None]] = {}
     wanted = FlowFilter(name=FlowFilterName(any_=list(by_name)))
     live = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=_LIVE)))
-    async with get_client() as client:
+    async with get_client() as client, asyncio.TaskGroup() as group:
         while True:
+            found: dict[Recovery, list[FlowRun]] = defaultdict(list)
             with contextlib.suppress(httpx.HTTPError):
                 for run in await client.read_flow_runs(flow_filter=wanted, flow_run_filter=live):
                     if run.flow_id not in by_flow:
                         by_flow[run.flow_id] = by_name[(await client.read_flow(run.flow_id)).name]
-                    await by_flow[run.flow_id].check(client, run)
+                    found[by_flow[run.flow_id]].append(run)
+            for recovery, runs in found.items():
+                if recovery not in at_work or at_work[recovery].done():
+                    at_work[recovery] = group.create_task(recovery.check(client, runs))
             await asyncio.sleep(CHECK_SECONDS)
 
 
@@ -72,10 +82,12 @@ class Recovery:
         self._settings = settings
         self._silent_since: dict[UUID, float] = {}
 
-    async def check(self, client: PrefectClient, run: FlowRun) -> None:
-        """Look at a run that should be alive."""
-        if run.state is not None and self._is_dead(run, run.state):
-            await self._take_up(client, run, run.state)
+    async def check(self, client: PrefectClient, runs: Sequence[FlowRun]) -> None:
+        """Look at runs that should be alive; the rest of them is left to the next look where the server goes away."""
+        with contextlib.suppress(httpx.HTTPError):
+            for run in runs:
+                if run.state is not None and self._is_dead(run, run.state):
+                    await self._take_up(client, run, run.state)
 
     def _is_dead(self, run: FlowRun, state: State) -> bool:
         if state.is_crashed():
