@@ -85,3 +85,19 @@ def test_a_jobs_adapter_is_deployed_although_its_flow_is_killed_and_is_gone_when
     assert answer["tokens_generated"] == 8
     assert http.delete(where).status_code == 200
     assert server.adapters == {} and http.get(where).status_code == 404
+
+
+def test_one_that_is_deleted_half_way_is_stopped_and_gone(
+    studio: Studio, http: httpx.Client, server: VllmServer, adapter_id: str
+) -> None:
+    server.mute = True
+    where = f"/api/v1/deployments/{deploy(http, adapter_id)}"
+    assert eventually(lambda: server.adapters, 60), logs(studio.data_dir)
+    answer = http.delete(where)
+    for _ in range(3):  # a busy worker may take longer to stop the run than the request waits
+        if answer.status_code == 200:
+            break
+        assert answer.status_code == 503 and http.get(where).json()["status"] == "stopped"
+        answer = http.delete(where)
+    assert answer.status_code == 200, logs(studio.data_dir)
+    assert server.adapters == {} and http.get(where).status_code == 404
