@@ -140,6 +140,8 @@ def run_steps(config: TrainingConfig, record: JobRecord) -> JobResult:
     evaluation = evaluate(adapter, plan) if rule else None
     promotion = promote(adapter, rule, evaluation) if rule and evaluation else None
     passes = promotion is None or promotion.allowed
+    if not passes:
+        withdraw(record)  # an earlier attempt of this run may have come to another verdict, and died after it
     endpoint = deploy(adapter, plan) if config.deploy and passes else None
     evaluation = evaluation or evaluate(adapter, plan)
     publish(adapter, plan, evaluation)

@@ -61,6 +61,7 @@ class EvaluationTask(BaseModel):
     adapter: str = Field(description="The adapter's folder.")
     config: TrainingConfig = Field(description="How it was trained, as far as that decides how rows are read.")
     held_out: bool = Field(description="Whether only the rows are used that its job held out.")
+    dataset_sha256: str = Field(description="Of the data set when the evaluation was asked for.")
     notes: list[str] = []
 
     @property

@@ -108,7 +108,7 @@ class HeldOut(BaseModel):
     measures is in ``metrics``, by the names that TRL has for it. ``None`` is what is not measured.
     """
 
-    loss: float
+    loss: float | None = Field(description="Null where it is no number.")
     perplexity: float | None = None
     accuracy: float | None = None
     tokens: int

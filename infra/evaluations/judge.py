@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
 from infra.settings import Settings
 from infra.vendor_http import Answer, Call, ask
@@ -48,6 +49,7 @@ async def compare_answers(judge: Judge, pairs: Sequence[Pair], bootstrap: Bootst
 class _Door:
     def __init__(self, judge: Judge, settings: Settings):
         self._url, self._model = address_of(judge, settings), judge.model
+        self._host = urlsplit(self._url).netloc.rpartition("@")[2]
         # The studio's key goes to the studio's judge alone, whatever address a request names.
         own = settings.judge_url is not None and self._url == settings.judge_url.rstrip("/")
         key = settings.judge_api_key if own else None
@@ -64,13 +66,13 @@ class _Door:
                 if answer.status != 429 and answer.status < 500:
                     return self._said(answer)
                 await asyncio.sleep(min(answer.retry_after or _WAIT_SECONDS * 2**tried, _LONGEST_WAIT_SECONDS))
-        raise ResourceUnavailable(f"The judge at {self._url} is too busy, or fails; evaluate again later.")
+        raise ResourceUnavailable(f"The judge at {self._host} is too busy, or fails; evaluate again later.")
 
     def _said(self, answer: Answer) -> str:
         if answer.status in (401, 403):
-            raise AuthenticationFailed(f"The judge at {self._url} does not take the studio's key.", field="judge.url")
+            raise AuthenticationFailed(f"The judge at {self._host} does not take the studio's key.", field="judge.url")
         if answer.status != 200:
-            issue = f"The judge at {self._url} answers {answer.status} for the model {self._model!r}."
+            issue = f"The judge at {self._host} answers {answer.status} for the model {self._model!r}."
             raise InvalidConfig(issue, field="judge.model", issue="Name a model that it serves.")
         try:
             body: Any = answer.body

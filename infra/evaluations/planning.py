@@ -54,7 +54,12 @@ def plan_evaluation(
         raise _refused("dataset", f"an adapter for {config.objective} knows the labels of its own data; leave it out")
     config = config.model_copy(update={"dataset_path": facts.path})
     return EvaluationTask(
-        wanted=wanted, adapter=str(Path(adapter.path).parent), config=config, held_out=held_out, notes=notes
+        wanted=wanted,
+        adapter=str(Path(adapter.path).parent),
+        config=config,
+        held_out=held_out,
+        dataset_sha256=facts.sha256,
+        notes=notes,
     )
 
 

@@ -53,7 +53,7 @@ class Conversions:
 
     async def start(self, adapter: Adapter, planned: PlannedConversion) -> Run:
         """
-        Start the export that was planned; asked again, it is the same one.
+        Start the export that was planned; asked again, it is the same one, unless that came to nothing.
 
         Raises ``InvalidConfig`` where the adapter cannot be exported so after all, ``ResourceUnavailable`` where the
         disk has no room for it or nobody takes exports.
@@ -62,7 +62,16 @@ class Conversions:
         create = await is_created(config, self._platforms)
         uploads = UploadedAdapters(self._settings)
         task = await asyncio.to_thread(plan_export, adapter, config, create, uploads, self._settings)
-        return await self._runs.create(task, _key(str(adapter.job_id)))
+        key, _ = await self._newest(str(adapter.job_id))
+        return await self._runs.create(task, key)
+
+    async def _newest(self, job_id: str) -> tuple[str, Run | None]:
+        """Return a job's export, or the key for one more: none yet, or all of them came to nothing."""
+        key, number = f"conversion of {job_id}", 1
+        while (run := await self._runs.with_key(key)) and status_of(run) in (JobStatus.FAILED, JobStatus.CANCELLED):
+            number += 1
+            key = f"conversion {number} of {job_id}"
+        return key, run
 
     async def wait(self, started: Run, planned: PlannedConversion, seconds: float) -> Conversion:
         """Return what came of an export once it has ended, or how it stands after so long."""
@@ -79,13 +88,9 @@ class Conversions:
 
     async def cancel(self, job_id: str) -> None:
         """Stop the export of a job, if there is one that has not ended."""
-        run = await self._runs.with_key(_key(job_id))
+        _, run = await self._newest(job_id)
         if run is not None and not status_of(run).is_final:
             await self._runs.cancel(run)
-
-
-def _key(job_id: str) -> str:
-    return f"conversion of {job_id}"
 
 
 def _conversion(run_id: UUID, run: Run | None, planned: PlannedConversion) -> Conversion:

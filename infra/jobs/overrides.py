@@ -75,17 +75,17 @@ class Overrides:
             if promotion.override is None:
                 promotion = promotion.model_copy(update={"override": override})
                 await self._results.note(job_id, promotion)
-                await asyncio.to_thread(self._tell, job_id, Path(artifact.path).parent, promotion)
+                await asyncio.to_thread(_say, JobRecord(job_id, self._settings), override)
+            # Every time: a process that died after the first note may not have come to it.
+            run = self._settings.run_dir(job_id)
+            await asyncio.to_thread(add_promotion, Path(artifact.path).parent, run, promotion)
         platform = job.config.deploy.platform if job.config.deploy else "local"
         created = await self._deployments.create(adapter_id, platform, DeploymentConfig(), key=f"promote {job_id}")
         return promotion, created
 
-    def _tell(self, job_id: str, adapter: Path, promotion: Promotion) -> None:
-        """Say it in the adapter's lineage, and among the job's events."""
-        record, override = JobRecord(job_id, self._settings), promotion.override
-        add_promotion(adapter, record.run, promotion)
-        if override:
-            record.say(f"The gate is overridden with the key {override.key_name!r}: {override.reason}", "WARNING")
+
+def _say(record: JobRecord, override: Override) -> None:
+    record.say(f"The gate is overridden with the key {override.key_name!r}: {override.reason}", "WARNING")
 
 
 async def _read(client: PrefectClient, run_id: UUID) -> JobResult:

@@ -155,9 +155,8 @@ def _summary(result: JobResult) -> str:
         ("Cost", "not known" if result.cost is None else f"${result.cost:.2f}"),
     ]
     if evaluation and (before := evaluation.base) and (after := evaluation.adapter):
-        rows += [
-            ("Held-out loss", f"{before.loss:.4f} before, {after.loss:.4f} after"),
-        ]
+        if before.loss is not None and after.loss is not None:
+            rows.append(("Held-out loss", f"{before.loss:.4f} before, {after.loss:.4f} after"))
         if before.perplexity is not None and after.perplexity is not None:
             rows.append(("Held-out perplexity", f"{before.perplexity:.2f} before, {after.perplexity:.2f} after"))
         if before.accuracy is not None and after.accuracy is not None:

@@ -27,16 +27,24 @@ from prefect.client.schemas.filters import (
     FlowRunFilterStateType,
 )
 from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.exceptions import ObjectNotFound
 from prefect.states import AwaitingRetry, Cancelled, Failed, Suspended
 
+from infra.credentials import CredentialsInPrefect
+from infra.exports.conversions import Conversions
+from infra.exports.runs import ExportRunsOnServer
 from infra.flow_runs import CANCELLED, FLOW, TAKEN_UP
 from infra.jobs.control import RETRIED
 from infra.jobs.coordination import Coordinator
 from infra.jobs.heartbeats import HEARTBEAT_SECONDS, last_beat
 from infra.jobs.record import JobRecord
 from infra.machines.jobs import JobMachines
+from infra.platforms.connections import Platforms
+from infra.serving.local import LocalDeployments
+from infra.serving.records import PREFIX, DeploymentsInPrefect
 from infra.settings import HYPERPARAMETERS, SCHEDULED, Settings
-from peft_studio.errors import StudioError
+from peft_studio.errors import NotFound, StudioError
+from peft_studio.jobs import PREFIX as JOB_PREFIX
 from peft_studio.jobs import JobStatus, Phase, job_id_of
 from peft_studio.run_dir import Request
 
@@ -83,11 +91,15 @@ class Recovery:
         self._silent_since: dict[UUID, float] = {}
 
     async def check(self, client: PrefectClient, runs: Sequence[FlowRun]) -> None:
-        """Look at runs that should be alive; the rest of them is left to the next look where the server goes away."""
-        with contextlib.suppress(httpx.HTTPError):
-            for run in runs:
+        """Look at runs that should be alive; what fails with one is tried again later, and harms no other."""
+        for run in runs:
+            try:
                 if run.state is not None and self._is_dead(run, run.state):
                     await self._take_up(client, run, run.state)
+            except (httpx.HTTPError, ObjectNotFound):
+                pass  # the server is away, or somebody has deleted the run
+            except Exception:
+                log.exception("Flow run %s cannot be looked after", run.name)
 
     def _is_dead(self, run: FlowRun, state: State) -> bool:
         if state.is_crashed():
@@ -116,7 +128,7 @@ class Recovery:
             return  # somebody decided otherwise meanwhile
         # A run that is taken up again finds its machine at work; of any other nothing may be left.
         if state.is_cancelling():
-            await self._release(record)
+            await self._let_go(client, record)
             await client.set_flow_run_state(run.id, Cancelled(message=CANCELLED), force=True)
         elif record.run.is_asked(Request.PAUSE):
             await self._release(record)
@@ -124,7 +136,7 @@ class Recovery:
             await client.set_flow_run_state(run.id, Suspended(), force=True)
         elif deaths > self._settings.max_recoveries:
             reason = f"The job's process died {deaths} times; the last time: {state.message or 'without a word'}"
-            await self._release(record)
+            await self._let_go(client, record)
             record.fail("The job's process died too often.", reason, "PROCESS_DIED")
             await client.set_flow_run_state(run.id, Failed(message=reason), force=True)
         else:
@@ -134,6 +146,14 @@ class Recovery:
                 run.id, AwaitingRetry(message=TAKEN_UP, scheduled_time=datetime.now(UTC)), force=True
             )
         log.warning("Recovered %s from %s (death %d)", record.job_id, state.name, deaths)
+
+    async def _let_go(self, client: PrefectClient, record: JobRecord) -> None:
+        """End all that a job has begun elsewhere, as the hooks of a run do that ends by itself."""
+        await self._release(record)
+        with contextlib.suppress(NotFound):
+            await LocalDeployments(DeploymentsInPrefect(client)).stop(PREFIX + record.job_id.removeprefix(JOB_PREFIX))
+        platforms = Platforms(CredentialsInPrefect(), self._settings)
+        await Conversions(ExportRunsOnServer(), platforms, self._settings).cancel(record.job_id)
 
     async def _release(self, record: JobRecord) -> None:
         """Give the machines of a job back that has no process to do so; what fails here is left to the sweep."""

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from peft_studio.exporter.blocks import one_thread, rows_at_once
+from peft_studio.exporter.blocks import narrowed, one_thread, rows_at_once
 from peft_studio.exporter.chat_format import turn_end
 from peft_studio.exporter.gguf_models import architecture_of, describe, tensors
 from peft_studio.exporter.gguf_tokens import write_tokenizer
@@ -84,7 +84,7 @@ def _announce(writer: gguf.GGUFWriter, name: str, tensor: Tensor, kind: Kind) ->
 def _pieces(tensor: Tensor, kind: Kind) -> Iterator[memoryview]:
     """Yield a tensor's content block by block, as the bytes that are written."""
     for block in tensor.detach().split(rows_at_once(tensor)):
-        numbers = block.to("cpu", _FLOATS.get(kind, torch.float32)).contiguous()
+        numbers = narrowed(block.to("cpu"), _FLOATS.get(kind, torch.float32)).contiguous()
         stored: Any = (
             numbers.view(torch.uint8).numpy() if kind in _FLOATS else gguf.quants.quantize(numbers.numpy(), kind)
         )

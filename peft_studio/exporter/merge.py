@@ -14,6 +14,7 @@ from peft_studio.adapter_config import CONFIG
 from peft_studio.adapter_files import WEIGHTS
 from peft_studio.adapter_folder import files_of
 from peft_studio.errors import InvalidConfig
+from peft_studio.exporter.blocks import narrowed
 from peft_studio.exporter.plain_merge import merge_plainly
 from peft_studio.trainer.adapter import load_adapter
 
@@ -101,7 +102,7 @@ def save_merged(merged: Merged, folder: Path, dtype: torch.dtype | None) -> torc
     stored = next(merged.model.parameters()).dtype
     dtype = dtype or (torch.float16 if stored is torch.float16 else torch.bfloat16)
     for parameter in merged.model.parameters():  # not the buffers: what they hold is computed, and never stored
-        parameter.data = parameter.data.to(dtype)
+        parameter.data = narrowed(parameter.data, dtype)
     merged.model.config.dtype = dtype
     merged.model.save_pretrained(str(folder))
     merged.tokenizer.save_pretrained(str(folder))

@@ -1,5 +1,6 @@
 """A base model and an adapter on the same rows: what each makes of them, and what comes of the two."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from peft_studio.evaluation.comparison import OF_ROWS, Bootstrap, EvaluationConf
 from peft_studio.evaluation.texts import measure_texts
 from peft_studio.jobs import Answer, Evaluation, HeldOut
 from peft_studio.trainer.adapter import load_adapter
-from peft_studio.trainer.data import Item, supervised_of, tokens_of
+from peft_studio.trainer.data import Item, fitted, supervised_of, tokens_of
 from peft_studio.trainer.loss import RowQualities
 from peft_studio.trainer.model import Base, load_base
 from peft_studio.trainer.objectives.criterion import Criterion
@@ -80,7 +81,7 @@ def compare_models(
     before each. Raises ``Stopped`` where a stop is asked for.
     """
     config, base, criterion, stop = subject.config, subject.base, subject.criterion, subject.stop
-    items = criterion.encode(examples, subject.renderer, subject.limit).rows
+    items, owners = _items(subject, examples)
     count = wanted.generation_rows if config.aim.writes else 0
     questions = questions_of(examples, base, subject.renderer, count, wanted.max_new_tokens)
     stop.check()
@@ -92,7 +93,7 @@ def compare_models(
         held_out, rows = measure(model, criterion, items, config, stop)
         return Seen(
             held_out=held_out,
-            rows=rows,
+            rows=rows.together(owners) if rows else None,
             answers=answers_of(
                 model, base, subject.renderer, questions, wanted.max_new_tokens, config.batch_size, stop
             ),
@@ -106,16 +107,28 @@ def compare_models(
     cut = sum(len(base.tokenizer(question.reference)["input_ids"]) > wanted.max_new_tokens for question in questions)
     generation = Generation(rows=len(questions), max_new_tokens=wanted.max_new_tokens, cut=cut) if questions else None
     evaluation = Evaluation(
-        held_out_rows=len(items),
+        held_out_rows=len(np.unique(owners)),
         base=before.held_out,
         adapter=after.held_out,
         answer=_shown(before.shown, after.shown),
-        comparison=_by_rows(before, after, len(items), wanted.bootstrap)
+        comparison=_by_rows(before, after, len(np.unique(owners)), wanted.bootstrap)
         | _by_answers(questions, before, after, wanted.bootstrap),
         generation=generation,
         bootstrap=wanted.bootstrap if items else None,
     )
     return Compared(evaluation, questions, before, after)
+
+
+def _items(subject: Subject, examples: Sequence[Example]) -> tuple[Sequence[Item], NDArray[np.int64]]:
+    """Tokenize rows; say of each item which row, by number from 0, it is a part of: a long one may be several."""
+    config, criterion = subject.config, subject.criterion
+    if not criterion.streams:
+        items = criterion.encode(examples, subject.renderer, subject.limit).rows
+        return items, np.arange(len(items))
+    parts = list(fitted(examples, subject.base, subject.renderer, subject.limit, config.long_rows))
+    return [row for part in parts for row in part.rows], np.repeat(
+        np.arange(len(parts)), [len(part.rows) for part in parts]
+    )
 
 
 def measure(
@@ -127,13 +140,18 @@ def measure(
     criterion.begin(model, items)
     found = criterion.measure(model, items, config.batch_size, stop)
     held_out = HeldOut(
-        loss=found.loss,
-        perplexity=found.perplexity,
-        accuracy=found.accuracy,
+        loss=_number(found.loss),
+        perplexity=_number(found.perplexity),
+        accuracy=_number(found.accuracy),
         tokens=sum(map(supervised_of, items)) or sum(map(tokens_of, items)),
-        metrics=found.metrics,
+        metrics={name: value for name, value in found.metrics.items() if math.isfinite(value)},
     )
     return held_out, found.rows
+
+
+def _number(value: float | None) -> float | None:
+    """Return what JSON can hold: a loss that is no number is none that was measured."""
+    return value if value is not None and math.isfinite(value) else None
 
 
 def _by_rows(before: Seen, after: Seen, count: int, bootstrap: Bootstrap) -> dict[str, ModelComparison]:
@@ -145,7 +163,7 @@ def _by_rows(before: Seen, after: Seen, count: int, bootstrap: Bootstrap) -> dic
         base, adapter, tokens = before.rows, after.rows, before.rows.tokens
         pairs = (base.losses, adapter.losses), (base.losses, adapter.losses), (base.right, adapter.right)
         for measured, values in zip(OF_ROWS, pairs, strict=True):
-            if one := compare(measured, *values, bootstrap, tokens):
+            if (one := compare(measured, *values, bootstrap, tokens)) and math.isfinite(one.difference):
                 found[measured] = one
         return found
     for measured in OF_ROWS:

@@ -1,6 +1,6 @@
 """Measure any stored adapter beside its base model: on a data set, and by tasks of lm-evaluation-harness."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,15 +33,20 @@ class Measured:
 def evaluate_adapter(task: EvaluationTask, say: Say, harness_tasks: Path | None = None) -> Measured:
     """Measure an adapter; ``say`` is told what it is at. Raises ``InvalidConfig`` with the field."""
     wanted, config = task.wanted, task.config
-    everything = list(datasets.examples(config.dataset_path, config.columns, config.objective))
-    examples = rows_of(everything, task)
-    if not examples:
+    _require_unchanged(task)
+    count = sum(1 for _ in _examples(task))
+    places = places_of(count, task)
+    if not places:
         raise InvalidConfig("dataset: it has no rows to measure on.", field="dataset", issue="Name one that has rows.")
     require_quantization(config, device())
     base = read_base(config, None)
     criterion = criterion_of(config, base)
-    criterion.study(everything)
-    renderer = Renderer(base.tokenizer, everything[0].layout)
+    # Where each row can be read alone, those that nobody measures on stay on the disk.
+    wanted_rows = set(places) if criterion.streams else range(count)
+    rows = {place: row for place, row in enumerate(_examples(task)) if place in wanted_rows}
+    criterion.study(list(rows.values()))
+    examples = [rows[place] for place in places]
+    renderer = Renderer(base.tokenizer, examples[0].layout)
     subject = Subject(config, base, criterion, renderer, Path(task.adapter), StopSignal())
     at = iter((("base model", 0.05), ("adapter", 0.5)))
 
@@ -55,7 +60,7 @@ def evaluate_adapter(task: EvaluationTask, say: Say, harness_tasks: Path | None 
     )
     lm_eval = compare_scores(compared.base.extra, compared.adapter.extra, wanted.bootstrap) if wanted.lm_eval else {}
     return Measured(
-        EvaluationResult(evaluation=_chosen(compared, task), notes=_notes(task, everything), lm_eval=lm_eval),
+        EvaluationResult(evaluation=_chosen(compared, task), notes=_notes(task, count), lm_eval=lm_eval),
         [
             Pair(question.asked, question.reference, before, after)
             for question, before, after in zip(
@@ -65,12 +70,24 @@ def evaluate_adapter(task: EvaluationTask, say: Say, harness_tasks: Path | None 
     )
 
 
-def rows_of(everything: list[Example], task: EvaluationTask) -> list[Example]:
-    """Return the rows to measure on: those that were held out, or all; of too many some, always the same."""
+def places_of(count: int, task: EvaluationTask) -> list[int]:
+    """Return which of so many rows to measure on: those held out, or all; of too many some, always the same."""
     config: TrainingConfig = task.config
-    split = config.validation_split if task.held_out else 0
-    rest, held_out = split_rows(len(everything), split, config.seed)
-    return [everything[place] for place in (held_out if task.held_out else rest)[: task.wanted.rows]]
+    rest, held_out = split_rows(count, config.validation_split if task.held_out else 0, config.seed)
+    return (held_out if task.held_out else rest)[: task.wanted.rows]
+
+
+def _examples(task: EvaluationTask) -> Iterator[Example]:
+    return datasets.examples(task.config.dataset_path, task.config.columns, task.config.objective)
+
+
+def _require_unchanged(task: EvaluationTask) -> None:
+    """Refuse other rows than those of which is known whether the adapter was trained on them."""
+    config = task.config
+    if datasets.content_hash(config.dataset_path, config.columns, config.objective) != task.dataset_sha256:
+        raise InvalidConfig(
+            "dataset: it has changed since the evaluation was asked for.", field="dataset", issue="Ask for it again."
+        )
 
 
 def _chosen(compared: Compared, task: EvaluationTask) -> Evaluation:
@@ -80,8 +97,8 @@ def _chosen(compared: Compared, task: EvaluationTask) -> Evaluation:
     return evaluation.model_copy(update={"comparison": kept})
 
 
-def _notes(task: EvaluationTask, everything: list[Example]) -> list[str]:
+def _notes(task: EvaluationTask, count: int) -> list[str]:
     notes = list(task.notes)
-    if len(everything) > task.wanted.rows and not task.held_out:
-        notes.append(f"Of {len(everything)} rows {task.wanted.rows} were drawn.")
+    if count > task.wanted.rows and not task.held_out:
+        notes.append(f"Of {count} rows {task.wanted.rows} were drawn.")
     return notes

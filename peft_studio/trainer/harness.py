@@ -14,7 +14,8 @@ from peft_studio.evaluation.comparison import Bootstrap, Measure, ModelCompariso
 from peft_studio.evaluations import Harness
 
 Scores = dict[str, dict[int, float]]  # by task and metric: what each document, by its number, is worth
-_LESS_IS_BETTER = ("perplexity", "bits_per_byte", "loss", "ter")
+_PERPLEXITY = "perplexity"
+_LESS_IS_BETTER = ("bits_per_byte", "loss", "ter")
 
 
 def require_harness() -> None:
@@ -67,9 +68,18 @@ def scores_of(samples: Mapping[str, list[dict[str, Any]]]) -> Scores:
     for task, documents in samples.items():
         for document in documents:
             for metric in document.get("metrics", ()):
-                if isinstance(value := document.get(metric), bool | int | float):
-                    found.setdefault(f"{task}/{metric}", {})[document["doc_id"]] = float(value)
+                if not isinstance(value := document.get(metric), bool | int | float):
+                    continue
+                # Of a document it says under this name how likely the text is; e to the mean of it is the perplexity.
+                worth = -float(value) if metric == _PERPLEXITY else float(value)
+                found.setdefault(_name(task, metric, document), {})[document["doc_id"]] = worth
     return found
+
+
+def _name(task: str, metric: str, document: Mapping[str, Any]) -> str:
+    """Name a score; some tasks read the same answer in several ways, each a filter."""
+    which = document.get("filter", "none")
+    return f"{task}/{metric}" if which == "none" else f"{task}/{which}/{metric}"
 
 
 def compare_scores(base: Scores, adapter: Scores, bootstrap: Bootstrap) -> dict[str, ModelComparison]:
@@ -78,7 +88,8 @@ def compare_scores(base: Scores, adapter: Scores, bootstrap: Bootstrap) -> dict[
     for name in base.keys() & adapter.keys():
         both = sorted(base[name].keys() & adapter[name].keys())
         before, after = (np.array([scores[name][document] for document in both]) for scores in (base, adapter))
-        less = name.rpartition("/")[2] in _LESS_IS_BETTER
-        if one := compare(Measure.LOSS if less else Measure.ACCURACY, before, after, bootstrap):
+        metric = name.rpartition("/")[2]
+        kind = Measure.LOSS if metric in _LESS_IS_BETTER else Measure.ACCURACY
+        if one := compare(Measure.PERPLEXITY if metric == _PERPLEXITY else kind, before, after, bootstrap):
             found[name] = one
     return dict(sorted(found.items()))

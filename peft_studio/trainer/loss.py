@@ -37,6 +37,11 @@ class RowQualities:
     right: NDArray[np.float64]
     tokens: NDArray[np.float64]
 
+    def together(self, owners: NDArray[np.int64]) -> "RowQualities":
+        """Add up what belongs to the same owner, of which each row has one, by number from 0."""
+        parts = (self.losses, self.right, self.tokens)
+        return RowQualities(*(np.bincount(owners, part).astype(np.float64) for part in parts))
+
     @property
     def mean(self) -> Quality:
         """The means over all tokens."""
@@ -77,9 +82,11 @@ def row_of_each(batch: Batch) -> torch.Tensor:
     return numbers.repeat_interleave(torch.tensor(batch.lengths, device=places.device))[places + 1]
 
 
-def row_qualities(model: Any, rows: Sequence[Row], batch_size: int, stop: StopSignal) -> RowQualities:
+def row_qualities(model: Any, rows: Sequence[Row], batch_size: int, stop: StopSignal, chunk: int = 0) -> RowQualities:
     """
     Measure a model on each of some rows, dropout off: loss and accuracy from the same pass.
+
+    In chunks of so many tokens, as ``summed_loss``.
 
     Raises ``Stopped`` between two batches where a stop is asked for.
     """
@@ -94,15 +101,30 @@ def row_qualities(model: Any, rows: Sequence[Row], batch_size: int, stop: StopSi
             some = order[i : i + batch_size]
             batch = collate([rows[place] for place in some], model.device)
             with torch.no_grad():
-                logits, targets = _predictions(model, batch)
-                losses = nn.functional.cross_entropy(logits.float(), targets, reduction="none")
-                right = logits.argmax(-1) == targets
+                losses, right = _judged(model, batch, chunk)
             row, none = row_of_each(batch), losses.new_zeros(len(some), dtype=torch.float64)
             for into, values in ((found.losses, losses), (found.right, right), (found.tokens, torch.ones_like(losses))):
                 into[some] = none.index_add(0, row, values.double()).cpu().numpy()
     finally:
         model.train(training)
     return found
+
+
+def _judged(model: Any, batch: Batch, chunk: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the cross-entropy of each of a batch's tokens that carry loss, and whether it is the likeliest."""
+    if not chunk:
+        parts = iter([_predictions(model, batch)])
+    else:
+        hidden, targets = _before_the_head(model, batch)
+        head = model.get_output_embeddings()
+        parts = ((head(some), these) for some, these in zip(hidden.split(chunk), targets.split(chunk), strict=True))
+    losses: list[torch.Tensor] = []
+    right: list[torch.Tensor] = []
+    with autocast(model, batch):
+        for logits, targets in parts:
+            losses.append(nn.functional.cross_entropy(logits.float(), targets, reduction="none"))
+            right.append(logits.argmax(-1) == targets)
+    return torch.cat(losses), torch.cat(right)
 
 
 def _before_the_head(model: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:

@@ -3,13 +3,16 @@
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import uuid4
 
 import pytest
-from prefect.client.schemas.objects import State, StateType
+from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.exceptions import ObjectNotFound
 
 from infra.flow_runs import TAKEN_UP, end_in
 from infra.jobs.control import RETRIED
-from infra.jobs.recovery import ENGINE, is_starting, times_taken_up
+from infra.jobs.recovery import ENGINE, Recovery, is_starting, times_taken_up
 
 
 def states(*messages: str | None) -> list[State]:
@@ -71,3 +74,27 @@ def test_a_process_that_takes_long_to_begin_is_not_dead() -> None:
         assert is_starting(name)
         process.communicate()
     assert not is_starting(name) and not is_starting(None) and not is_starting("pod-7")
+
+
+class Stumbling(Recovery):
+    """Looks after runs, one of which it cannot."""
+
+    def __init__(self, *troubles: Exception):
+        self._troubles, self.seen = list(troubles), list[FlowRun]()
+
+    def _is_dead(self, run: FlowRun, state: State) -> bool:
+        return True
+
+    async def _take_up(self, client: Any, run: FlowRun, state: State) -> None:
+        self.seen.append(run)
+        if self._troubles:
+            raise self._troubles.pop()
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("trouble", [ObjectNotFound(Exception()), OSError(28, "the disk is full"), KeyError("reason")])
+async def test_a_run_that_cannot_be_looked_after_keeps_nobody_from_the_others(trouble: Exception) -> None:
+    runs = [FlowRun(flow_id=uuid4(), state=State(type=StateType.RUNNING)) for _ in range(2)]
+    recovery = Stumbling(trouble)
+    await recovery.check(Any, runs)
+    assert recovery.seen == runs

@@ -38,7 +38,7 @@ class Sft(Criterion[Row]):
         return summed_loss(model, batch, self._config.label_smoothing, self._chunk) / supervised
 
     def measure(self, model: Any, items: Sequence[Row], batch_size: int, stop: StopSignal) -> Measured:
-        """Measure loss and accuracy from the same pass, without chunks: logits of few tokens at a time."""
-        found = row_qualities(model, items, batch_size, stop)
+        """Measure loss and accuracy from the same pass, in the chunks that training takes."""
+        found = row_qualities(model, items, batch_size, stop, self._chunk)
         mean = found.mean
         return Measured(mean.loss, mean.accuracy, math.exp(min(mean.loss, 700.0)), rows=found)

@@ -57,6 +57,20 @@ def gated(jobs: JobsInMemory, home: Path, promotion: Promotion | None, **config:
     return job.job_id
 
 
+async def test_an_override_that_was_written_half_is_written_whole_when_it_is_asked_for_again(
+    connect: Connect, jobs: JobsInMemory, refused: str
+) -> None:
+    admin, artifact = connect("rules"), jobs.jobs[refused].artifact
+    assert artifact
+    lineage = Path(artifact.path).parent / LINEAGE
+    before = lineage.read_text()
+    assert promote(admin, refused).status_code == 200
+    lineage.write_text(before)  # as a process leaves it that is killed between its two records
+    assert promote(admin, refused).status_code == 200
+    told = read_lineage(lineage.parent)
+    assert told and told.promotion and told.promotion.override
+
+
 def promote(client: Client, job_id: str, body: Any = WHY) -> Any:
     return client.post(f"/api/v1/jobs/{job_id}/promote", json=body)
 

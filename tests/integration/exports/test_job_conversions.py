@@ -92,6 +92,17 @@ async def test_an_export_that_fails_is_deleted_or_takes_too_long_is_told_of(
     assert (gone.status, gone.error) == (JobStatus.CANCELLED, "The export was deleted.")
 
 
+async def test_a_job_that_is_tried_again_makes_anew_what_came_to_nothing(
+    conversions: Conversions, runs: ExportRunsInMemory, adapter: Adapter
+) -> None:
+    first = await conversions.start(adapter, MERGED)
+    await conversions.cancel(JOB)
+    second = await conversions.start(adapter, MERGED)
+    assert second.id != first.id and (await conversions.start(adapter, MERGED)).id == second.id
+    await conversions.cancel(JOB)
+    assert runs.runs[second.id].state_type is StateType.CANCELLED
+
+
 async def test_a_base_model_that_has_changed_since_is_refused_before_anything_starts(
     conversions: Conversions, runs: ExportRunsInMemory, adapter: Adapter
 ) -> None:

@@ -11,6 +11,8 @@ from torch import nn
 from transformers import AutoModelForCausalLM
 
 from peft_studio.adapter_files import WEIGHTS
+from peft_studio.errors import InvalidConfig
+from peft_studio.exporter.blocks import narrowed
 from peft_studio.exporter.plain_merge import merge_plainly
 from tests.tiny import tiny_model
 
@@ -70,3 +72,11 @@ def test_numbers_that_are_none_are_refused_with_the_layer(up: float, dtype: torc
     model, _ = large(tmp_path / "adapter", dtype, up)
     with pytest.raises(ValueError, match="for the layer 0"):
         merge_plainly(model, tmp_path / "adapter")
+
+
+def test_weights_that_another_format_has_no_room_for_are_refused() -> None:
+    assert narrowed(torch.tensor([1.0, -65504.0]), torch.float16).dtype is torch.float16
+    with pytest.raises(InvalidConfig, match="too large for float16"):
+        narrowed(torch.tensor([1.0, 1e6]), torch.float16)
+    with pytest.raises(InvalidConfig, match="too large for float16"):
+        narrowed(torch.tensor([[torch.nan]]), torch.float16)

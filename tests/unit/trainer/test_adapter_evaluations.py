@@ -1,12 +1,14 @@
 """Evaluations of any stored adapter: which rows, which measures, and tasks of lm-evaluation-harness."""
 
 import json
+import math
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from peft_studio.datasets import content_hash
 from peft_studio.errors import InvalidConfig
 from peft_studio.evaluation.comparison import Bootstrap
 from peft_studio.evaluations import EvaluationTask, EvaluationWanted, Harness
@@ -34,7 +36,14 @@ def learned(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
 
 def task(learned: RunDir, *, held_out: bool = False, **wanted: Any) -> EvaluationTask:
     asked = EvaluationWanted(adapter_id="adapter_1", max_new_tokens=8, **wanted)
-    return EvaluationTask(wanted=asked, adapter=str(learned.adapter), config=learned.read_config(), held_out=held_out)
+    config = learned.read_config()
+    return EvaluationTask(
+        wanted=asked,
+        adapter=str(learned.adapter),
+        config=config,
+        held_out=held_out,
+        dataset_sha256=content_hash(config.dataset_path),
+    )
 
 
 def unheard(step: str, progress: float) -> None:
@@ -82,6 +91,28 @@ def test_scores_of_tasks_are_compared_document_by_document() -> None:
         "higher",
     )
     assert quiz.low is not None and quiz.low < 0.5 < (quiz.high or 0)
+
+
+def test_a_text_that_has_become_likelier_is_a_lower_perplexity_and_readings_of_an_answer_are_kept_apart() -> None:
+    def said(likelihood: float, strict: float) -> dict[str, list[dict[str, Any]]]:
+        text = [{"doc_id": n, "perplexity": likelihood, "metrics": ["perplexity"]} for n in range(6)]
+        read = [
+            {"doc_id": 0, "em": one, "metrics": ["em"], "filter": how} for how, one in (("strict", strict), ("any", 1))
+        ]
+        return {"story": text, "sums": read}
+
+    found = compare_scores(scores_of(said(-2.0, 0)), scores_of(said(-1.0, 1)), Bootstrap())
+    assert list(found) == ["story/perplexity", "sums/any/em", "sums/strict/em"]
+    story = found["story/perplexity"]
+    assert (story.base, story.adapter, story.better) == (pytest.approx(math.e**2), pytest.approx(math.e), "lower")
+    assert (found["sums/strict/em"].base, found["sums/any/em"].base) == (0, 1)
+
+
+def test_rows_that_are_others_than_when_they_were_named_are_refused(learned: RunDir) -> None:
+    changed = task(learned).model_copy(update={"dataset_sha256": "0" * 64})
+    with pytest.raises(InvalidConfig, match="changed") as refused:
+        evaluate_adapter(changed, unheard)
+    assert refused.value.details["field"] == "dataset"
 
 
 @pytest.mark.skipif(find_spec("lm_eval") is not None, reason="it is installed here")

@@ -8,7 +8,8 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from peft_studio.evaluation.comparison import Bootstrap, Generation, Measure
-from peft_studio.jobs import Evaluation
+from peft_studio.jobs import Evaluation, HeldOut
+from peft_studio.promotion import DeployIf, decide
 from peft_studio.run_dir import RunDir
 from peft_studio.trainer import evaluate
 from peft_studio.trainer.data import encode
@@ -101,7 +102,27 @@ def test_accuracy_counts_each_token_once_however_the_rows_are_divided_into_batch
     share = sum(int(some.sum()) for some in right) / sum(len(some) for some in right)
     assert 0 < share < 1
     for batch_size in (1, 3, 14):
-        assert row_qualities(stock, rows, batch_size, StopSignal()).mean.accuracy == pytest.approx(share)
+        whole = row_qualities(stock, rows, batch_size, StopSignal())
+        assert whole.mean.accuracy == pytest.approx(share)
+        in_chunks = row_qualities(stock, rows, batch_size, StopSignal(), chunk=3)
+        for name in ("losses", "right", "tokens"):
+            assert getattr(in_chunks, name) == pytest.approx(getattr(whole, name), rel=1e-5)
+
+
+def test_the_parts_of_a_long_row_are_one_row_to_an_interval(model: Path, tmp_path: Path) -> None:
+    long = {"prompt": "who sleeps", "completion": "the red cat and the blue dog " * 12}
+    rows = write_rows(tmp_path / "rows.jsonl", [long] * 12)
+    run = make_run(tmp_path / "run", model, rows, max_length=24, long_rows="split", validation_split=0.5, max_steps=1)
+    evaluation = evaluated(run)
+    assert (evaluation.held_out_rows, evaluation.comparison["loss"].rows) == (6, 6)
+    summary = run.read_summary()
+    assert summary is not None and summary.held_out_rows > 6
+
+
+def test_a_loss_that_is_no_number_is_none_and_does_not_pass_a_gate() -> None:
+    nothing = Evaluation(held_out_rows=9, base=HeldOut(loss=None, tokens=9), adapter=HeldOut(loss=None, tokens=9))
+    assert Evaluation.model_validate_json(nothing.model_dump_json()) == nothing
+    assert not decide(DeployIf(measure=Measure.LOSS, min_gain=0), nothing.comparison, 0.95).allowed
 
 
 def test_an_evaluation_of_before_accuracy_was_measured_is_still_read() -> None:
