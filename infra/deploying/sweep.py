@@ -15,7 +15,7 @@ from infra.platforms.vendors import VENDORS
 from infra.serving.records import Deployment, Deployments
 from infra.settings import Settings
 from peft_studio.deployments import DeploymentStatus
-from peft_studio.errors import StudioError
+from peft_studio.errors import NotFound, StudioError
 from peft_studio.events import now
 from peft_studio.machine_names import is_hosted_by_studio
 
@@ -48,7 +48,7 @@ class DeploymentSweep:
         """See to every deployment, then to what platforms have besides; add what was found to a report."""
         for record in await self._records.all():
             try:
-                await self._tend(record, report)
+                await self._tend(record.deployment_id, report)
             except StudioError as error:
                 report.issues.append(f"{record.deployment_id} at {record.platform}: {error.message}")
         for platform in await self._hosting.connected():
@@ -57,15 +57,21 @@ class DeploymentSweep:
             except StudioError as error:
                 report.issues.append(f"{platform}: {error.message}")
 
-    async def _tend(self, record: Deployment, report: SweepReport) -> None:
+    async def _tend(self, deployment_id: str, report: SweepReport) -> None:
+        try:
+            record = await self._records.get(deployment_id)  # it may have been renewed since all were read
+        except NotFound:
+            return
         if not record.is_wanted:
             return
         if record.expires_at is not None and record.expires_at <= now():
             return await self._end_lease(record, report)
         if record.expires_at is not None and record.warning is None and record.expires_at - now() <= self._warned:
             warning = f"Its lease ends at {record.expires_at:%Y-%m-%d %H:%M} UTC, and it is taken off then: renew it."
-            await self._note(record, warning=warning)
+            if not await self._note(record, warning=warning):
+                return
             self._tell("lease-ending", record)
+            record = record.model_copy(update={"warning": warning})
         if record.platform == LOCAL:
             return
         if record.flow_run_id is None and now() - record.created_at > _LOST_RUN:
@@ -75,7 +81,8 @@ class DeploymentSweep:
 
     async def _end_lease(self, record: Deployment, report: SweepReport) -> None:
         reason = f"Its lease ended at {record.expires_at:%Y-%m-%d %H:%M} UTC, and nobody had renewed it."
-        await self._note(record, status=DeploymentStatus.STOPPED, reason=reason)
+        if not await self._note(record, status=DeploymentStatus.STOPPED, reason=reason):
+            return
         self._tell("lease-ended", record)
         if record.flow_run_id is not None:
             await self._runs.cancel(record.flow_run_id)
@@ -119,8 +126,14 @@ class DeploymentSweep:
                     label if left is None else f"{label} is being taken off, and still there"
                 )
 
-    async def _note(self, record: Deployment, **changes: Any) -> None:
-        """Change a record as far as it is what it was; a deployment that was changed meanwhile is looked at again."""
+    async def _note(self, record: Deployment, **changes: Any) -> bool:
+        """Change a record, and tell whether that was done: one that was changed meanwhile is looked at again."""
+        try:
+            if await self._records.get(record.deployment_id) != record:
+                return False
+        except NotFound:
+            return False
         changed = record.model_copy(update=changes)
-        if changed != record and await self._records.get(record.deployment_id) == record:
+        if changed != record:
             await self._records.replace(changed)
+        return True

@@ -1,6 +1,6 @@
 """Leases and leftovers: what a scheduled look does about deployments on a simulated vLLM, by the clock of records."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from datetime import timedelta
 from pathlib import Path
 
@@ -142,3 +142,21 @@ async def test_one_whose_request_died_before_its_run_was_started_gets_one(stage:
     stage.runs.states.clear()
     await stage.look()
     assert (await stage.records.get(ID)).flow_run_id in stage.runs.states
+
+
+class RenewedWhileRead(DeploymentsInMemory):
+    """Records of which one is renewed right after all were read."""
+
+    async def all(self) -> Sequence[Deployment]:
+        found = await super().all()
+        for record in found:
+            await self.replace(record.model_copy(update={"expires_at": now() + timedelta(hours=2)}))
+        return found
+
+
+async def test_one_that_is_renewed_while_the_sweep_looks_is_kept(stage: Stage) -> None:
+    stage.records = RenewedWhileRead()
+    await stage.running(expires_at=now() - timedelta(minutes=1))
+    report = await stage.look()
+    assert (await stage.records.get(ID)).status is DeploymentStatus.RUNNING
+    assert len(stage.server.adapters) == 1 and not report.ended and stage.told == []
