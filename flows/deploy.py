@@ -44,4 +44,7 @@ def deploy(deployment_id: str) -> State | None:
         except StudioError as error:
             clear_away(deployment_id, error.message)
             raise
+        except Exception as error:
+            clear_away(deployment_id, f"It broke off ({type(error).__name__}): see the log of its flow run.")
+            raise
         return None

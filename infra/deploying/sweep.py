@@ -78,6 +78,8 @@ class DeploymentSweep:
             await self._note(record, flow_run_id=await self._runs.create(record))
         elif record.status is DeploymentStatus.RUNNING:
             await self._see_it_there(record, report)
+        elif record.flow_run_id is not None and await self._runs.is_over(record.flow_run_id):
+            await self._give_up(record, report)
 
     async def _end_lease(self, record: Deployment, report: SweepReport) -> None:
         reason = f"Its lease ended at {record.expires_at:%Y-%m-%d %H:%M} UTC, and nobody had renewed it."
@@ -89,6 +91,13 @@ class DeploymentSweep:
         if record.platform != LOCAL:
             await self._hosting.remove(record, _REMOVE_SECONDS)
         report.ended.append(f"{record.deployment_id} at {record.platform}: {reason}")
+
+    async def _give_up(self, record: Deployment, report: SweepReport) -> None:
+        """See to one whose run has ended without a word to its record: a run that ends well writes before it ends."""
+        error = "Its flow run was cancelled, or broke off, before it was served; deploy the adapter again."
+        if await self._note(record, status=DeploymentStatus.FAILED, error=error):
+            report.ended.append(f"{record.deployment_id} at {record.platform}: {error}")
+            await self._hosting.remove(record, _REMOVE_SECONDS)
 
     async def _see_it_there(self, record: Deployment, report: SweepReport) -> None:
         """Take over how a running deployment is now; what costs nothing and is gone is put there again."""

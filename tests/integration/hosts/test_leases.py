@@ -160,3 +160,16 @@ async def test_one_that_is_renewed_while_the_sweep_looks_is_kept(stage: Stage) -
     report = await stage.look()
     assert (await stage.records.get(ID)).status is DeploymentStatus.RUNNING
     assert len(stage.server.adapters) == 1 and not report.ended and stage.told == []
+
+
+async def test_one_whose_run_ended_without_a_word_is_given_up_and_taken_off(stage: Stage) -> None:
+    record = await stage.running(status=DeploymentStatus.DEPLOYING)
+    await stage.look()
+    assert (await stage.records.get(ID)).status is DeploymentStatus.DEPLOYING
+
+    assert record.flow_run_id is not None
+    await stage.runs.cancel(record.flow_run_id)
+    report = await stage.look()
+    left = await stage.records.get(ID)
+    assert left.status is DeploymentStatus.FAILED and "deploy the adapter again" in str(left.error)
+    assert stage.server.adapters == {} and len(report.ended) == 1
