@@ -87,6 +87,7 @@ class HuggingFace(OpenAIHost):
         self._hub = ControlPlane(PLATFORM, account, "", patience, create_seconds)
         self._api = ControlPlane(PLATFORM, account, api, patience, create_seconds)
         super().__init__(OpenAIDoor(PLATFORM, account))
+        self._account = account
         self._key = account.get("api_key")
         self._owner = account.get("namespace")
 
@@ -107,7 +108,7 @@ class HuggingFace(OpenAIHost):
         hardware = await self._hardware(wanted.config.instance_type)
         made = await self._api.make(await self._path(), self._body(wanted, hardware))
         if made is not None:
-            return _hosted(understood(_Endpoint, made), hardware.price)
+            return self._hosted(understood(_Endpoint, made), hardware.price)
         if (known := await self.look(wanted.name)) is None:
             raise self._api.not_shown(wanted.name)
         return known
@@ -120,7 +121,7 @@ class HuggingFace(OpenAIHost):
         endpoint, price = understood(_Endpoint, shown), None
         with suppress(ResourceUnavailable):  # what it costs is not worth failing for
             price = next((one.price for one in await self._catalogue() if _is_of(endpoint, one)), None)
-        return _hosted(endpoint, price)
+        return self._hosted(endpoint, price)
 
     async def names(self) -> list[str]:
         """Return the names of all endpoints; the list has no pages."""
@@ -134,6 +135,20 @@ class HuggingFace(OpenAIHost):
     def headers(self) -> dict[str, str]:
         """Return the token, which an endpoint takes, too."""
         return {"Authorization": f"Bearer {self._key}"}
+
+    def _hosted(self, endpoint: _Endpoint, price: float | None) -> Hosted:
+        status = endpoint.status
+        running = status.state in ("running", "initializing", "updating")
+        return Hosted(
+            name=endpoint.name,
+            status=_STATES.get(status.state, DeploymentStatus.DEPLOYING),
+            endpoint=f"{status.url.rstrip('/')}/v1" if status.url else None,
+            model=endpoint.name,
+            base=_BASE,
+            reason=wire.words(status.error or status.message or status.state, self._account),
+            replicas=status.ready,
+            hourly_rate=None if price is None else price * (max(status.target or 0, 1) if running else 0),
+        )
 
     def _body(self, wanted: Wanted, hardware: _Hardware) -> dict[str, Any]:
         least, most = replicas_of(wanted.config)
@@ -204,21 +219,6 @@ def _command(wanted: Wanted) -> str:
     serve = ["vllm", "serve", "/repository", "--served-model-name", _BASE, "--port", str(_PORT), "--enable-lora"]
     serve += ["--max-lora-rank", str(rank), "--lora-modules", f"{wanted.name}=/tmp/adapter"]
     return f"{shlex.join(fetch)} && exec {shlex.join(serve)}"
-
-
-def _hosted(endpoint: _Endpoint, price: float | None) -> Hosted:
-    status = endpoint.status
-    running = status.state in ("running", "initializing", "updating")
-    return Hosted(
-        name=endpoint.name,
-        status=_STATES.get(status.state, DeploymentStatus.DEPLOYING),
-        endpoint=f"{status.url.rstrip('/')}/v1" if status.url else None,
-        model=endpoint.name,
-        base=_BASE,
-        reason=status.error or status.message or status.state,
-        replicas=status.ready,
-        hourly_rate=None if price is None else price * (max(status.target or 0, 1) if running else 0),
-    )
 
 
 def _is_of(endpoint: _Endpoint, hardware: _Hardware) -> bool:

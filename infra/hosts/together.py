@@ -144,7 +144,7 @@ class Together(OpenAIHost):
             status=_STATES.get(deployment.status.state, DeploymentStatus.DEPLOYING),
             endpoint=f"{self._account.url}/v1",
             model=f"{(await self._project()).slug}/{name}/{name}",
-            reason=deployment.status.message or deployment.status.state,
+            reason=wire.words(deployment.status.message or deployment.status.state, self._account),
             replicas=deployment.status.ready,
             hourly_rate=await self._rate(deployment),
         )

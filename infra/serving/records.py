@@ -3,7 +3,7 @@
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from datetime import datetime
-from typing import Protocol
+from typing import Any, Protocol
 from uuid import UUID
 
 from prefect.client.orchestration import PrefectClient, get_client
@@ -24,6 +24,7 @@ PREFIX = "deploy_"
 TAG = "peft-studio-deployment"
 _VARIABLE = "deployment_"
 _PAGE = 200
+_MOST_WORDS = 500  # characters
 CHECK_SECONDS = 1.0  # how often the keeper looks at the records
 
 
@@ -167,7 +168,7 @@ class DeploymentsInPrefect:
 
     async def add(self, deployment: Deployment) -> None:
         """Add a new one; raises ``Conflict`` where its id is taken."""
-        name, value = _variable(deployment.deployment_id), deployment.model_dump(mode="json")
+        name, value = _variable(deployment.deployment_id), _value(deployment)
         try:
             async with self._prefect() as client:
                 await client.create_variable(VariableCreate(name=name, value=value, tags=[TAG]))
@@ -176,7 +177,7 @@ class DeploymentsInPrefect:
 
     async def replace(self, deployment: Deployment) -> None:
         """Write a changed one; one that is gone meanwhile stays gone."""
-        name, value = _variable(deployment.deployment_id), deployment.model_dump(mode="json")
+        name, value = _variable(deployment.deployment_id), _value(deployment)
         try:
             async with self._prefect() as client:
                 await client.update_variable(VariableUpdate(name=name, value=value))
@@ -212,6 +213,15 @@ async def enter(records: Deployments, wanted: Deployment) -> Deployment:
             return known
         await records.replace(wanted)
     return wanted
+
+
+def _value(deployment: Deployment) -> dict[str, Any]:
+    """Return what is stored: a variable holds 5,000 characters, and a platform's words may be as long as a log."""
+    value = deployment.model_dump(mode="json")
+    hosted = value["hosted"] or {}
+    for holder, name in ((value, "error"), (value, "reason"), (hosted, "reason")):
+        holder |= {name: text[:_MOST_WORDS]} if (text := holder.get(name)) else {}
+    return value
 
 
 def _variable(deployment_id: str) -> str:

@@ -1,0 +1,24 @@
+"""What a platform says of a deployment is kept short, and without the account's key."""
+
+from pathlib import Path
+
+import pytest
+
+from infra.simulators.accounts import GOOD
+from tests.integration.hosts.rows import ROWS
+from tests.integration.hosts.serving import serving_at
+
+pytestmark = pytest.mark.anyio
+HUGGINGFACE = next(row for row in ROWS if row.name == "huggingface")
+
+
+async def test_a_containers_log_that_shows_the_key_is_kept_short_and_without_it(tmp_path: Path) -> None:
+    with serving_at(HUGGINGFACE, tmp_path) as serving:
+        wanted = serving.wanted()
+        await serving.host.deploy(wanted)
+        shown = serving.hosting.deployed(wanted.name)
+        assert shown is not None
+        shown.details["halted"] = f"broken with HF_TOKEN={GOOD}: " + "a line of the log " * 500
+        hosted = await serving.host.look(wanted.name)
+    assert hosted is not None and "broken with HF_TOKEN=" in hosted.reason
+    assert GOOD not in hosted.reason and len(hosted.reason) <= 300
