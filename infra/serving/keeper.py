@@ -108,10 +108,11 @@ class Keeper:
             if time.monotonic() < kept.since + _PORT_SECONDS:
                 return
             port = None
-        kept.process = EndpointProcess(base, port or free_port(), self._settings.logs)
         await self._note(records, DeploymentStatus.DEPLOYING)
-        await kept.process.start()
-        log.info("Started the endpoint of %s at %s.", base.source, kept.process.url)
+        process = EndpointProcess(base, port or free_port(), self._settings.logs)
+        await process.start()
+        kept.process = process  # not before: one that was never started would be waited for
+        log.info("Started the endpoint of %s at %s.", base.source, process.url)
 
     async def _bury(self, base: Base, kept: _Kept, process: EndpointProcess, records: Sequence[Deployment]) -> None:
         """Clear away an endpoint that ended: start it again after a pause, or give its deployments up."""

@@ -203,3 +203,15 @@ async def test_prompts_that_cannot_be_answered_are_refused_with_the_field(machin
             with pytest.raises(InvalidConfig) as refused:
                 await machine.deployments.prompt(deployment.deployment_id, prompt, max_tokens, temperature)
             assert refused.value.details["field"] == field
+
+
+async def test_an_endpoint_that_could_not_be_started_is_started_at_the_next_look(
+    machine: Machine, studio_settings: Settings
+) -> None:
+    studio_settings.logs.parent.mkdir(parents=True, exist_ok=True)
+    studio_settings.logs.write_text("in the way")
+    deployment = await machine.deploy("lora")
+    with pytest.raises(FileExistsError):
+        await machine.keeper.check()
+    studio_settings.logs.unlink()
+    assert (await machine.running(deployment)).endpoint
