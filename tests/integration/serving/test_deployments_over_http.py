@@ -17,6 +17,10 @@ from openai import BadRequestError, NotFoundError, OpenAI
 from peft import PeftModel
 
 from api.app import create_app
+from api.dependencies import RunsOfAdapters
+from infra.adapters.runs import RunsInMemory
+from infra.deploying.runs import DeployRunsInMemory
+from infra.exports.runs import ExportRunsInMemory
 from infra.serving.endpoint import prepare
 from infra.serving.endpoint_client import EndpointClient
 from infra.serving.records import DeploymentsInMemory
@@ -60,7 +64,9 @@ def deployments() -> DeploymentsInMemory:
 @pytest.fixture
 def client(deployments: DeploymentsInMemory, studio_settings: Settings) -> Iterator[Client]:
     settings = studio_settings.model_copy(update={"requests_per_minute": 1000})
-    app = create_app(JobsInMemory(), KeysInMemory(), settings, deployments)
+    jobs = JobsInMemory()
+    runs = RunsOfAdapters(ExportRunsInMemory(), DeployRunsInMemory(), RunsInMemory(), jobs)
+    app = create_app(jobs, KeysInMemory(), settings, deployments, runs=runs)
     with TestClient(app, raise_server_exceptions=False) as client:
         client.headers["Authorization"] = "Bearer writes"
         yield client
