@@ -1,7 +1,8 @@
 """Looks after deployments on platforms: leases that end, what is there and nobody wants, and what is gone there."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any
 
@@ -15,7 +16,7 @@ from infra.platforms.vendors import VENDORS
 from infra.serving.records import Deployment, Deployments
 from infra.settings import Settings
 from peft_studio.deployments import DeploymentStatus
-from peft_studio.errors import NotFound, StudioError
+from peft_studio.errors import NotFound, ResourceUnavailable, StudioError
 from peft_studio.events import now
 from peft_studio.machine_names import is_hosted_by_studio
 
@@ -45,34 +46,57 @@ class DeploymentSweep:
         self._tell = tell
 
     async def look(self, report: SweepReport) -> None:
-        """See to every deployment, then to what platforms have besides; add what was found to a report."""
-        for record in await self._records.all():
-            try:
-                await self._tend(record.deployment_id, report)
-            except StudioError as error:
-                report.issues.append(f"{record.deployment_id} at {record.platform}: {error.message}")
-        for platform in await self._hosting.connected():
-            try:
-                await self._look_through(platform, report)
-            except StudioError as error:
-                report.issues.append(f"{platform}: {error.message}")
+        """
+        See to every deployment, then to what platforms have besides; add what was found to a report.
 
-    async def _tend(self, deployment_id: str, report: SweepReport) -> None:
+        Leases that are over come first. What goes wrong with one thing keeps no other from being looked at; a
+        platform that does not answer is left alone until the next look.
+        """
+        away, ids = set[str](), {one.deployment_id: one.platform for one in await self._records.all()}
+        for step in (self._end_if_over, self._tend):
+            for deployment_id, platform in ids.items():
+                with self._telling(f"{deployment_id} at {platform}", platform, away, report.issues):
+                    if (record := await self._read(deployment_id)) and record.is_wanted:
+                        await step(record, report, away)
+        for platform in await self._hosting.connected():
+            # Nobody has to see to an account with which nothing was ever deployed.
+            issues = report.issues if platform in ids.values() else list[str]()
+            if platform not in away:
+                with self._telling(platform, platform, away, issues):
+                    await self._look_through(platform, report)
+
+    @contextmanager
+    def _telling(self, label: str, platform: str, away: set[str], issues: list[str]) -> Iterator[None]:
+        """Have an error end the block, and no more than that."""
         try:
-            record = await self._records.get(deployment_id)  # it may have been renewed since all were read
-        except NotFound:
-            return
-        if not record.is_wanted:
-            return
+            yield
+        except StudioError as error:
+            log.warning("%s: %s", label, error.message)
+            issues.append(f"{label}: {error.message}")
+            if isinstance(error, ResourceUnavailable):
+                away.add(platform)
+        except Exception as error:
+            log.exception("Looking after %s failed.", label)
+            issue = f"{label}: {type(error).__name__}; see the log of the sweep"
+            issues += [] if issue in issues else [issue]
+
+    async def _read(self, deployment_id: str) -> Deployment | None:
+        """Read a record as it is now: it may have been renewed since all were read."""
+        with suppress(NotFound):
+            return await self._records.get(deployment_id)
+
+    async def _end_if_over(self, record: Deployment, report: SweepReport, away: set[str]) -> None:
         if record.expires_at is not None and record.expires_at <= now():
-            return await self._end_lease(record, report)
+            await self._end_lease(record, report, away)
+
+    async def _tend(self, record: Deployment, report: SweepReport, away: set[str]) -> None:
         if record.expires_at is not None and record.warning is None and record.expires_at - now() <= self._warned:
             warning = f"Its lease ends at {record.expires_at:%Y-%m-%d %H:%M} UTC, and it is taken off then: renew it."
             if not await self._note(record, warning=warning):
                 return
             self._tell("lease-ending", record)
             record = record.model_copy(update={"warning": warning})
-        if record.platform == LOCAL:
+        if record.platform == LOCAL or record.platform in away:
             return
         if record.flow_run_id is None and now() - record.created_at > _LOST_RUN:
             await self._note(record, flow_run_id=await self._runs.create(record))
@@ -81,13 +105,15 @@ class DeploymentSweep:
         elif record.flow_run_id is not None and await self._runs.is_over(record.flow_run_id):
             await self._give_up(record, report)
 
-    async def _end_lease(self, record: Deployment, report: SweepReport) -> None:
+    async def _end_lease(self, record: Deployment, report: SweepReport, away: set[str]) -> None:
         reason = f"Its lease ended at {record.expires_at:%Y-%m-%d %H:%M} UTC, and nobody had renewed it."
         if not await self._note(record, status=DeploymentStatus.STOPPED, reason=reason):
             return
         self._tell("lease-ended", record)
         if record.flow_run_id is not None:
             await self._runs.cancel(record.flow_run_id)
+        if record.platform in away:
+            return report.issues.append(f"{record.deployment_id} at {record.platform}: {reason} It is not gone yet.")
         if record.platform != LOCAL:
             await self._hosting.remove(record, _REMOVE_SECONDS)
         report.ended.append(f"{record.deployment_id} at {record.platform}: {reason}")
@@ -129,11 +155,12 @@ class DeploymentSweep:
             elif name in wanted:
                 report.kept.append(label)
             else:
-                await host.remove(name)
-                left = await host.look(name)
-                (report.ended if left is None else report.issues).append(
-                    label if left is None else f"{label} is being taken off, and still there"
-                )
+                with self._telling(label, platform, set(), report.issues):
+                    await host.remove(name)
+                    left = await host.look(name)
+                    (report.ended if left is None else report.issues).append(
+                        label if left is None else f"{label} is being taken off, and still there"
+                    )
 
     async def _note(self, record: Deployment, **changes: Any) -> bool:
         """Change a record, and tell whether that was done: one that was changed meanwhile is looked at again."""

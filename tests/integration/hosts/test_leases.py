@@ -173,3 +173,22 @@ async def test_one_whose_run_ended_without_a_word_is_given_up_and_taken_off(stag
     left = await stage.records.get(ID)
     assert left.status is DeploymentStatus.FAILED and "deploy the adapter again" in str(left.error)
     assert stage.server.adapters == {} and len(report.ended) == 1
+
+
+class OneBroken(DeploymentsInMemory):
+    """Records of which the first cannot be read by its id."""
+
+    async def get(self, deployment_id: str) -> Deployment:
+        if deployment_id.endswith("bad"):
+            raise ValueError("secret words")
+        return await super().get(deployment_id)
+
+
+async def test_a_record_that_cannot_be_read_keeps_no_lease_from_ending(stage: Stage) -> None:
+    stage.records = OneBroken()
+    bad = Deployment(deployment_id="deploy_bad", adapter_id="a", adapter="/a", base_model="m", chat=True)
+    await stage.records.add(bad)
+    await stage.running(expires_at=now())
+    report = await stage.look()
+    assert stage.server.adapters == {} and (await stage.records.get(ID)).status is DeploymentStatus.STOPPED
+    assert len(report.issues) == 1 and "deploy_bad" in report.issues[0] and "secret" not in report.issues[0]
