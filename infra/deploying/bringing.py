@@ -104,6 +104,8 @@ class Bringing:
         except StudioError as left:
             log.warning("What %s has left is not gone: %s", self._id, left.message)
             await self._records.replace(record.model_copy(update={field: f"{text} {left.message}"}))
+        else:
+            await forget_hosted(self._records, record)
 
     async def _wanted(self) -> Deployment:
         try:
@@ -183,6 +185,13 @@ class _AtHost:
 
     async def _of_base(self, question: Any) -> Said | None:
         return await self._say(self._hosted.base, question) if self._hosted.base else None
+
+
+async def forget_hosted(records: Deployments, record: Deployment) -> None:
+    """Write down that nothing of a deployment is at its platform any more; one that was changed meanwhile is left."""
+    with suppress(NotFound):
+        if record.hosted is not None and await records.get(record.deployment_id) == record:
+            await records.replace(record.model_copy(update={"hosted": None}))
 
 
 def host_shows(hosted: Hosted, before: Hosted | None) -> dict[str, Any]:

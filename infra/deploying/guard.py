@@ -21,7 +21,7 @@ class DeploymentGuard:
         self._settings = settings
 
     async def require_free(self, platform: str) -> None:
-        """Raise ``Conflict`` where something is served on a platform, or is to be."""
+        """Raise ``Conflict`` where something is served on a platform, or is to be, or was and may be there still."""
         if served := await self._served(platform):
             names = ", ".join(one.deployment_id for one in served[:3])
             raise Conflict(
@@ -33,8 +33,7 @@ class DeploymentGuard:
 
     async def require_same_account(self, platform: str, values: Mapping[str, str]) -> None:
         """Raise ``Conflict`` where new credentials do not show what is deployed and paid for with the old ones."""
-        served = [one for one in await self._served(platform) if one.hosted is not None]
-        if not served:
+        if not (served := await self._served(platform)):
             return
         host = HOSTS[platform](Account(base_url(VENDORS[platform], self._settings, values), values))
         shown = set(await host.names()) if host.limits.bills else None
@@ -49,4 +48,5 @@ class DeploymentGuard:
     async def _served(self, platform: str) -> Sequence[Deployment]:
         if platform not in HOSTS:
             return ()
-        return [one for one in await self._records.all() if one.platform == platform and one.is_wanted]
+        here = [one for one in await self._records.all() if one.platform == platform]
+        return [one for one in here if one.is_wanted or one.hosted is not None]

@@ -1,14 +1,14 @@
 """Looks after deployments on platforms: leases that end, what is there and nobody wants, and what is gone there."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any
 
 from prefect.events import emit_event
 
-from infra.deploying.bringing import LOCAL, host_shows
+from infra.deploying.bringing import LOCAL, forget_hosted, host_shows
 from infra.deploying.hosting import Hosting
 from infra.deploying.runs import DeployRuns
 from infra.machines.sweep import SweepReport
@@ -66,7 +66,7 @@ class DeploymentSweep:
                     await self._look_through(platform, report)
 
     @contextmanager
-    def _telling(self, label: str, platform: str, away: set[str], issues: list[str]) -> Iterator[None]:
+    def _telling(self, label: str, platform: str, away: set[str], issues: list[str]) -> Generator[None]:
         """Have an error end the block, and no more than that."""
         try:
             yield
@@ -92,10 +92,10 @@ class DeploymentSweep:
     async def _tend(self, record: Deployment, report: SweepReport, away: set[str]) -> None:
         if record.expires_at is not None and record.warning is None and record.expires_at - now() <= self._warned:
             warning = f"Its lease ends at {record.expires_at:%Y-%m-%d %H:%M} UTC, and it is taken off then: renew it."
-            if not await self._note(record, warning=warning):
+            if (warned := await self._note(record, warning=warning)) is None:
                 return
             self._tell("lease-ending", record)
-            record = record.model_copy(update={"warning": warning})
+            record = warned
         if record.platform == LOCAL or record.platform in away:
             return
         if record.flow_run_id is None and now() - record.created_at > _LOST_RUN:
@@ -107,7 +107,7 @@ class DeploymentSweep:
 
     async def _end_lease(self, record: Deployment, report: SweepReport, away: set[str]) -> None:
         reason = f"Its lease ended at {record.expires_at:%Y-%m-%d %H:%M} UTC, and nobody had renewed it."
-        if not await self._note(record, status=DeploymentStatus.STOPPED, reason=reason):
+        if (ended := await self._note(record, status=DeploymentStatus.STOPPED, reason=reason)) is None:
             return
         self._tell("lease-ended", record)
         if record.flow_run_id is not None:
@@ -116,14 +116,16 @@ class DeploymentSweep:
             return report.issues.append(f"{record.deployment_id} at {record.platform}: {reason} It is not gone yet.")
         if record.platform != LOCAL:
             await self._hosting.remove(record, _REMOVE_SECONDS)
+            await forget_hosted(self._records, ended)
         report.ended.append(f"{record.deployment_id} at {record.platform}: {reason}")
 
     async def _give_up(self, record: Deployment, report: SweepReport) -> None:
         """See to one whose run has ended without a word to its record: a run that ends well writes before it ends."""
         error = "Its flow run was cancelled, or broke off, before it was served; deploy the adapter again."
-        if await self._note(record, status=DeploymentStatus.FAILED, error=error):
+        if given_up := await self._note(record, status=DeploymentStatus.FAILED, error=error):
             report.ended.append(f"{record.deployment_id} at {record.platform}: {error}")
             await self._hosting.remove(record, _REMOVE_SECONDS)
+            await forget_hosted(self._records, given_up)
 
     async def _see_it_there(self, record: Deployment, report: SweepReport) -> None:
         """Take over how a running deployment is now; what costs nothing and is gone is put there again."""
@@ -133,7 +135,8 @@ class DeploymentSweep:
             hosted = await host.deploy(await self._hosting.wanted(record))
         if hosted is None:
             shown = VENDORS[record.platform].display_name
-            await self._note(record, status=DeploymentStatus.FAILED, error=f"It is gone: it was taken off at {shown}.")
+            error = f"It is gone: it was taken off at {shown}."
+            await self._note(record, status=DeploymentStatus.FAILED, error=error, hosted=None)
             report.issues.append(f"{record.deployment_id} is gone at {record.platform}")
         elif hosted.status is DeploymentStatus.FAILED:
             await self._note(record, status=DeploymentStatus.FAILED, error=hosted.reason or "The platform gave it up.")
@@ -161,15 +164,16 @@ class DeploymentSweep:
                     (report.ended if left is None else report.issues).append(
                         label if left is None else f"{label} is being taken off, and still there"
                     )
+        for record in await self._records.all():
+            is_left = record.platform == platform and not record.is_wanted and record.hosted is not None
+            if is_left and await host.look(self._hosting.name(record)) is None:
+                await forget_hosted(self._records, record)
 
-    async def _note(self, record: Deployment, **changes: Any) -> bool:
-        """Change a record, and tell whether that was done: one that was changed meanwhile is looked at again."""
-        try:
-            if await self._records.get(record.deployment_id) != record:
-                return False
-        except NotFound:
-            return False
+    async def _note(self, record: Deployment, **changes: Any) -> Deployment | None:
+        """Change a record, and return it as it is then; None where it was changed meanwhile: it is looked at again."""
+        if await self._read(record.deployment_id) != record:
+            return None
         changed = record.model_copy(update=changes)
         if changed != record:
             await self._records.replace(changed)
-        return True
+        return changed

@@ -92,7 +92,7 @@ async def test_the_end_of_a_lease_is_warned_of_once_and_then_it_is_taken_off(sta
     report = await stage.look()
     ended = await stage.records.get(ID)
     assert ended.status is DeploymentStatus.STOPPED and "nobody had renewed it" in str(ended.reason)
-    assert stage.server.adapters == {} and stage.told[1:] == ["lease-ended"]
+    assert stage.server.adapters == {} and stage.told[1:] == ["lease-ended"] and ended.hosted is None
     assert len(report.ended) == 1 and not report.issues
 
 
@@ -119,6 +119,7 @@ async def test_what_this_studio_has_there_and_does_not_want_is_removed(
     report = await stage.look()
     assert stage.server.adapters == others
     assert (len(report.ended), len(report.strange)) == (1, 2)
+    assert all(one.hosted is None for one in await stage.records.all())
 
 
 async def test_what_cannot_be_removed_is_reported(stage: Stage) -> None:
