@@ -31,7 +31,7 @@ from infra.settings import Settings
 from peft_studio.adapters import Adapter
 from peft_studio.algorithm_table import METHODS
 from peft_studio.deployments import DeploymentConfig, DeploymentMetrics, DeploymentStatus
-from peft_studio.errors import Conflict, NotFound, ResourceUnavailable
+from peft_studio.errors import Conflict, NotFound, ResourceUnavailable, StudioError
 from peft_studio.events import now
 from peft_studio.objectives import AIMS
 from peft_studio.platforms import Feature
@@ -165,7 +165,11 @@ class AdapterDeployments:
         return await self._hosting.forward(serving, path, body)
 
     async def renew(self, deployment_id: str, hours: float | None) -> Looked:
-        """Have a deployment served for so many hours from now, or for as long as it was asked for at first."""
+        """
+        Have a deployment served for so many hours from now, or for as long as it was asked for at first.
+
+        One without an end keeps having none, unless hours are given.
+        """
         deployment = await self._records.get(deployment_id)
         if not deployment.is_wanted:
             raise Conflict(
@@ -173,6 +177,8 @@ class AdapterDeployments:
                 deployment_id=deployment_id,
                 status=deployment.status,
             )
+        if hours is None and deployment.expires_at is None:
+            return await self._look(deployment)
         hours = hours or deployment.config.lease_hours or self._settings.lease_hours
         changes = {"expires_at": now() + timedelta(hours=hours), "warning": None}
         deployment = deployment.model_copy(update=changes)
@@ -193,6 +199,8 @@ class AdapterDeployments:
         deadline = time.monotonic() + _REMOVE_SECONDS
         while deployment.flow_run_id is not None and not await self._runs.is_over(deployment.flow_run_id):
             if time.monotonic() > deadline:
+                with suppress(StudioError):  # its run may never get to it: no worker may be there
+                    await self._hosting.remove(deployment, 0.0)
                 raise ResourceUnavailable(
                     "The deployment's flow run is still being stopped; delete the deployment again in a moment.",
                     deployment_id=deployment_id,

@@ -275,6 +275,22 @@ async def test_a_lease_is_asked_for_renewed_and_refused_where_nothing_is_served(
     assert client.post(where, json={}).status_code == 409
 
 
+async def test_one_without_a_lease_that_is_renewed_for_no_time_gets_no_end(client: Client, running: str) -> None:
+    renewed = client.post(f"/api/v1/deployments/{running}/renew", json={})
+    assert renewed.status_code == 200 and renewed.json()["expires_at"] is None
+
+
+async def test_a_platform_is_not_let_go_of_before_what_was_stopped_there_is_seen_to_be_gone(
+    client: Client, running: str, deployments: DeploymentsInMemory, studio: Studio
+) -> None:
+    record = await deployments.get(running)
+    await deployments.replace(record.model_copy(update={"status": DeploymentStatus.STOPPED}))
+    assert client.delete("/api/v1/platforms/vllm").status_code == 409
+    await studio.bringing(running).withdraw("It is not needed any more.")
+    assert (await deployments.get(running)).hosted is None
+    assert client.delete("/api/v1/platforms/vllm").status_code == 200
+
+
 async def test_a_platform_is_not_let_go_of_while_something_is_deployed_there(client: Client, running: str) -> None:
     refused = client.delete("/api/v1/platforms/vllm")
     assert refused.status_code == 409 and refused.json()["error"]["details"]["deployments"] == [running]
