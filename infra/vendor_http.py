@@ -59,7 +59,7 @@ async def ask(call: Call, seconds: float = TIMEOUT_SECONDS, *, again: bool = Tru
         async with (
             asyncio.timeout(seconds),
             httpx.AsyncClient(
-                verify=_usual_trust() if call.tls is True else call.tls, timeout=seconds, follow_redirects=False
+                verify=usual_trust() if call.tls is True else call.tls, timeout=seconds, follow_redirects=False
             ) as client,
         ):
             try:
@@ -79,8 +79,9 @@ async def ask(call: Call, seconds: float = TIMEOUT_SECONDS, *, again: bool = Tru
 
 
 @cache
-def _usual_trust() -> ssl.SSLContext:
-    return httpx.create_ssl_context()  # reading the authorities takes longer than most answers
+def usual_trust() -> ssl.SSLContext:
+    """Return the usual authorities, read once: reading them takes longer than most answers."""
+    return httpx.create_ssl_context()
 
 
 def trusting(certificates: str) -> ssl.SSLContext | bool:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -76,6 +77,11 @@ class ControlPlane:
     async def change(self, path: str, body: Any, method: str = "PATCH", **params: str) -> Any:
         """Have something be as the body says, however often it is said; None where it is not there."""
         return await self._done(self.call(path, method, body, params))
+
+    async def rest(self, path: str, body: Any) -> None:
+        """Have machines stop before they are deleted; a refusal is no reason to leave them, so it is passed over."""
+        with suppress(InvalidConfig, InsufficientCredits, NoCapacity):
+            await self.change(path, body)
 
     async def make(self, path: str, body: Any, method: str = "POST", **params: str) -> Any:
         """

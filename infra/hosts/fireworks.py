@@ -140,8 +140,7 @@ class Fireworks(OpenAIHost):
         """Unload the adapter, delete the machines and then the adapter; what is in use yet, the next call deletes."""
         root = await self._root()
         for one in await self._deployed(name):
-            if not await self._api.delete(f"{root}/deployedModels/{one.name.rpartition('/')[2]}"):
-                return
+            await self._api.delete(f"{root}/deployedModels/{one.name.rpartition('/')[2]}")
         # Machines that were asked in the last hour are not deleted unless that is to be ignored.
         if await self._api.delete(f"{root}/deployments/{name}", ignoreChecks="true", hard="true"):
             await self._api.delete(f"{root}/models/{name}")

@@ -13,7 +13,7 @@ from infra.providers import wire
 from infra.providers.base import Account
 from infra.serving.endpoint_client import Forwarded
 from infra.serving.questions import Answered, answered, probed, prompted, said
-from infra.vendor_http import Answer, Call, ask, read_answer
+from infra.vendor_http import Answer, Call, ask, read_answer, usual_trust
 from peft_studio.effect import Said
 from peft_studio.errors import InsufficientCredits, InvalidConfig, RateLimitExceeded, ResourceUnavailable, StudioError
 
@@ -63,7 +63,7 @@ class OpenAIDoor:
 
     async def forward(self, door: Door, path: str, body: Mapping[str, Any]) -> Forwarded:
         """Hand a request on to the door's model; an answer comes as it is, a refusal is raised in our words."""
-        client = httpx.AsyncClient(timeout=ANSWER_SECONDS, follow_redirects=False)
+        client = httpx.AsyncClient(verify=usual_trust(), timeout=ANSWER_SECONDS, follow_redirects=False)
         try:
             request = client.build_request(
                 "POST", door.url + path, headers=dict(door.headers), json={**body, "model": door.model}

@@ -17,7 +17,7 @@ from pydantic import BaseModel
 
 from infra.hosts.base import Door, Hosted, Limits, Wanted
 from infra.hosts.control import ControlPlane, refused, replicas_of, understood
-from infra.hosts.openai_door import ANSWER_SECONDS
+from infra.hosts.openai_door import ANSWER_SECONDS, OpenAIDoor
 from infra.providers import wire
 from infra.providers.base import Account
 from infra.serving.questions import Answered
@@ -141,8 +141,8 @@ class Replicate:
     async def remove(self, name: str) -> None:
         """Have it lose its instances, without which alone it is deleted; what is stopping, the next call deletes."""
         path = await self._path(name)
-        if await self._api.change(path, {"min_instances": 0, "max_instances": 0}) is not None:
-            await self._api.delete(path)
+        await self._api.rest(path, {"min_instances": 0, "max_instances": 0})
+        await self._api.delete(path)
 
     async def ask(self, hosted: Hosted, prompt: str, *, chat: bool, max_tokens: int, temperature: float) -> Answered:
         """Have the adapter answer a prompt, laid out as the model does by itself."""
@@ -152,9 +152,10 @@ class Replicate:
         return Answered(text="".join(pieces), latency_ms=milliseconds, tokens_generated=len(pieces))
 
     async def say(self, hosted: Hosted, model: str, question: str | list[dict[str, str]], max_tokens: int) -> Said:
-        """Have the adapter or its base answer greedily; Replicate gives no log-probabilities."""
+        """Have the adapter or its base answer greedily; Replicate gives no log-probabilities, and takes one message."""
         if isinstance(question, list) and len(question) > 1:
-            raise refused("prompt", "Replicate takes a prompt, and no conversation")
+            # No fault of the adapter's: nothing can be compared.
+            raise ResourceUnavailable("Replicate takes a prompt, and no conversation of several messages.")
         prompt = question if isinstance(question, str) else question[0]["content"]
         said = "".join(await self._predicted(hosted, model, prompt, max_tokens, 0.0))
         return Said(tokens=re.findall(r"\s*\S+|\s+$", said))
@@ -177,7 +178,7 @@ class Replicate:
         call = replace(call, headers={**call.headers, "Prefer": f"wait={_WAIT_SECONDS}"})
         answer = await ask(call, _WAIT_SECONDS + 10, again=False)
         if answer.status >= 300:
-            raise self._api.error(answer)
+            raise OpenAIDoor(PLATFORM, self._account).error(answer)  # it is about a prompt, as there
         prediction, deadline = understood(_Prediction, answer.body), time.monotonic() + ANSWER_SECONDS
         while prediction.status in ("starting", "processing"):
             if time.monotonic() > deadline:

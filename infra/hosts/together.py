@@ -161,7 +161,7 @@ class Together(OpenAIHost):
         if endpoint is not None:
             for shown in await self._list(f"endpoints/{endpoint.id}/deployments"):
                 path = f"{await self._root()}/endpoints/{endpoint.id}/deployments/{shown['id']}"
-                await self._api.change(path, {"autoscaling": {"minReplicas": 0, "maxReplicas": 0}})
+                await self._api.rest(path, {"autoscaling": {"minReplicas": 0, "maxReplicas": 0}})
                 if not await self._api.delete(path):
                     return
             if not await self._api.delete(f"{await self._root()}/endpoints/{endpoint.id}"):
