@@ -148,14 +148,12 @@ class DeploymentSweep:
         host = await self._hosting.host(platform)
         names = await host.names()
         # Read after the names: whatever is there had been written down before.
-        wanted = {
-            self._hosting.name(one) for one in await self._records.all() if one.is_wanted and one.platform == platform
-        }
+        wanted = await self._wanted_at(platform)
         for name in names:
             label = f"{name} at {platform}"
             if not is_hosted_by_studio(name, self._hosting.studio_id):
                 report.strange.append(label)
-            elif name in wanted:
+            elif name in wanted or name in await self._wanted_at(platform):  # one list may have left it out
                 report.kept.append(label)
             else:
                 with self._telling(label, platform, set(), report.issues):
@@ -168,6 +166,10 @@ class DeploymentSweep:
             is_left = record.platform == platform and not record.is_wanted and record.hosted is not None
             if is_left and await host.look(self._hosting.name(record)) is None:
                 await forget_hosted(self._records, record)
+
+    async def _wanted_at(self, platform: str) -> set[str]:
+        records = await self._records.all()
+        return {self._hosting.name(one) for one in records if one.is_wanted and one.platform == platform}
 
     async def _note(self, record: Deployment, **changes: Any) -> Deployment | None:
         """Change a record, and return it as it is then; None where it was changed meanwhile: it is looked at again."""

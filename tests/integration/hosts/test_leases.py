@@ -193,3 +193,20 @@ async def test_a_record_that_cannot_be_read_keeps_no_lease_from_ending(stage: St
     report = await stage.look()
     assert stage.server.adapters == {} and (await stage.records.get(ID)).status is DeploymentStatus.STOPPED
     assert len(report.issues) == 1 and "deploy_bad" in report.issues[0] and "secret" not in report.issues[0]
+
+
+class LeavesOneOut(DeploymentsInMemory):
+    """Records whose second reading lacks all, as a list does whose pages move while it is read."""
+
+    reads = 0
+
+    async def all(self) -> Sequence[Deployment]:
+        self.reads += 1
+        return [] if self.reads == 2 else await super().all()
+
+
+async def test_what_one_reading_of_the_records_lacks_is_not_taken_off(stage: Stage) -> None:
+    stage.records = LeavesOneOut()
+    await stage.running()
+    report = await stage.look()
+    assert len(stage.server.adapters) == 1 and len(report.kept) == 1 and not report.ended
