@@ -192,8 +192,8 @@ class FlowRuns:
         return followed.last
 
 
-async def stop(client: PrefectClient, run_id: UUID, state: StateType, why: str = CANCELLED) -> None:
-    """Cancel a job that has not ended, by the state it is in."""
+async def stop(client: PrefectClient, run_id: UUID, state: StateType | None, why: str = CANCELLED) -> None:
+    """Cancel a run that has not ended, by the state it is in."""
     # A run that a worker has taken must be stopped by it; one that waits has nothing to stop.
     at_work = state in (StateType.PENDING, StateType.RUNNING, StateType.CANCELLING)
     cancelled = Cancelling(message=why) if at_work else Cancelled(message=why)

@@ -19,17 +19,14 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import StateType
 from prefect.client.schemas.sorting import ArtifactSort
 from prefect.exceptions import ObjectNotFound
-from prefect.states import Cancelled, Cancelling
 
-from infra.flow_runs import CANCELLED
+from infra.flow_runs import stop
 from infra.jobs.reads import RESULT, JobReads, Run, RunFilter
 from infra.jobs.submission import create_run, deployment_id
 from infra.prefect_database import PrefectDatabase
 from infra.prefect_patience import answering
 from peft_studio.errors import InvalidConfig
 from peft_studio.events import now
-
-_AT_WORK = (StateType.PENDING, StateType.RUNNING, StateType.CANCELLING)
 
 
 class AdapterTask(Protocol):
@@ -125,9 +122,8 @@ class RunsOnServer:
 
     async def cancel(self, run: Run) -> None:
         """Stop a run: one that a worker has taken is stopped by it; one that waits has nothing to stop."""
-        state = Cancelling if run.state_type in _AT_WORK else Cancelled
         async with answering(), get_client() as client:
-            await client.set_flow_run_state(run.id, state(message=CANCELLED), force=True)
+            await stop(client, run.id, run.state_type)
 
 
 class RunsInPrefect(RunsOnServer):

@@ -8,15 +8,12 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import DeploymentFlowRunCreate
 from prefect.client.schemas.objects import StateType
 from prefect.exceptions import ObjectNotFound
-from prefect.states import Cancelled, Cancelling
 
-from infra.flow_runs import CANCELLED
+from infra.flow_runs import stop
 from infra.jobs.submission import create_run, deployment_id
 from infra.prefect_patience import answering
 from infra.serving.records import Deployment
 from infra.settings import DEPLOY_DEPLOYMENT, DEPLOYING_QUEUE
-
-_AT_WORK = (StateType.PENDING, StateType.RUNNING, StateType.CANCELLING)
 
 
 class DeployRuns(Protocol):
@@ -67,8 +64,7 @@ class DeployRunsInPrefect:
             except ObjectNotFound:
                 return
             if run.state is None or not run.state.is_final() or run.state.is_crashed():
-                state = Cancelling if run.state_type in _AT_WORK else Cancelled
-                await client.set_flow_run_state(run_id, state(message=CANCELLED), force=True)
+                await stop(client, run_id, run.state_type)
 
 
 @dataclass

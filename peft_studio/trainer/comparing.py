@@ -25,7 +25,6 @@ from peft_studio.trainer.render import Renderer
 from peft_studio.trainer.stop import StopSignal
 
 Extra = Callable[[Any], Any]
-Values = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -90,10 +89,10 @@ def compare_models(
 
     def look(model: Any) -> Seen:
         turn()
-        held_out, rows = measure(model, criterion, items, config, stop)
+        held_out, row_by_row = measure(model, criterion, items, config, stop)
         return Seen(
             held_out=held_out,
-            rows=rows.together(owners) if rows else None,
+            rows=row_by_row.together(owners) if row_by_row else None,
             answers=answers_of(
                 model, base, subject.renderer, questions, wanted.max_new_tokens, config.batch_size, stop
             ),
@@ -107,11 +106,11 @@ def compare_models(
     cut = sum(len(base.tokenizer(question.reference)["input_ids"]) > wanted.max_new_tokens for question in questions)
     generation = Generation(rows=len(questions), max_new_tokens=wanted.max_new_tokens, cut=cut) if questions else None
     evaluation = Evaluation(
-        held_out_rows=len(np.unique(owners)),
+        held_out_rows=(rows := len(np.unique(owners))),
         base=before.held_out,
         adapter=after.held_out,
         answer=_shown(before.shown, after.shown),
-        comparison=_by_rows(before, after, len(np.unique(owners)), wanted.bootstrap)
+        comparison=_by_rows(before, after, rows, wanted.bootstrap)
         | _by_answers(questions, before, after, wanted.bootstrap),
         generation=generation,
         bootstrap=wanted.bootstrap if items else None,
