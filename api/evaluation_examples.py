@@ -73,3 +73,4 @@ DONE: dict[str, Any] = QUEUED | {
 }
 CANCELLED: dict[str, Any] = QUEUED | {"status": "cancelled", "step": "done", "completed_at": "2024-01-15T11:15:09Z"}
 LIST: dict[str, Any] = {"evaluations": [DONE], "next_cursor": None}
+DELETED: dict[str, Any] = {"success": True, "evaluation_id": QUEUED["evaluation_id"]}

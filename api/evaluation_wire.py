@@ -37,3 +37,10 @@ class EvaluationList(Whole):
 
     evaluations: Sequence[EvaluationShown]
     next_cursor: str | None = Field(description="Leads to the next page; null on the last one.")
+
+
+class EvaluationDeleted(Whole):
+    """An evaluation that is no longer there."""
+
+    success: bool = True
+    evaluation_id: str

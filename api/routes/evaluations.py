@@ -1,14 +1,14 @@
-"""Evaluations: adapters measured beside their base models; asked for, looked at and stopped."""
+"""Evaluations: adapters measured beside their base models; asked for, looked at, stopped and deleted."""
 
 from typing import Annotated
 
-from litestar import get, post
+from litestar import delete, get, post
 from litestar.di import NamedDependency
 from litestar.openapi.spec import Example
 from litestar.params import Body, FromPath, QueryParameter, SkipValidation
 
 from api import evaluation_examples as examples
-from api.evaluation_wire import EvaluationList, EvaluationShown
+from api.evaluation_wire import EvaluationDeleted, EvaluationList, EvaluationShown
 from api.idempotency import IdempotencyKey
 from api.openapi import documented
 from infra.evaluations.evaluations import AdapterEvaluations
@@ -68,4 +68,16 @@ async def cancel_evaluation(evaluations: TheEvaluations, evaluation_id: FromPath
     return EvaluationShown.of(await evaluations.cancel(evaluation_id))
 
 
-ROUTES = [create_evaluation, list_evaluations, get_evaluation, cancel_evaluation]
+@delete(
+    "/evaluations/{evaluation_id:str}",
+    status_code=200,
+    summary="Delete an evaluation",
+    responses=documented(EvaluationDeleted, examples.DELETED, 403, 404, 409),
+)
+async def delete_evaluation(evaluations: TheEvaluations, evaluation_id: FromPath[str]) -> EvaluationDeleted:
+    """Delete an evaluation that has ended, and what came of it; the adapter stays as it is."""
+    await evaluations.delete(evaluation_id)
+    return EvaluationDeleted(evaluation_id=evaluation_id)
+
+
+ROUTES = [create_evaluation, list_evaluations, get_evaluation, cancel_evaluation, delete_evaluation]

@@ -1,6 +1,7 @@
-"""Evaluations of stored adapters: what is asked for is checked and started, looked at and stopped."""
+"""Evaluations of stored adapters: what is asked for is checked and started, looked at, stopped and deleted."""
 
 import asyncio
+import shutil
 from typing import Any
 
 from pydantic import ValidationError
@@ -94,6 +95,19 @@ class AdapterEvaluations:
                 break
             await asyncio.sleep(_LOOK_SECONDS)
         return evaluation
+
+    async def delete(self, evaluation_id: str) -> None:
+        """Delete the record of an evaluation that has ended; raises ``Conflict`` while it is at work."""
+        async with changing(evaluation_id):
+            run = await self._run(evaluation_id)
+            if not (status := status_of(run)).is_final:
+                raise Conflict(
+                    f"The evaluation is {status}; cancel it first.", evaluation_id=evaluation_id, status=status
+                )
+            # First the folder, in which nothing is of worth any more: a record that is left can be deleted again.
+            folder = self._settings.evaluations / evaluation_id_of(run.id)
+            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+            await self._runs.delete(run.id)
 
     async def _run(self, evaluation_id: str) -> Run:
         if (run := await self._runs.get(flow_run_id_of_evaluation(evaluation_id))) is None:

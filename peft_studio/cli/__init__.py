@@ -27,6 +27,7 @@ SECTIONS = {
     "budgets": "Look at monthly budgets for rented machines, and set them.",
     "datasets": "Upload, look at and delete data sets.",
     "deployments": "Serve adapters, try them out, and stop serving them.",
+    "evaluations": "Measure adapters beside their base models, on any rows.",
     "exports": "Make adapters into what others load: merged weights, GGUF files, Ollama models.",
     "experiments": "Look at experiments, and compare them.",
     "jobs": "Submit, watch and control training jobs.",

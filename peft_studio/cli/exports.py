@@ -98,4 +98,4 @@ def delete(session: Session, export_id: ExportId) -> None:
 
 def _row(one: Export) -> tuple[object, ...]:
     made = size(one.result.size_bytes) if one.result else None
-    return one.export_id, one.adapter_id, one.config.format, text(one.status), one.step, made, one.created_at
+    return one.export_id, one.adapter_id, one.config.format, one.status, one.step, made, one.created_at

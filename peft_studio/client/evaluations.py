@@ -2,12 +2,13 @@
 
 from typing import Any
 
+from peft_studio.answers import Deleted
 from peft_studio.client.calls import Call, model, operation, path
 from peft_studio.evaluations import AdapterEvaluation, EvaluationPage, EvaluationWanted
 
 
 class EvaluationOperations:
-    """Evaluate adapters, look at evaluations and stop them."""
+    """Evaluate adapters, look at evaluations, stop and delete them."""
 
     @operation
     def create_evaluation(
@@ -41,3 +42,8 @@ class EvaluationOperations:
     def cancel_evaluation(self, evaluation_id: str) -> Call[AdapterEvaluation]:
         """Stop an evaluation."""
         return Call("POST", path("evaluations", evaluation_id, "cancel"), model(AdapterEvaluation))
+
+    @operation
+    def delete_evaluation(self, evaluation_id: str) -> Call[Deleted]:
+        """Delete an evaluation that has ended; the adapter is kept."""
+        return Call("DELETE", path("evaluations", evaluation_id), model(Deleted))

@@ -167,6 +167,10 @@ export class Client {
     return this.#post(path("evaluations", evaluationId, "cancel"));
   }
 
+  deleteEvaluation(evaluationId) {
+    return this.#delete(path("evaluations", evaluationId));
+  }
+
   // Exports
 
   createExport(adapterId, config, { idempotencyKey } = {}) {

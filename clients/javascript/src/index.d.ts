@@ -692,6 +692,7 @@ export class Client {
     options?: Page & { adapterId?: string; status?: JobStatus },
   ): Promise<{ evaluations: Evaluation[]; next_cursor: string | null }>;
   cancelEvaluation(evaluationId: string): Promise<Evaluation>;
+  deleteEvaluation(evaluationId: string): Promise<{ success: boolean; evaluation_id: string }>;
 
   /** Have an adapter made into what others load; `getExport` shows how far it is. */
   createExport(adapterId: string, config: ExportConfig, options?: Repeatable): Promise<Export>;

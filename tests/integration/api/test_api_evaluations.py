@@ -1,4 +1,4 @@
-"""Evaluations over HTTP: asked for, refused with the field, looked at and stopped; runs in memory."""
+"""Evaluations over HTTP: asked for, refused with the field, looked at, stopped and deleted; runs in memory."""
 
 import json
 from dataclasses import replace
@@ -169,3 +169,17 @@ def test_an_evaluation_is_cancelled_once(client: Client, adapter_id: str, rows: 
     address = f"/api/v1/evaluations/{ask(client, adapter_id, dataset=rows).json()['evaluation_id']}/cancel"
     assert client.post(address).json()["status"] == "cancelled"
     assert client.post(address).status_code == 409
+
+
+def test_an_evaluation_is_deleted_once_it_has_ended(client: Client, adapter_id: str, rows: str, tmp_path: Path) -> None:
+    evaluation_id = ask(client, adapter_id, dataset=rows).json()["evaluation_id"]
+    address, folder = f"/api/v1/evaluations/{evaluation_id}", tmp_path / "data" / "evaluations" / evaluation_id
+    folder.mkdir(parents=True)
+    (folder / "heartbeat").touch()
+    refused = client.delete(address)
+    assert (refused.status_code, refused.json()["error"]["details"]["status"]) == (409, "pending")
+    client.post(f"{address}/cancel")
+    assert client.delete(address).json() == {"success": True, "evaluation_id": evaluation_id}
+    assert not folder.exists()
+    assert client.get(address).status_code == client.delete(address).status_code == 404
+    assert client.get(f"/api/v1/adapters/{adapter_id}").status_code == 200

@@ -32,17 +32,18 @@ from tests.loopback import on_loopback
 
 @dataclass
 class Served:
-    """An API that answers at ``url``, and the jobs behind it."""
+    """An API that answers at ``url``, and the jobs and evaluations behind it."""
 
     url: str
     jobs: JobsInMemory
     data_dir: Path
+    evaluations: RunsInMemory
 
 
 @contextmanager
 def served(**settings: Any) -> Iterator[Served]:
     """Serve the API for as long as the block lasts."""
-    jobs = JobsInMemory()
+    jobs, evaluations = JobsInMemory(), RunsInMemory()
     with tempfile.TemporaryDirectory() as folder:
         measured(Path(folder))
         given = Settings.model_validate({"requests_per_minute": 10_000, "data_dir": folder, **settings})
@@ -55,10 +56,10 @@ def served(**settings: Any) -> Iterator[Served]:
             CredentialsInMemory(),
             BudgetsInMemory(),
             MachinesInMemory(),
-            runs=RunsOfAdapters(ExportRunsInMemory(), DeployRunsInMemory(), RunsInMemory(), jobs),
+            runs=RunsOfAdapters(ExportRunsInMemory(), DeployRunsInMemory(), evaluations, jobs),
         )
         with on_loopback(app) as url:
-            yield Served(url, jobs, given.data_dir)
+            yield Served(url, jobs, given.data_dir, evaluations)
 
 
 def eventful(jobs: JobsInMemory) -> Job:

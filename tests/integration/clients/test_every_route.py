@@ -100,7 +100,7 @@ def test_every_answer_is_read_with_all_of_its_fields(connect: Connect, tmp_path:
 # The answer to the last of several requests, or one field of an answer.
 READ_OTHERWISE = {"upload_dataset", "compare_experiments", "compare_sweep"}
 # What was deleted is known to whoever asked for it.
-OF_RECEIPTS = {"dataset_id", "adapter_id", "deployment_id", "export_id", "schedule_id", "id"}
+OF_RECEIPTS = {"dataset_id", "adapter_id", "deployment_id", "export_id", "evaluation_id", "schedule_id", "id"}
 
 
 def properties(document: dict[str, Any], call: Call[Any]) -> set[str]:
