@@ -134,7 +134,7 @@ class BudgetsInPrefect:
         if rented_from(plan.config) is None:
             yield key
             return
-        wanted = plan.config.max_cost or (plan.estimate.cost.high if plan.estimate else None)
+        wanted = wanted_by(plan)
         hold = Hold("", wanted or 0.0, key_id, project_of(plan.config))
         async with self._admitting(hold, wanted, idempotency_key) as tags:
             yield [*key, *tags]
@@ -143,7 +143,7 @@ class BudgetsInPrefect:
     async def readmitting(
         self, job_id: str, config: TrainingConfig, wanted: float | None, tags: Sequence[str]
     ) -> AsyncGenerator[Sequence[str]]:
-        """Let a job that had ended be tried again, as ``admitting`` does; ``tags`` are those of its flow run so far."""
+        """Let a flow run that is there already go on, as ``admitting`` does; ``tags`` are those it has so far."""
         others = [tag for tag in tags if not tag.startswith((HOLD_TAG, CAP_TAG))]
         if rented_from(config) is None:
             yield others
@@ -194,6 +194,11 @@ class BudgetsInPrefect:
         at = datetime.now(UTC)
         holds = [_hold(run_id, tags) for run_id, tags in await self._reads.live()]
         return Month(await self._reads.receipts(at), holds, at)
+
+
+def wanted_by(plan: Plan) -> float | None:
+    """Return what a job may cost, in US dollars: its limit, else the high estimate; None where nobody knows."""
+    return plan.config.max_cost or (plan.estimate.cost.high if plan.estimate else None)
 
 
 def _pays(budget: Budget, receipt: MachineReceipt) -> bool:

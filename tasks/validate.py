@@ -4,6 +4,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from infra.credentials import CredentialsInPrefect, connected_now
+from infra.jobs.holds import hold
 from infra.jobs.record import JobRecord
 from infra.planning.market import market_now
 from infra.planning.planner import make_plan, platforms_of
@@ -30,7 +31,9 @@ def validate(config: TrainingConfig) -> Plan:
     record = JobRecord.current()
     record.enter(Phase.VALIDATING)
     # A job that was interrupted goes on with the model and the data it began with.
-    plan = record.run.read("plan.json", Plan) or _planned(config)
+    if (plan := record.run.read("plan.json", Plan)) is None:
+        plan = _planned(config)
+        hold(plan, settings())
     record.run.write("config.json", config)
     record.run.write("plan.json", plan)
     if tracker_of(config):

@@ -19,6 +19,7 @@ from prefect.artifacts import (
     create_progress_artifact,
     update_progress_artifact,
 )
+from prefect.client.orchestration import get_client
 from prefect.events import emit_event
 from prefect.exceptions import MissingContextError
 from prefect.logging import get_run_logger
@@ -56,14 +57,17 @@ class JobRecord:
         return self.job_id.replace("_", "-")
 
     @property
-    def tags(self) -> list[str]:
-        """The tags of its flow run; none outside of it."""
-        return current_flow_run.tags or []
-
-    @property
     def key_id(self) -> str | None:
         """The API key that the job was submitted with; None where it was not by one, and outside of its flow run."""
-        return next((tag.removeprefix(KEY_TAG) for tag in self.tags if tag.startswith(KEY_TAG)), None)
+        tags = current_flow_run.tags or []
+        return next((tag.removeprefix(KEY_TAG) for tag in tags if tag.startswith(KEY_TAG)), None)
+
+    def read_tags(self) -> list[str]:
+        """Ask Prefect for the tags of its flow run: this process has those of its beginning; none outside of one."""
+        if current_flow_run.id is None:
+            return []
+        with get_client(sync_client=True) as client:
+            return insist(lambda: client.read_flow_run(UUID(str(current_flow_run.id)))).tags
 
     @property
     def resource(self) -> dict[str, str]:

@@ -96,7 +96,7 @@ class JobMachines:
         measured_speeds.note(self._settings, plan, self.receipts, summary)
 
     def _limits(self, plan: Plan) -> Limits:
-        return limits_of(plan, self._record.run, self._settings, self._record.tags)
+        return limits_of(plan, self._record.run, self._settings, self._record.read_tags())
 
     def _rent(self, plan: Plan, beyond_gb: float) -> MachineReceipt:
         earlier = self.receipts

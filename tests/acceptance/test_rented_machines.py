@@ -1,11 +1,13 @@
 """Jobs on rented machines, from request to receipt: what happens to a machine leaves no mark on the adapter."""
 
 import asyncio
+import json
 import os
 import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -169,6 +171,13 @@ def test_a_job_that_no_budget_pays_for_is_refused_and_its_machine_is_never_rente
     assert budget["held_usd"] == 0
     assert 0 < budget["spent_usd"] == pytest.approx(rented.job(job_id)["cost"], abs=0.001)
     assert rented.receipts(job_id)[0].key_id is not None
+    # Prefect starts what it is told to; the run itself asks the budget, before it rents.
+    run_flow(rented, "finetune/default", config=costly)
+    [unpaid] = [one for one in rented.api.get("/jobs?project=frugal").json()["jobs"] if one["job_id"] != job_id]
+    follow(rented.studio, unpaid["job_id"])
+    refused = rented.job(unpaid["job_id"])
+    assert (refused["status"], refused["error"]["code"]) == ("failed", "INSUFFICIENT_CREDITS")
+    assert rented.receipts(unpaid["job_id"]) == []
     assert rented.api.put("/budgets", json={"budgets": []}).json() == {"budgets": []}
 
 
@@ -185,9 +194,11 @@ def rent_directly(renting: RentingStudio, name: str) -> None:
     asyncio.run(rent())
 
 
-def run_flow(renting: RentingStudio, deployment: str) -> None:
+def run_flow(renting: RentingStudio, deployment: str, **parameters: Any) -> None:
     """Have Prefect run a deployment, the way its users do."""
     command = [sys.executable, "-m", "prefect", "deployment", "run", deployment]
+    for name, value in parameters.items():
+        command += ["--param", f"{name}={json.dumps(value)}"]
     printed = subprocess.run(
         [sys.executable, "-m", "peft_studio.cli", "env", "--data-dir", str(renting.studio.data_dir)],
         check=True,
