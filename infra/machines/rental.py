@@ -97,7 +97,7 @@ class Rental:
         raise issue
 
     def _order(self, wanted: Wanted, offer: Offer) -> MachineReceipt | None:
-        """Have the vendor create a machine; None where it is not known whether it did."""
+        """Have the vendor create a machine; None where it is not known whether it did, or where it does not start."""
         earlier = self.ledger.of_job(self._job_id)
         if sum(one.status is not MachineStatus.NEVER for one in earlier) >= self._settings.machines_per_job:
             raise ResourceUnavailable(
@@ -131,7 +131,11 @@ class Rental:
             forget_work(self._settings, receipt.name)
             self.ledger.change(receipt, status=MachineStatus.NEVER, reason=error.message, cost=0.0)
             raise
-        return self._adopt(receipt, rented)
+        receipt = self._adopt(receipt, rented)
+        if rented.state in _DEAD:
+            self._give_back(receipt, f"It was never started ({rented.reason}).")
+            return None
+        return receipt
 
     async def _create(self, wanted: Wanted, offer: Offer, receipt: MachineReceipt) -> Rented:
         provider = await self._provider(offer.provider)
@@ -175,9 +179,12 @@ class Rental:
                     reason = f"It ended before it had reported ({found.reason if found else 'it is gone'})."
                     break
             time.sleep(door.look_seconds)
+        self._give_back(receipt, reason)
+        return None
+
+    def _give_back(self, receipt: MachineReceipt, reason: str) -> None:
         self._say(f"The machine {receipt.name} is given back: {reason}")
         self.returns.release(receipt, reason)
-        return None
 
     def _ready(self, receipt: MachineReceipt) -> MachineReceipt:
         """Note that the machine works, and what it really costs."""

@@ -128,7 +128,8 @@ class Provider(Protocol):
 
         Raises ``NoCapacity`` where this offer is gone or sold out and nothing was created; ``Unclear`` where the answer
         was lost or was a failure of the vendor's, so that a machine may exist; ``InvalidConfig`` where the vendor
-        finds fault with the order itself. A half-made machine that the vendor tells of is released first.
+        finds fault with the order itself. A machine that the vendor made and did not start is returned as ended: it
+        may have cost something, and is there until it is released.
         """
         ...
 

@@ -11,7 +11,7 @@ from collections import defaultdict
 from typing import Any
 from urllib.parse import quote
 
-from infra.providers.base import Account, MachineState, NoCapacity, Offer, Order, Rented, Unclear
+from infra.providers.base import Account, MachineState, NoCapacity, Offer, Order, Rented
 from infra.providers.vast_answers import (
     NAME,
     PLATFORM,
@@ -26,7 +26,7 @@ from infra.providers.vast_answers import (
 )
 from infra.providers.wire import CREATE_SECONDS, create, out_of_credit, pace, paced, read, refused
 from infra.vendor_http import Answer, Call
-from peft_studio.errors import ResourceUnavailable, StudioError
+from peft_studio.errors import ResourceUnavailable
 from peft_studio.remote.assignment import SelfRelease
 
 ASK_SECONDS = 4.5  # between two machines that one account asks for; the vendor's own rule, which no simulator has
@@ -82,11 +82,12 @@ class Vast:
             answer = await create(call, seconds=self._create_seconds)
         said = fields_of(answer.body)
         made = said.get("new_contract")
-        if answer.status == 200 and made and said.get("success") and not said.get("error"):
+        if not made:
+            raise issue_of(answer)
+        if answer.status == 200 and said.get("success") and not said.get("error"):
             return Rented(id=str(made), name=order.name, state=MachineState.BOOTING)
-        if made:
-            await self._undo(str(made))
-        raise issue_of(answer)
+        reason = "Vast.ai made it and did not start it: others bid more by now"
+        return Rented(id=str(made), name=order.name, state=MachineState.ENDED, reason=reason)
 
     async def machines(self) -> list[Rented]:
         """Return every machine of the account that is not destroyed: all of them cost money, stopped ones too."""
@@ -119,12 +120,6 @@ class Vast:
         return SelfRelease(
             url=self._account.url.rstrip("/") + "/instances/{CONTAINER_ID}/", key_variable="CONTAINER_API_KEY"
         )
-
-    async def _undo(self, machine_id: str) -> None:
-        try:
-            await self.release(machine_id)
-        except StudioError as error:
-            raise Unclear(f"Vast.ai made a machine that did not start, and did not end it: {error.message}") from None
 
     async def _pages(self, path: str, params: dict[str, str], field: str, version: str = "v0") -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = []

@@ -82,7 +82,7 @@ def studio(folder: Path) -> Generator[Settings]:
         yield given.model_copy(update={"public_url": url})
 
 
-def run_job(vendor: Vendor, fault: Fault | None, settings: Settings) -> Job:
+def run_job(vendor: Vendor, fault: Fault | None, settings: Settings, *, spot: bool = False) -> Job:
     """
     Run one job at a vendor where something goes wrong, the way the flow does: rent, follow, give back, once more.
 
@@ -106,7 +106,7 @@ def run_job(vendor: Vendor, fault: Fault | None, settings: Settings) -> Job:
         ledger = Ledger(own, job.published.append)
         rental = Rental(run.job_id, own, credentials, job.said.append, lambda: None, ledger)
         try:
-            _train(job, rental, own, credentials, vendor.provider(vendor.account(address), 30.0), revoked=revoked)
+            _train(job, rental, own, credentials, vendor.provider(vendor.account(address), 30.0), spot, revoked)
         except Exception as error:
             job.error = error
         job.receipts = list(ledger.of_job(run.job_id))
@@ -114,7 +114,13 @@ def run_job(vendor: Vendor, fault: Fault | None, settings: Settings) -> Job:
 
 
 def _train(
-    job: Job, rental: Rental, settings: Settings, credentials: CredentialsInMemory, provider: Provider, *, revoked: bool
+    job: Job,
+    rental: Rental,
+    settings: Settings,
+    credentials: CredentialsInMemory,
+    provider: Provider,
+    spot: bool,
+    revoked: bool,
 ) -> None:
     plan = Plan(
         config=config(provider=job.vendor.name),
@@ -127,7 +133,7 @@ def _train(
     )
     job.run.write("config.json", plan.config)
     job.run.write("plan.json", plan)
-    offers = [one for one in asyncio.run(provider.offers()) if one.available and not one.spot and one.gpu_count]
+    offers = [one for one in asyncio.run(provider.offers()) if one.available and one.spot == spot and one.gpu_count]
     offers.sort(key=lambda one: one.hourly_rate)
 
     def say(message: str, _: LogLevel) -> None:

@@ -58,6 +58,20 @@ def test_a_job_ends_as_it_should_whatever_goes_wrong_at_its_vendor(vendor: Vendo
     assert not issues, "\n".join(f"{fault}: {issue}" for fault, issue in issues.items())
 
 
+def test_a_machine_that_was_made_and_never_started_is_given_back_and_paid_for(settings: Settings) -> None:
+    [vast] = [vendor for vendor in VENDORS if vendor.name == "vast"]
+    job = run_job(vast, Fault(kind=FaultKind.NO_CAPACITY), settings, spot=True)
+    try:
+        assert job.error is None and job.summary is not None
+        assert [receipt.status for receipt in job.receipts] == [MachineStatus.GONE] * 2
+        assert "never started" in job.receipts[0].reason
+        assert job.cloud.existing() == []
+        assert job.cost == pytest.approx(job.billed, abs=1e-4)
+        check_secrets(job)
+    finally:
+        job.cloud.close()
+
+
 def check(job: Job, fault: FaultKind | None) -> None:
     """Check how a job has ended: as this fault calls for, at the vendor's own price, with nothing left or shown."""
     check_secrets(job)
