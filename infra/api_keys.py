@@ -102,7 +102,7 @@ def records_in(database: PrefectDatabase) -> Callable[[], Awaitable[Sequence[Key
     """Return a way to read all keys from Prefect's database."""
 
     async def read() -> Sequence[KeyRecord]:
-        return [KeyRecord.model_validate(value) for value in await database.variables(TAG)]
+        return [KeyRecord.model_validate(value) for value in (await database.variables(TAG)).values()]
 
     return read
 

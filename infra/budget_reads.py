@@ -68,7 +68,7 @@ class ReadFromDatabase:
 
     async def values(self, tag: str) -> Sequence[Any]:
         """Return the values of all variables with a tag."""
-        return await self._database.variables(tag)
+        return [*(await self._database.variables(tag)).values()]
 
     async def live(self) -> Sequence[tuple[UUID, Sequence[str]]]:
         """Return the jobs that hold something."""

@@ -51,10 +51,10 @@ class PrefectDatabase:
 
         return await _patiently(fetch)
 
-    async def variables(self, tag: str) -> list[Any]:
-        """Return the values of all Prefect variables with a tag."""
-        query = "SELECT value::text AS value FROM variable WHERE tags @> $1::text::jsonb"
-        return [from_json(row["value"]) for row in await self.fetch(query, to_json([tag]).decode())]
+    async def variables(self, tag: str) -> dict[str, Any]:
+        """Return the values of all Prefect variables with a tag, by their names."""
+        query = "SELECT name, value::text AS value FROM variable WHERE tags @> $1::text::jsonb"
+        return {row["name"]: from_json(row["value"]) for row in await self.fetch(query, to_json([tag]).decode())}
 
     async def close(self) -> None:
         """Let go of the connections."""

@@ -63,7 +63,7 @@ async def list_deployments(
 @get(
     "/deployments/{deployment_id:str}",
     summary="Get a deployment",
-    responses=documented(DeploymentShown, examples.SERVING, 404),
+    responses=documented(DeploymentShown, examples.SERVING, 404, 409),
 )
 async def get_deployment(deployments: TheDeployments, deployment_id: FromPath[str]) -> DeploymentShown:
     """Return one deployment: whether it answers and where, or why it failed."""

@@ -1,10 +1,11 @@
 """Flow runs that make something of adapters: the API's door to Prefect for them, and a double of it in memory."""
 
 import asyncio
+import logging
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 from uuid import NAMESPACE_URL, UUID, uuid4, uuid5
 
 from prefect.client.orchestration import get_client
@@ -19,6 +20,7 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import StateType
 from prefect.client.schemas.sorting import ArtifactSort
 from prefect.exceptions import ObjectNotFound
+from pydantic import BaseModel, ValidationError
 
 from infra.flow_runs import stop
 from infra.jobs.reads import RESULT, JobReads, Run, RunFilter
@@ -27,6 +29,10 @@ from infra.prefect_database import PrefectDatabase
 from infra.prefect_patience import answering
 from peft_studio.errors import InvalidConfig
 from peft_studio.events import now
+
+log = logging.getLogger(__name__)
+Step = TypeVar("Step", bound=BaseModel)
+UNREADABLE = "What it has said last cannot be read: another version of the studio has written it."
 
 
 class AdapterTask(Protocol):
@@ -207,3 +213,14 @@ class RunsInMemory:
 def tag_of(adapter_id: str) -> str:
     """Return the tag by which the runs of an adapter are found."""
     return f"adapter:{adapter_id}"
+
+
+def step_of(run: Run, kind: type[Step]) -> Step | None:
+    """Return what a run has said last; None where it has said nothing yet, or nothing that can be read."""
+    if not run.result:
+        return None
+    try:
+        return kind.model_validate_json(run.result)
+    except ValidationError:
+        log.error("What the flow run %s (%s) has said last cannot be read.", run.name, run.id)
+        return None

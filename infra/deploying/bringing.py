@@ -94,6 +94,8 @@ class Bringing:
             record = await self._records.get(self._id)
         except NotFound:
             return  # who has deleted it has seen it gone, and the clean-up sees what came after
+        except Conflict as unreadable:
+            return log.error("What %s has placed is left to a person: %s", self._id, unreadable.message)
         if record.is_wanted:
             record = record.model_copy(update=changes)
             await self._records.replace(record)

@@ -7,7 +7,7 @@ from infra.hosts.table import HOSTS
 from infra.platforms.connections import base_url
 from infra.platforms.vendors import VENDORS
 from infra.providers.base import Account
-from infra.serving.records import Deployment, Deployments
+from infra.serving.records import Deployment, Deployments, Unreadable
 from infra.settings import Settings
 from peft_studio.errors import Conflict
 
@@ -45,8 +45,8 @@ class DeploymentGuard:
                 platform=platform,
             )
 
-    async def _served(self, platform: str) -> Sequence[Deployment]:
+    async def _served(self, platform: str) -> Sequence[Deployment | Unreadable]:
         if platform not in HOSTS:
             return ()
-        here = [one for one in await self._records.all() if one.platform == platform]
-        return [one for one in here if one.is_wanted or one.hosted is not None]
+        at_work = [one for one in await self._records.all() if one.is_wanted or one.hosted is not None]
+        return [one for one in (*at_work, *await self._records.unreadable()) if one.platform == platform]

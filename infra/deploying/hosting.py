@@ -17,7 +17,7 @@ from infra.providers.base import Account
 from infra.registries.publications import publications_of
 from infra.serving.endpoint_client import Forwarded
 from infra.serving.questions import Answered
-from infra.serving.records import Deployment
+from infra.serving.records import Deployment, Unreadable
 from infra.settings import Settings
 from peft_studio.adapter_config import CONFIG
 from peft_studio.deployments import DeploymentMetrics, DeploymentStatus
@@ -42,7 +42,7 @@ class Hosting:
         """What the names of all that this studio makes carry."""
         return studio_id(self._settings)
 
-    def name(self, deployment: Deployment) -> str:
+    def name(self, deployment: Deployment | Unreadable) -> str:
         """Return what a deployment is called at its platform."""
         return hosted_name(self.studio_id, deployment.deployment_id)
 

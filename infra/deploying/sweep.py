@@ -53,6 +53,10 @@ class DeploymentSweep:
         platform that does not answer is left alone until the next look.
         """
         away, ids = set[str](), {one.deployment_id: one.platform for one in await self._records.all()}
+        report.issues += [
+            f"{one.deployment_id}: its record cannot be read, so it and what it has placed are left as they are"
+            for one in await self._records.unreadable()
+        ]
         for step in (self._end_if_over, self._tend):
             for deployment_id, platform in ids.items():
                 with self._telling(f"{deployment_id} at {platform}", platform, away, report.issues):
@@ -168,8 +172,9 @@ class DeploymentSweep:
                 await forget_hosted(self._records, record)
 
     async def _wanted_at(self, platform: str) -> set[str]:
-        records = await self._records.all()
-        return {self._hosting.name(one) for one in records if one.is_wanted and one.platform == platform}
+        """Name what is wanted at a platform, and what nobody can say of whether it is."""
+        wanted = [one for one in await self._records.all() if one.is_wanted and one.platform == platform]
+        return {self._hosting.name(one) for one in (*wanted, *await self._records.unreadable())}
 
     async def _note(self, record: Deployment, **changes: Any) -> Deployment | None:
         """Change a record, and return it as it is then; None where it was changed meanwhile: it is looked at again."""

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from infra.adapters.records import AdapterRecords
-from infra.adapters.runs import Runs
+from infra.adapters.runs import UNREADABLE, Runs, step_of
 from infra.adapters.uploaded import UploadedAdapters
 from infra.datasets.uses import using
 from infra.evaluations.planning import plan_evaluation
@@ -125,10 +125,12 @@ def _wanted_of(run: Run) -> EvaluationWanted:
 
 def _shown(run: Run) -> AdapterEvaluation:
     wanted, status = _wanted_of(run), status_of(run)
-    step = EvaluationStep.model_validate_json(run.result) if run.result else None
+    step = step_of(run, EvaluationStep)
     changes: dict[str, Any] = {"step": step.step if step else "queued", "progress": step.progress if step else 0.0}
     if status is JobStatus.COMPLETED and step:
         changes["result"] = step.result
+    if run.result and not step:
+        changes["error"] = UNREADABLE
     if status is JobStatus.FAILED:
         changes["error"] = (step and step.error) or run.state_message
     if status.is_final:

@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from infra.adapters.records import AdapterRecords
+from infra.adapters.runs import UNREADABLE, step_of
 from infra.adapters.store import delete
 from infra.adapters.uploaded import UploadedAdapters
 from infra.exports.planning import is_created, plan_export
@@ -149,11 +150,13 @@ class AdapterExports:
 
     async def _shown(self, run: Run) -> Export:
         task, status = _task_of(run), status_of(run)
-        step = ExportStep.model_validate_json(run.result) if run.result else None
+        step = step_of(run, ExportStep)
         changes: dict[str, Any] = {"step": step.step if step else "queued", "progress": step.progress if step else 0.0}
         if status is JobStatus.COMPLETED and step:
             folder = self._folder(export_id_of(run.id)).files
             changes |= {"result": step.result, "path": str(folder)}
+        if run.result and not step:
+            changes["error"] = UNREADABLE
         if status is JobStatus.FAILED:
             changes["error"] = (step and step.error) or run.state_message
         if status.is_final:

@@ -43,7 +43,7 @@ from infra.platforms.connections import Platforms
 from infra.serving.local import LocalDeployments
 from infra.serving.records import PREFIX, DeploymentsInPrefect
 from infra.settings import HYPERPARAMETERS, SCHEDULED, Settings
-from peft_studio.errors import NotFound, StudioError
+from peft_studio.errors import Conflict, NotFound, StudioError
 from peft_studio.jobs import PREFIX as JOB_PREFIX
 from peft_studio.jobs import JobStatus, Phase, job_id_of
 from peft_studio.run_dir import Request
@@ -150,7 +150,7 @@ class Recovery:
     async def _let_go(self, client: PrefectClient, record: JobRecord) -> None:
         """End all that a job has begun elsewhere, as the hooks of a run do that ends by itself."""
         await self._release(record)
-        with contextlib.suppress(NotFound):
+        with contextlib.suppress(NotFound, Conflict):  # not there, or not to be read
             await LocalDeployments(DeploymentsInPrefect(client)).stop(PREFIX + record.job_id.removeprefix(JOB_PREFIX))
         platforms = Platforms(CredentialsInPrefect(), self._settings)
         await Conversions(ExportRunsOnServer(), platforms, self._settings).cancel(record.job_id)

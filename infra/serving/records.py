@@ -1,7 +1,9 @@
 """Deployments as they are recorded, and where the records are kept: behind one protocol, in memory or in Prefect."""
 
-from collections.abc import AsyncGenerator, Sequence
+import logging
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager, nullcontext
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
 from uuid import UUID
@@ -10,7 +12,7 @@ from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.actions import VariableCreate, VariableUpdate
 from prefect.client.schemas.objects import Variable
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from infra.hosts.base import Hosted
 from infra.prefect_database import PrefectDatabase
@@ -20,6 +22,7 @@ from peft_studio.effect import EffectTest
 from peft_studio.errors import Conflict, NotFound
 from peft_studio.events import now
 
+log = logging.getLogger(__name__)
 PREFIX = "deploy_"
 TAG = "peft-studio-deployment"
 _VARIABLE = "deployment_"
@@ -59,15 +62,27 @@ class Deployment(BaseModel):
         return self.status in (DeploymentStatus.DEPLOYING, DeploymentStatus.RUNNING)
 
 
+@dataclass(frozen=True)
+class Unreadable:
+    """A record that another version of the studio has written, or a hand: nobody knows whether it is wanted."""
+
+    deployment_id: str
+    platform: str | None = field(default=None, compare=False)  # as far as that can be made out
+
+
 class Deployments(Protocol):
     """The records of all deployments."""
 
     async def all(self) -> Sequence[Deployment]:
-        """Read all, oldest first."""
+        """Read all, oldest first; one that cannot be read is logged, and keeps no other from being seen."""
+        ...
+
+    async def unreadable(self) -> Sequence[Unreadable]:
+        """Name those that cannot be read: what belongs to them is to be left as it is."""
         ...
 
     async def get(self, deployment_id: str) -> Deployment:
-        """Read one; raises ``NotFound``."""
+        """Read one; raises ``NotFound``, and ``Conflict`` where it cannot be read."""
         ...
 
     async def add(self, deployment: Deployment) -> None:
@@ -84,35 +99,39 @@ class Deployments(Protocol):
 
 
 class DeploymentsInMemory:
-    """Records that end with the process."""
+    """Records that end with the process: ``values`` holds by id what Prefect would."""
 
     def __init__(self) -> None:
-        self._records: dict[str, Deployment] = {}
+        self.values: dict[str, Any] = {}
 
     async def all(self) -> Sequence[Deployment]:
         """Read all, oldest first."""
-        return list(self._records.values())
+        return _told_apart(self.values)[0]
+
+    async def unreadable(self) -> Sequence[Unreadable]:
+        """Name those that cannot be read."""
+        return _told_apart(self.values)[1]
 
     async def get(self, deployment_id: str) -> Deployment:
-        """Read one; raises ``NotFound``."""
-        if deployment_id not in self._records:
+        """Read one; raises ``NotFound``, and ``Conflict`` where it cannot be read."""
+        if deployment_id not in self.values:
             raise _not_found(deployment_id)
-        return self._records[deployment_id]
+        return _read(deployment_id, self.values[deployment_id])
 
     async def add(self, deployment: Deployment) -> None:
         """Add a new one; raises ``Conflict`` where its id is taken."""
-        if deployment.deployment_id in self._records:
+        if deployment.deployment_id in self.values:
             raise _taken(deployment)
-        self._records[deployment.deployment_id] = deployment
+        self.values[deployment.deployment_id] = _value(deployment)
 
     async def replace(self, deployment: Deployment) -> None:
         """Write a changed one; one that is gone meanwhile stays gone."""
-        if deployment.deployment_id in self._records:
-            self._records[deployment.deployment_id] = deployment
+        if deployment.deployment_id in self.values:
+            self.values[deployment.deployment_id] = _value(deployment)
 
     async def delete(self, deployment_id: str) -> None:
         """Delete one, if it is there."""
-        self._records.pop(deployment_id, None)
+        self.values.pop(deployment_id, None)
 
 
 class DeploymentsInPrefect:
@@ -126,45 +145,58 @@ class DeploymentsInPrefect:
     def __init__(self, client: PrefectClient | None = None, database: PrefectDatabase | None = None):
         self._client = client
         self._database = database
+        self._logged: set[Unreadable] = set()
 
     async def all(self) -> Sequence[Deployment]:
-        """Read all, oldest first."""
-        if self._database is not None:
-            records = [Deployment.model_validate(value) for value in await self._database.variables(TAG)]
-        else:
-            records = await self._from_server()
-        return sorted(records, key=lambda record: record.created_at)
+        """Read all, oldest first; one that cannot be read is logged once."""
+        records, unreadable = _told_apart(await self._values())
+        for one in set(unreadable) - self._logged:
+            log.error("The record of %s cannot be read; it is left as it is.", one.deployment_id)
+        self._logged |= set(unreadable)
+        return records
 
-    async def _from_server(self) -> list[Deployment]:
-        records: list[Deployment] = []
+    async def unreadable(self) -> Sequence[Unreadable]:
+        """Name those that cannot be read."""
+        return _told_apart(await self._values())[1]
+
+    async def _values(self) -> Mapping[str, Any]:
+        """Return what is stored of each, by id."""
+        if self._database is not None:
+            found = await self._database.variables(TAG)
+        else:
+            found = await self._from_server()
+        return {PREFIX + name.removeprefix(_VARIABLE): value for name, value in found.items()}
+
+    async def _from_server(self) -> dict[str, Any]:
+        found: dict[str, Any] = {}
         async with self._prefect() as client:
-            while len(records) % _PAGE == 0:
+            while len(found) % _PAGE == 0:
                 query = {
                     "variables": {"tags": {"all_": [TAG]}},
                     "sort": "NAME_ASC",
                     "limit": _PAGE,
-                    "offset": len(records),
+                    "offset": len(found),
                 }
                 response = await client.request("POST", "/variables/filter", json=query)
                 page = Variable.model_validate_list(response.json())
-                records += [Deployment.model_validate(variable.value) for variable in page]
+                found |= {variable.name: variable.value for variable in page}
                 if not page:
                     break
-        return records
+        return found
 
     async def get(self, deployment_id: str) -> Deployment:
-        """Read one; raises ``NotFound``."""
+        """Read one; raises ``NotFound``, and ``Conflict`` where it cannot be read."""
         name = _variable(deployment_id)
         if self._database is not None:
-            found = [record for record in await self.all() if record.deployment_id == deployment_id]
-            if not found:
+            found = await self._values()
+            if deployment_id not in found:
                 raise _not_found(deployment_id)
-            return found[0]
+            return _read(deployment_id, found[deployment_id])
         async with self._prefect() as client:
             variable = await client.read_variable_by_name(name)
         if variable is None:
             raise _not_found(deployment_id)
-        return Deployment.model_validate(variable.value)
+        return _read(deployment_id, variable.value)
 
     async def add(self, deployment: Deployment) -> None:
         """Add a new one; raises ``Conflict`` where its id is taken."""
@@ -213,6 +245,28 @@ async def enter(records: Deployments, wanted: Deployment) -> Deployment:
             return known
         await records.replace(wanted)
     return wanted
+
+
+def _read(deployment_id: str, value: Any) -> Deployment:
+    try:
+        return Deployment.model_validate(value)
+    except ValidationError:
+        raise Conflict(
+            f"The record of {deployment_id} cannot be read: another version of the studio has written it, or a hand.",
+            deployment_id=deployment_id,
+        ) from None
+
+
+def _told_apart(values: Mapping[str, Any]) -> tuple[list[Deployment], list[Unreadable]]:
+    """Read what is stored by id: the records, oldest first, and those that cannot be read."""
+    records, unreadable = list[Deployment](), list[Unreadable]()
+    for deployment_id, value in values.items():
+        try:
+            records.append(_read(deployment_id, value))
+        except Conflict:
+            platform: Any = value.get("platform") if isinstance(value, dict) else None
+            unreadable.append(Unreadable(deployment_id, platform if isinstance(platform, str) else None))
+    return sorted(records, key=lambda record: record.created_at), unreadable
 
 
 def _value(deployment: Deployment) -> dict[str, Any]:

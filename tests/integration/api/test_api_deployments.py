@@ -284,3 +284,14 @@ async def test_an_adapter_that_is_deleted_meanwhile_is_not_deployed(
 ) -> None:
     assert deploy(client, adapter_id).status_code == 404
     assert await deployments.all() == []
+
+
+async def test_a_deployment_that_cannot_be_read_is_named_and_hides_no_other(
+    client: Client, adapter_id: str, deployments: DeploymentsInMemory
+) -> None:
+    broken, other = (deploy(client, adapter_id).json()["deployment_id"] for _ in range(2))
+    deployments.values[broken] |= {"status": "molten"}
+    (shown,) = client.get("/api/v1/deployments").json()["deployments"]
+    assert shown["deployment_id"] == other
+    told = client.get(f"/api/v1/deployments/{broken}")
+    assert told.status_code == 409 and broken in told.json()["error"]["message"]

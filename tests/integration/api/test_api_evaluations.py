@@ -183,3 +183,16 @@ def test_an_evaluation_is_deleted_once_it_has_ended(client: Client, adapter_id: 
     assert not folder.exists()
     assert client.get(address).status_code == client.delete(address).status_code == 404
     assert client.get(f"/api/v1/adapters/{adapter_id}").status_code == 200
+
+
+def test_an_evaluation_that_cannot_be_read_is_shown_as_far_as_it_can_and_hides_no_other(
+    client: Client, adapter_id: str, rows: str, evaluation_runs: RunsInMemory
+) -> None:
+    first, second = (ask(client, adapter_id, dataset=rows).json()["evaluation_id"] for _ in range(2))
+    run_id = flow_run_id_of_evaluation(first)
+    run = replace(evaluation_runs.runs[run_id], state_type=StateType.COMPLETED, result='{"step": 3}', end_time=now())
+    evaluation_runs.runs[run_id] = run
+    newest, oldest = client.get("/api/v1/evaluations").json()["evaluations"]
+    assert (newest["evaluation_id"], newest["error"]) == (second, None)
+    assert (oldest["evaluation_id"], oldest["status"], oldest["result"]) == (first, "completed", None)
+    assert "cannot be read" in oldest["error"]

@@ -211,3 +211,14 @@ async def test_a_key_that_only_reads_starts_and_deletes_nothing(connect: Connect
     reader = connect("reads")
     assert ask(reader, adapter_id, format="merged").status_code == 403
     assert reader.get("/api/v1/exports").status_code == 200
+
+
+async def test_an_export_that_cannot_be_read_is_shown_as_far_as_it_can_and_hides_no_other(
+    client: Client, adapter_id: str, export_runs: ExportRunsInMemory
+) -> None:
+    first, second = (ask(client, adapter_id, format="merged").json()["export_id"] for _ in range(2))
+    run_id = flow_run_id_of_export(first)
+    export_runs.runs[run_id] = replace(export_runs.runs[run_id], result="[]", parameters={"task": 1})
+    newest, oldest = client.get("/api/v1/exports").json()["exports"]
+    assert (newest["export_id"], newest["error"]) == (second, None)
+    assert oldest["export_id"] == first and "cannot be read" in oldest["error"]

@@ -6,9 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from click.testing import Result
 from prefect.client.schemas.objects import StateType
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from peft_studio.cli.evaluations import app
 from peft_studio.client import Client

@@ -8,6 +8,8 @@ import pytest
 from pydantic import SecretStr
 
 from infra.credentials import Credentials, CredentialsInMemory
+from infra.deploying.bringing import Bringing
+from infra.deploying.guard import DeploymentGuard
 from infra.deploying.hosting import Hosting
 from infra.deploying.runs import DeployRunsInMemory
 from infra.deploying.sweep import DeploymentSweep
@@ -16,6 +18,7 @@ from infra.serving.records import Deployment, DeploymentsInMemory
 from infra.settings import Settings
 from infra.simulators.vllm import VllmServer, create_vllm
 from peft_studio.deployments import DeploymentStatus
+from peft_studio.errors import Conflict
 from peft_studio.events import now
 from tests.loopback import on_loopback
 
@@ -210,3 +213,34 @@ async def test_what_one_reading_of_the_records_lacks_is_not_taken_off(stage: Sta
     await stage.running()
     report = await stage.look()
     assert len(stage.server.adapters) == 1 and len(report.kept) == 1 and not report.ended
+
+
+async def test_a_record_that_cannot_be_read_is_named_and_what_it_has_placed_is_left(stage: Stage) -> None:
+    other = "deploy_" + "ee" * 16
+    await stage.running()
+    stage.records.values[ID] |= {"status": "molten"}
+    await stage.records.add(
+        Deployment(deployment_id=other, adapter_id="a", adapter="/a", base_model="m", chat=True, expires_at=now())
+    )
+    report = await stage.look()
+    assert (await stage.records.get(other)).status is DeploymentStatus.STOPPED
+    assert len(stage.server.adapters) == 1 and len(report.kept) == 1
+    assert [issue for issue in report.issues if ID in issue] == report.issues and len(report.issues) == 1
+
+
+async def test_an_account_is_kept_for_what_has_a_record_that_cannot_be_read_and_others_are_let_go_of(
+    stage: Stage,
+) -> None:
+    await stage.running()
+    stage.records.values[ID] |= {"status": "molten"}
+    guard = DeploymentGuard(stage.records, stage.hosting, stage.settings)
+    with pytest.raises(Conflict, match=ID):
+        await guard.require_free("vllm")
+    await guard.require_free("together")
+
+
+async def test_a_run_whose_record_cannot_be_read_comes_to_its_end(stage: Stage) -> None:
+    await stage.running()
+    stage.records.values[ID] = "nothing"
+    await Bringing(ID, stage.records, stage.hosting, stage.settings).withdraw("Its flow run was cancelled.")
+    assert stage.records.values[ID] == "nothing" and len(stage.server.adapters) == 1
