@@ -1,6 +1,8 @@
 """Settings of the server, read from the environment (``PEFT_STUDIO_…``) once, at the edge."""
 
 import re
+import shlex
+from enum import StrEnum
 from functools import lru_cache
 from pathlib import Path
 
@@ -8,6 +10,7 @@ from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from peft_studio.run_dir import RunDir
+from peft_studio.vllm_rules import MAX_RANKS
 
 DEPLOYMENT, EXPORT_DEPLOYMENT, EVALUATION_DEPLOYMENT = "finetune/default", "export/default", "evaluation/default"
 DEPLOY_DEPLOYMENT = "deploy/default"
@@ -17,6 +20,14 @@ LOCAL_QUEUE, RENTED_QUEUE, HOUSEKEEPING_QUEUE, EXPORT_QUEUE = "local", "rented",
 DEPLOYING_QUEUE = "deploying"
 EVALUATION_QUEUE = "evaluations"
 COORDINATING_QUEUE = "coordinating"  # of flow runs that start jobs and wait for them, and so must not wait with them
+
+
+class LocalEngine(StrEnum):
+    """What serves adapters on this machine."""
+
+    AUTO = "auto"  # vLLM where it is installed, has a GPU and takes the adapter; otherwise the studio's own endpoint
+    OWN = "own"
+    VLLM = "vllm"
 
 
 class Settings(BaseSettings):
@@ -69,6 +80,16 @@ class Settings(BaseSettings):
     )
     lease_warning_minutes: float = Field(
         default=60, ge=0, description="How long before the end of its lease a deployment says so."
+    )
+    local_engine: LocalEngine = Field(
+        default=LocalEngine.AUTO, description="What serves adapters on this machine: auto, own or vllm."
+    )
+    vllm_max_lora_rank: int = Field(
+        default=64, description="The highest rank that vLLM makes room for on this machine."
+    )
+    vllm_arguments: str = Field(
+        default="--gpu-memory-utilization 0.45 --max-model-len auto --max-loras 4 --max-cpu-loras 16",
+        description="Arguments of one's own for `vllm serve` on this machine.",
     )
     local_exports: int = Field(default=1, ge=1, description="Exports that are made at the same time.")
     local_evaluations: int = Field(default=1, ge=1, description="Evaluations that are made at the same time.")
@@ -141,6 +162,19 @@ class Settings(BaseSettings):
             if not re.fullmatch(r"\*|https?://[\w.*-]+(:\d+)?", origin):
                 raise ValueError(f"{origin!r} is no origin: write scheme and host, like https://studio.example.com")
         return ",".join(origins)
+
+    @field_validator("vllm_max_lora_rank")
+    @classmethod
+    def _rank(cls, rank: int) -> int:
+        if rank not in MAX_RANKS:
+            raise ValueError(f"vLLM knows the limits {', '.join(map(str, MAX_RANKS))}")
+        return rank
+
+    @field_validator("vllm_arguments")
+    @classmethod
+    def _arguments(cls, value: str) -> str:
+        shlex.split(value)  # raises ValueError
+        return value
 
     @property
     def origins(self) -> list[str]:

@@ -5,8 +5,11 @@ from typing import Any, Protocol
 
 from infra.hosts.base import Host, Limits, Wanted
 from infra.platforms.vendors import VENDORS
+from infra.serving.choosing import objections
+from infra.settings import LocalEngine, Settings
 from peft_studio.adapter_config import CONFIG
 from peft_studio.adapters import Adapter
+from peft_studio.algorithm_table import METHODS
 from peft_studio.choices import Bias, ServeTarget
 from peft_studio.config import TrainingConfig
 from peft_studio.deployments import DeploymentConfig
@@ -14,6 +17,7 @@ from peft_studio.errors import InvalidConfig
 from peft_studio.exports import ExportPage
 from peft_studio.jobs import JobStatus
 from peft_studio.model_files import read_object
+from peft_studio.objectives import AIMS
 from peft_studio.plan import ModelFacts
 from peft_studio.serve_targets import planned_conversion
 
@@ -44,6 +48,18 @@ def check_for_this_machine(config: DeploymentConfig) -> None:
         raise refused("max_replicas", "this machine serves one replica, which answers many requests at a time")
     if config.auto_scaling:
         raise refused("auto_scaling", "this machine cannot become more; set it to false")
+
+
+def check_served_here(adapter: Adapter, settings: Settings) -> None:
+    """Refuse an adapter that nothing on this machine serves."""
+    if not METHODS[adapter.algorithm].served:
+        raise refused("adapter_id", f"the local endpoint does not serve {adapter.algorithm} adapters")
+    if not AIMS[adapter.objective].writes:
+        raise refused("adapter_id", f"an adapter that was trained for {adapter.objective} writes no text")
+    if settings.local_engine is not LocalEngine.VLLM:
+        return
+    if issues := objections(str(Path(adapter.path).parent), settings.vllm_max_lora_rank):
+        raise refused("adapter_id", f"vLLM, by which this machine serves adapters, takes none like it: {issues[0]}")
 
 
 def check_limits(platform: str, limits: Limits, config: DeploymentConfig) -> None:

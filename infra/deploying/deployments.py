@@ -15,7 +15,14 @@ from infra.adapters.bases import base_of
 from infra.adapters.records import AdapterRecords
 from infra.adapters.uploaded import UploadedAdapters
 from infra.cursors import read_cursor, write_cursor
-from infra.deploying.admission import Exports, check_for_this_machine, check_host, files_for, refused
+from infra.deploying.admission import (
+    Exports,
+    check_for_this_machine,
+    check_host,
+    check_served_here,
+    files_for,
+    refused,
+)
 from infra.deploying.bringing import LOCAL
 from infra.deploying.hosting import Hosting
 from infra.deploying.runs import DeployRuns
@@ -29,11 +36,9 @@ from infra.serving.questions import Answered
 from infra.serving.records import CHECK_SECONDS, PREFIX, Deployment, Deployments, enter
 from infra.settings import Settings
 from peft_studio.adapters import Adapter
-from peft_studio.algorithm_table import METHODS
 from peft_studio.deployments import DeploymentConfig, DeploymentMetrics, DeploymentStatus
 from peft_studio.errors import Conflict, NotFound, ResourceUnavailable, StudioError
 from peft_studio.events import now
-from peft_studio.objectives import AIMS
 from peft_studio.platforms import Feature
 
 _REMOVE_SECONDS = 20.0
@@ -217,7 +222,7 @@ class AdapterDeployments:
         is_here = platform == LOCAL
         if is_here:
             check_for_this_machine(config)
-            _check_served_here(adapter)
+            check_served_here(adapter, self._settings)
         facts, chat = await asyncio.to_thread(base_of, adapter, self._uploads, self._settings)
         wanted = Deployment(
             deployment_id=deployment_id,
@@ -281,10 +286,3 @@ class AdapterDeployments:
         else:
             seconds = await asyncio.to_thread(self._load_times.estimate, deployment.base_model)
         return None if seconds is None else deployment.created_at + timedelta(seconds=ceil(seconds))
-
-
-def _check_served_here(adapter: Adapter) -> None:
-    if not METHODS[adapter.algorithm].served:
-        raise refused("adapter_id", f"the local endpoint does not serve {adapter.algorithm} adapters")
-    if not AIMS[adapter.objective].writes:
-        raise refused("adapter_id", f"an adapter that was trained for {adapter.objective} writes no text")

@@ -12,7 +12,7 @@ from infra.platforms.vendors import VENDORS
 from infra.providers import wire
 from infra.providers.base import Account
 from infra.serving.endpoint_client import Forwarded
-from infra.serving.questions import Answered, answered, probed, prompted, said
+from infra.serving.questions import Answered, answered, blamed, probed, prompted, said
 from infra.vendor_http import Answer, Call, ask, read_answer, usual_trust
 from peft_studio.effect import Said
 from peft_studio.errors import InsufficientCredits, InvalidConfig, RateLimitExceeded, ResourceUnavailable, StudioError
@@ -20,7 +20,6 @@ from peft_studio.errors import InsufficientCredits, InvalidConfig, RateLimitExce
 ANSWER_SECONDS = 600.0
 _PROBE_SECONDS = 60.0
 _BUSY_SECONDS = 5
-_FIELDS = ("prompt", "max_tokens", "temperature")
 
 
 @dataclass(frozen=True)
@@ -117,7 +116,4 @@ class OpenAIDoor:
         said: Any = error.get("message", "") if isinstance(error, dict) else error
         param: Any = error.get("param") if isinstance(error, dict) else None
         text = wire.words(said, self.account)
-        if param in _FIELDS:
-            return text, str(param)
-        # Where there is no param, the words name what is too large.
-        return text, next((name for name in _FIELDS[1:] if name in text), "prompt")
+        return text, blamed(param, text)

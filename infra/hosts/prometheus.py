@@ -21,6 +21,9 @@ class Counters:
     seconds: str
 
 
+VLLM = Counters("vllm:e2e_request_latency_seconds_count", "vllm:e2e_request_latency_seconds_sum")
+
+
 @dataclass(frozen=True)
 class _Sample:
     at: float
@@ -41,7 +44,11 @@ async def metrics_of(url: str, headers: Mapping[str, str], names: Counters) -> D
     answer = await ask(Call(url, headers=headers), _SECONDS)
     if answer.status != 200:
         return None
-    text = answer.content.decode(errors="replace")
+    return since_last_look(url, answer.content.decode(errors="replace"), names)
+
+
+def since_last_look(url: str, text: str, names: Counters) -> DeploymentMetrics | None:
+    """Return what a server's counters have come to since it was last looked at; None where it does not show them."""
     requests, seconds = total(text, names.requests), total(text, names.seconds)
     if requests is None or seconds is None:
         return None

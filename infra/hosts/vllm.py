@@ -5,7 +5,7 @@ from typing import Any
 
 from infra.hosts.base import Door, Hosted, Limits, Wanted
 from infra.hosts.openai_door import OpenAIDoor
-from infra.hosts.prometheus import Counters, metrics_of
+from infra.hosts.prometheus import VLLM, metrics_of
 from infra.providers import wire
 from infra.providers.base import Account
 from infra.serving.questions import Answered
@@ -16,7 +16,6 @@ from peft_studio.errors import InvalidConfig, ResourceUnavailable, StudioError
 
 _PLATFORM = "vllm"
 _LOAD_SECONDS = 120.0
-_COUNTERS = Counters("vllm:e2e_request_latency_seconds_count", "vllm:e2e_request_latency_seconds_sum")
 _STUDIOS_FOLDER = "adapters"  # in the data directory
 
 
@@ -85,7 +84,7 @@ class Vllm:
 
     async def metrics(self, hosted: Hosted) -> DeploymentMetrics | None:
         """Return how busy the server is: it counts all its adapters together."""
-        return await metrics_of(f"{self._account.url}/metrics", self._headers, _COUNTERS)
+        return await metrics_of(f"{self._account.url}/metrics", self._headers, VLLM)
 
     @property
     def _headers(self) -> dict[str, str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from infra.planning import capabilities
+from infra.planning.deployable import check_deployment, check_engine
 from infra.planning.estimates import Work, local_seconds, tokens_of
 from infra.planning.facts import Facts
 from infra.planning.fit import needed_gb
@@ -19,10 +20,9 @@ from infra.settings import Settings
 from infra.trackers import libraries
 from infra.trackers.destinations import needs_account, tracker_of
 from peft_studio import datasets
-from peft_studio.algorithm_table import METHODS
 from peft_studio.base_models import check_names
 from peft_studio.compatibility import check_algorithm
-from peft_studio.config import Bias, Precision, Quantization, TrainingConfig
+from peft_studio.config import Precision, Quantization, TrainingConfig
 from peft_studio.errors import InvalidConfig
 from peft_studio.grpo import iterations_of
 from peft_studio.machine import Capabilities
@@ -89,7 +89,7 @@ def make_plan(
     _check_tracker(config, settings, connected)
     _check_output_dir(config, settings)
     check_registries(config.registries, connected)
-    _check_deployment(config)
+    check_deployment(config)
     provider, market, machine = rented_from(config), market or Market(), None
     check_rewards(config, settings, rented=provider is not None)
     if provider:
@@ -99,6 +99,7 @@ def make_plan(
     model = facts.model(config)
     check_names(config, model)
     check_algorithm(config, model)
+    check_engine(config, model, settings)
     _check_length(config, model)
     conversion = planned_conversion(config, model)
     dataset = facts.dataset(config)
@@ -227,20 +228,6 @@ def _check_output_dir(config: TrainingConfig, settings: Settings) -> None:
         raise _invalid("output_dir", f"{top!r} is a folder of the studio's own; name another")
     if not existing.is_dir():
         raise _invalid("output_dir", f"{config.output_dir!r} leads through a file; name a folder")
-
-
-def _check_deployment(config: TrainingConfig) -> None:
-    # Known before anything is trained: the endpoint would refuse the finished adapter.
-    if config.deploy is None:
-        return
-    if not config.aim.writes:
-        raise _invalid("deploy", f"a model that was trained for {config.objective} writes no text to be served")
-    if not config.method.served:
-        served = ", ".join(name for name, method in METHODS.items() if method.served)
-        raise _invalid("deploy", f"the local endpoint does not serve {config.algorithm} adapters; it serves {served}")
-    extras = [name for name in ("modules_to_save", "trainable_tokens") if getattr(config, name)]
-    if extras := [*extras, *(["bias"] if config.bias is not Bias.NONE else [])]:
-        raise _invalid("deploy", f"the local endpoint does not serve adapters with {' and '.join(extras)}")
 
 
 def _check_machine(config: TrainingConfig, machine: Capabilities) -> None:

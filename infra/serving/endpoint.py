@@ -18,8 +18,8 @@ import torch
 import uvicorn
 
 from infra.serving.endpoint_client import TOKEN_VARIABLE
-from infra.serving.endpoint_process import UNSERVABLE
 from infra.serving.engine import Engine
+from infra.serving.leash import UNSERVABLE
 from infra.serving.lora import AdaptedLayers
 from infra.serving.model import cache_tokens, load_base
 from infra.serving.routes import Serving, create_app

@@ -9,8 +9,9 @@ from typing import Any, Self
 
 import httpx
 
+from infra.hosts.prometheus import VLLM, since_last_look
 from infra.serving.meter import Load
-from infra.serving.questions import Answered, answered, probed, prompted, said
+from infra.serving.questions import COMPLETIONS, Answered, answered, blamed, probed, prompted, said
 from peft_studio.effect import Said
 from peft_studio.errors import InternalError, InvalidConfig, RateLimitExceeded, ResourceUnavailable, StudioError
 
@@ -119,6 +120,14 @@ class EndpointClient:
         metrics = await self._request("GET", "/../metrics.json", _BRIEF_SECONDS)
         return Load.model_validate(metrics["models"].get(model, {"requests_per_minute": 0, "avg_latency_ms": None}))
 
+    async def load_of_all(self) -> Load:
+        """Return how busy vLLM is since the last look: it tells none of its models from the others."""
+        counters = await self._request("GET", "/../metrics", _BRIEF_SECONDS)
+        seen = since_last_look(str(self._http.base_url), str(counters), VLLM)
+        if seen is None:
+            raise ResourceUnavailable("The endpoint does not show vLLM's counters.")
+        return Load(requests_per_minute=seen.requests_per_minute, avg_latency_ms=seen.avg_latency_ms)
+
     async def _request(self, method: str, path: str, seconds: float, body: Mapping[str, Any] | None = None) -> Any:
         try:
             response = await self._http.request(method, path, json=body, timeout=seconds)
@@ -126,7 +135,8 @@ class EndpointClient:
             raise _no_answer(error) from error
         if response.is_error:
             raise _error_of(response)
-        return response.json() if response.headers["content-type"].startswith("application/json") else response.text
+        is_json = response.headers.get("content-type", "").startswith("application/json")  # vLLM leaves it out at times
+        return response.json() if is_json else response.text
 
 
 def _no_answer(error: httpx.TransportError) -> ResourceUnavailable:
@@ -144,7 +154,9 @@ def _error_of(response: httpx.Response) -> StudioError:
     except (ValueError, KeyError, TypeError):
         return InternalError(f"The endpoint answered {response.status_code}.")
     if field == "messages":  # what a prompt was turned into
-        field, message = "prompt", message.replace("messages: ", "prompt: ", 1)
+        message = message.replace("messages: ", "prompt: ", 1)
+    if response.url.path.endswith(COMPLETIONS) and field != "model":
+        field = blamed(field, message)
     details = {"field": field} if field else {}
     match response.status_code:
         case 404 if field == "model":

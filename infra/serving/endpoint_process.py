@@ -1,20 +1,23 @@
-"""An endpoint as a child process."""
+"""What serves a base model and its adapters on this machine, as a child process: the studio's own endpoint, or vLLM."""
 
 import asyncio
 import hashlib
+import os
 import socket
 import subprocess
 import sys
 import time
+from abc import ABC, abstractmethod
 from asyncio.subprocess import Process
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import NamedTuple
 
 from infra.serving.endpoint_client import EndpointClient
+from infra.serving.leash import GRACE_SECONDS
+from infra.settings import Settings
 
-UNSERVABLE = 2  # the exit code that says that trying again is of no use
-_STOP_SECONDS = 5.0
+_STOP_SECONDS = GRACE_SECONDS + 1
 _LAST_WORDS = 500
 
 
@@ -25,29 +28,44 @@ class Base(NamedTuple):
     revision: str | None
 
 
-class EndpointProcess:
-    """Starts an endpoint on a port of this machine, and ends it; its output goes to a log of its own."""
+class EndpointProcess(ABC):
+    """
+    Starts an endpoint on a port of this machine, and ends it; its output goes to a log of its own.
 
-    def __init__(self, base: Base, port: int, logs: Path):
+    Whatever it is, it speaks vLLM's HTTP: OpenAI's routes, and two by which adapters are loaded and unloaded.
+    """
+
+    name: str  # of its log
+
+    def __init__(self, base: Base, port: int, settings: Settings):
         self._base = base
         self._port = port
-        self._log = logs / f"endpoint-{hashlib.sha256(repr(base).encode()).hexdigest()[:12]}.log"
+        self._settings = settings
+        self._log = settings.logs / f"{self.name}-{hashlib.sha256(repr(base).encode()).hexdigest()[:12]}.log"
         self._log_start = 0
         self._process: Process | None = None
         self._started = 0.0
         self.url = f"http://127.0.0.1:{port}/v1"
         self.client = EndpointClient(self.url)
 
+    @abstractmethod
+    def command(self) -> Sequence[str]:
+        """Return what is run; it ends when this process does."""
+        ...
+
+    @abstractmethod
+    def environment(self) -> Mapping[str, str]:
+        """Return the variables that it has besides those of this process."""
+        ...
+
     async def start(self) -> None:
-        """Start it, warm if it can be; it answers once its model is loaded."""
+        """Start it; it answers once its model is loaded."""
         self._log.parent.mkdir(parents=True, exist_ok=True)
-        source, revision = self._base
         with self._log.open("ab") as log:
             self._log_start = log.tell()
             self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "infra.warm", "run", "infra.serving.endpoint"),
-                *("--base", source, "--port", str(self._port)),
-                *(("--revision", revision) if revision else ()),
+                *self.command(),
+                env={**os.environ, **self.environment()},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -83,6 +101,25 @@ class EndpointProcess:
             except TimeoutError:
                 self._process.kill()
                 await self._process.wait()
+
+
+class OwnEndpoint(EndpointProcess):
+    """The studio's own endpoint, started warm where it can be."""
+
+    name = "endpoint"
+
+    def command(self) -> Sequence[str]:
+        """Return the endpoint's command."""
+        source, revision = self._base
+        return (
+            *(sys.executable, "-m", "infra.warm", "run", "infra.serving.endpoint"),
+            *("--base", source, "--port", str(self._port)),
+            *(("--revision", revision) if revision else ()),
+        )
+
+    def environment(self) -> Mapping[str, str]:
+        """Return nothing more."""
+        return {}
 
 
 def is_free(port: int) -> bool:

@@ -10,6 +10,7 @@ from infra.serving.endpoint_client import EndpointClient, Forwarded
 from infra.serving.meter import Load
 from infra.serving.questions import Answered
 from infra.serving.records import PREFIX, Deployment, Deployments, DeploymentsInPrefect, enter
+from infra.settings import LocalEngine
 from peft_studio.deployments import DeploymentConfig, DeploymentStatus
 from peft_studio.errors import Conflict, InvalidConfig, ResourceUnavailable
 
@@ -116,8 +117,11 @@ class LocalDeployments:
         return await EndpointClient(_address(serving)).forward(path, {**body, "model": serving.deployment_id})
 
     async def load(self, deployment_id: str) -> Load:
-        """Return how busy a deployment is."""
-        async with EndpointClient(_address(await self._records.get(deployment_id))) as endpoint:
+        """Return how busy a deployment is; vLLM tells it of all of a base model's together."""
+        deployment = await self._records.get(deployment_id)
+        async with EndpointClient(_address(deployment)) as endpoint:
+            if deployment.engine is LocalEngine.VLLM:
+                return await endpoint.load_of_all()
             return await endpoint.load_of(deployment_id)
 
 

@@ -10,6 +10,7 @@ from peft_studio.effect import TOP, Said
 from peft_studio.errors import ResourceUnavailable
 
 COMPLETIONS, CHAT = "/completions", "/chat/completions"
+_FIELDS = ("prompt", "max_tokens", "temperature")
 Body = dict[str, Any]
 
 
@@ -27,6 +28,11 @@ def prompted(model: str, prompt: str, *, chat: bool, max_tokens: int, temperatur
     if chat:
         return CHAT, body | {"messages": [{"role": "user", "content": prompt}]}
     return COMPLETIONS, body | {"prompt": prompt}
+
+
+def blamed(param: Any, text: str) -> str:
+    """Return the field of a prompt that a refusal is about: the ``param`` it gives, or else the one in its words."""
+    return str(param) if param in _FIELDS else next((name for name in _FIELDS[1:] if name in text), _FIELDS[0])
 
 
 def probed(model: str, question: str | Sequence[int] | Sequence[Body], max_tokens: int) -> tuple[str, Body]:

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from infra.hosts.base import Hosted
 from infra.prefect_database import PrefectDatabase
 from infra.prefect_patience import answering
+from infra.settings import LocalEngine
 from peft_studio.deployments import DeploymentConfig, DeploymentStatus
 from peft_studio.effect import EffectTest
 from peft_studio.errors import Conflict, NotFound
@@ -46,6 +47,7 @@ class Deployment(BaseModel):
     chat: bool = Field(description="Whether a prompt goes through the chat template.")
     status: DeploymentStatus = DeploymentStatus.DEPLOYING
     endpoint: str | None = Field(default=None, description="Stays the same over restarts where it can.")
+    engine: LocalEngine = Field(default=LocalEngine.OWN, description="What serves it where it is on this machine.")
     error: str | None = None
     effect: EffectTest | None = Field(default=None, description="Of the last time that it was loaded.")
     created_at: datetime = Field(default_factory=now)

@@ -14,7 +14,7 @@ from infra.planning import capabilities
 from infra.planning.estimates import Work, local_seconds, tokens_of
 from infra.planning.planner import cache_key, make_plan, platforms_of, total_steps
 from infra.platforms import vendors
-from infra.settings import Settings
+from infra.settings import LocalEngine, Settings
 from infra.uploads import UploadRecord, Uploads
 from peft_studio.config import DeployConfig, ModelSource, Precision, Quantization, TrainingConfig
 from peft_studio.errors import InvalidConfig, PlatformNotConnected, ResourceUnavailable, StudioError
@@ -479,3 +479,21 @@ def test_what_writes_no_text_is_not_deployed_and_may_be_an_encoder(
     encoder = str(write_model(tmp_path / "encoder", architectures=["BertForMaskedLM"]))
     assert not make_plan(TrainingConfig(**job | {"base_model": encoder}), studio_settings).model.writes
     assert "does not write text" in refusal(studio_settings, **basics | {"base_model": encoder}).message
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"algorithm": "dora"}, "algorithm"),
+        ({"rank": 128}, "rank"),
+        ({"alpha_pattern": {"q_proj": 4.0}}, "deploy"),
+    ],
+)
+def test_where_only_vllm_serves_adapters_a_job_that_it_would_not_serve_is_not_deployed(
+    studio_settings: Settings, basics: dict[str, Any], changes: dict[str, Any], field: str
+) -> None:
+    only_vllm = studio_settings.model_copy(update={"local_engine": LocalEngine.VLLM})
+    job = basics | {"deploy": {"platform": "local"}}
+    assert make_plan(TrainingConfig(**job), only_vllm)
+    assert make_plan(TrainingConfig(**job | changes), studio_settings)
+    assert refusal(only_vllm, **job, **changes).details["field"] == field

@@ -129,6 +129,15 @@ async def test_an_adapter_that_is_not_there_is_not_deployed(
     assert await deployments.all() == []
 
 
+async def test_where_only_vllm_serves_adapters_one_that_it_does_not_take_is_refused(
+    connect: Connect, adapter_id: str, deployments: DeploymentsInMemory
+) -> None:
+    assert deploy(connect(local_engine="vllm"), adapter_id).status_code == 201
+    answer = deploy(connect(local_engine="vllm", vllm_max_lora_rank=1), adapter_id)
+    assert refused(answer) == "adapter_id" and "max_lora_rank 1" in answer.json()["error"]["message"]
+    assert len(await deployments.all()) == 1
+
+
 async def test_a_base_model_that_is_gone_is_told_at_once(client: Client, adapter_id: str, base: Path) -> None:
     shutil.rmtree(base)
     assert refused(deploy(client, adapter_id)) == "base_model"

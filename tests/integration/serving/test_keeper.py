@@ -7,20 +7,20 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
 
 from infra.serving.endpoint_client import EndpointClient
 from infra.serving.keeper import Keeper
-from infra.serving.local import LocalDeployments
-from infra.serving.records import Deployment, DeploymentsInMemory
-from infra.settings import Settings
+from infra.serving.records import Deployment
+from infra.settings import LocalEngine, Settings
 from peft_studio.deployments import DeploymentStatus
 from peft_studio.errors import Conflict, InvalidConfig, NotFound, ResourceUnavailable
+from tests.integration.serving.keeping import Machine
+from tests.vllm_machine import install_vllm, measured
 
 pytestmark = pytest.mark.anyio
 PRELOADED = ["torch", "transformers", "peft", "infra.serving.endpoint"]
@@ -42,48 +42,6 @@ def warm() -> Iterator[None]:
         del os.environ["OMP_NUM_THREADS"]
         server.kill()
         server.wait()
-
-
-class Machine:
-    """A keeper at work, and what is deployed through it."""
-
-    def __init__(self, settings: Settings, base: Path, adapters: Mapping[str, Path]):
-        self.records = DeploymentsInMemory()
-        self.deployments = LocalDeployments(self.records)
-        self.keeper = Keeper(settings, self.records)
-        self._base = base
-        self._adapters = adapters
-
-    async def deploy(self, kind: str, **changes: Any) -> Deployment:
-        arguments = {"adapter": str(self._adapters[kind]), "base_model": str(self._base), **changes}
-        return await self.deployments.create(f"adapter_{kind}", **arguments)
-
-    async def until(self, condition: Callable[[], Awaitable[object]], seconds: float = 60) -> None:
-        """Let the keeper check until a condition holds."""
-        deadline = time.monotonic() + seconds
-        while not await condition():
-            assert time.monotonic() < deadline, [record.model_dump() for record in await self.records.all()]
-            await self.keeper.check()
-            await asyncio.sleep(0.05)
-
-    async def running(self, deployment: Deployment) -> Deployment:
-        async def runs() -> bool:
-            return (await self.records.get(deployment.deployment_id)).status is DeploymentStatus.RUNNING
-
-        await self.until(runs)
-        return await self.records.get(deployment.deployment_id)
-
-    async def failed(self, deployment: Deployment) -> str:
-        async def fails() -> bool:
-            return (await self.records.get(deployment.deployment_id)).status is DeploymentStatus.FAILED
-
-        await self.until(fails)
-        return str((await self.records.get(deployment.deployment_id)).error)
-
-    async def says(self, deployment: Deployment) -> str:
-        answer = await self.deployments.prompt(deployment.deployment_id, "the red cat", 12, temperature=0)
-        assert answer.tokens_generated > 0
-        return answer.text
 
 
 @pytest.fixture
@@ -215,3 +173,26 @@ async def test_an_endpoint_that_could_not_be_started_is_started_at_the_next_look
         await machine.keeper.check()
     studio_settings.logs.unlink()
     assert (await machine.running(deployment)).endpoint
+
+
+async def test_what_vllm_does_not_take_has_the_studios_own_endpoint_beside_it(
+    machine: Machine, studio_settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install_vllm(tmp_path, monkeypatch)
+    machine.keeper = Keeper(measured(studio_settings), machine.records)
+    lora, dora = [await machine.running(await machine.deploy(kind)) for kind in ("lora", "dora")]
+    assert (lora.engine, dora.engine) == (LocalEngine.VLLM, LocalEngine.OWN) and lora.endpoint != dora.endpoint
+    assert (len(endpoints(lora.endpoint)), len(endpoints(dora.endpoint))) == (0, 1)
+    assert await machine.says(lora) and await machine.says(dora)
+
+
+@pytest.mark.parametrize("arguments", ["--no-such-thing", "--max-lora-rank 1"])
+async def test_what_vllm_turns_out_not_to_serve_is_served_by_the_studio(
+    machine: Machine, studio_settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: str
+) -> None:
+    install_vllm(tmp_path, monkeypatch)
+    settings = measured(studio_settings).model_copy(update={"vllm_arguments": arguments})
+    machine.keeper = Keeper(settings, machine.records)
+    lora = await machine.running(await machine.deploy("lora"))
+    assert lora.engine is LocalEngine.OWN and len(endpoints(lora.endpoint)) == 1
+    assert await machine.says(lora)
