@@ -29,8 +29,9 @@ class Vllm:
 
     limits = Limits(bills=False)
 
-    def __init__(self, account: Account):
+    def __init__(self, account: Account, load_seconds: float = _LOAD_SECONDS):
         self._account = account
+        self._load_seconds = load_seconds
         self._api = OpenAIDoor(_PLATFORM, account)
 
     def check(self, wanted: Wanted) -> None:
@@ -102,7 +103,7 @@ class Vllm:
 
     async def _post(self, route: str, body: dict[str, str]) -> Answer:
         url = f"{self._account.url}/v1/{route}"
-        return await ask(Call(url, "POST", headers=self._headers, body=body), _LOAD_SECONDS)
+        return await ask(Call(url, "POST", headers=self._headers, body=body), self._load_seconds)
 
     def _not_loaded(self, answer: Answer, path: str) -> StudioError:
         said = wire.words(_said(answer), self._account)

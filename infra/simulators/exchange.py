@@ -37,7 +37,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class Reply:
-    """An answer; ``body`` is JSON unless it is bytes."""
+    """An answer; ``body`` is JSON unless it is bytes. A header without a value is left out."""
 
     body: Any = None
     status: int = 200
@@ -59,7 +59,7 @@ def application(answer: Callable[[Asked], Awaitable[Reply]]) -> App:
         body = reply.body if isinstance(reply.body, bytes) else json.dumps(reply.body).encode()
         lower = {name.lower(): value for name, value in reply.headers.items()}
         told = {"content-type": "application/json", "content-length": str(len(body)), **lower}
-        encoded = [(name.encode(), value.encode("latin-1")) for name, value in told.items()]
+        encoded = [(name.encode(), value.encode("latin-1")) for name, value in told.items() if value]
         await send({"type": "http.response.start", "status": reply.status, "headers": encoded})
         await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
 

@@ -9,6 +9,7 @@ from infra.simulators.faults import Faults
 from infra.simulators.fireworks import create_fireworks
 from infra.simulators.hosting import Hosting
 from infra.simulators.huggingface_endpoints import OWNER, create_huggingface_endpoints
+from infra.simulators.ollama_models import CreatedModels
 from infra.simulators.predibase import create_predibase
 from infra.simulators.replicate import MODEL, VERSION, create_replicate
 from infra.simulators.sources import Trouble, create_ollama
@@ -43,8 +44,8 @@ def _address(address: str) -> Mapping[str, str]:
 
 # By the platform's name; each answers where that platform's address is /NAME on a loopback port, or its root.
 SIMULATED_HOSTS: Mapping[str, SimulatedHost] = {
-    "vllm": SimulatedHost(lambda _: create_vllm(VllmServer()), _address),
-    "ollama": SimulatedHost(lambda _: create_ollama(Trouble()), _address),
+    "vllm": SimulatedHost(lambda hosting: create_vllm(VllmServer(hosting=hosting)), _address),
+    "ollama": SimulatedHost(lambda hosting: create_ollama(Trouble(), CreatedModels(hosting=hosting)), _address),
     "huggingface_endpoints": SimulatedHost(
         create_huggingface_endpoints, lambda _: {"api_key": GOOD, "namespace": OWNER}, "huggingface"
     ),

@@ -11,27 +11,37 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from infra.simulators.exchange import Asked, Reply
+from infra.simulators.hosting import Hosting, Refusals
 from infra.simulators.spoken import Speech, answer, error
 
 _GGUF = b"GGUF"
+_NEVER = Reply(None, 500)
+_REFUSALS = Refusals(no_credit=_NEVER, no_room=_NEVER, taken=_NEVER, broken=Reply({"error": "unexpected EOF"}, 500))
 
 
 @dataclass
 class CreatedModels:
-    """The blobs and models of a daemon; ``refusal`` is what it says instead of creating the next model."""
+    """
+    The blobs and models of a daemon; ``refusal`` is what it says instead of creating the next model.
+
+    ``hosting`` is what was created, with the troubles to come.
+    """
 
     blobs: dict[str, bytes] = field(default_factory=dict[str, bytes])
     models: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
     refusal: str | None = None
     speech: Speech = field(default_factory=Speech)
+    hosting: Hosting = field(default_factory=Hosting)
 
-    def reply(self, asked: Asked) -> Reply | None:
+    async def reply(self, asked: Asked) -> Reply | None:
         """Answer what is about blobs and creation; None for everything else."""
+        if (told := self.hosting.admin(asked)) is not None:
+            return told
         if asked.path.startswith("/api/blobs/"):
             return self._blob(asked, asked.path.removeprefix("/api/blobs/"))
         match asked.method, asked.path:
             case "POST", "/api/create":
-                return self._create(json.loads(asked.content))
+                return await self.hosting.creating(lambda: self._create(json.loads(asked.content)), _REFUSALS)
             case "DELETE", "/api/delete":
                 return self._delete(json.loads(asked.content)["model"])
             case "POST", "/v1/completions" | "/v1/chat/completions":
@@ -46,6 +56,8 @@ class CreatedModels:
     def _delete(self, name: str) -> Reply:
         if self.models.pop(name.removesuffix(":latest"), None) is None:
             return Reply({"error": f"model '{name}' not found"}, 404)
+        if created := self.hosting.deployed(name.removesuffix(":latest")):
+            self.hosting.remove(created)
         return Reply(None)
 
     def _answer(self, asked: Asked) -> Reply:
@@ -74,6 +86,8 @@ class CreatedModels:
         if error := self.refusal or ("invalid file magic" if broken else None):
             return _lines([*lines, {"error": error}])
         self.models[wanted["model"]] = wanted
+        if self.hosting.deployed(wanted["model"]) is None:
+            self.hosting.deploy(wanted["model"], 0.0, 1)
         return _lines([*lines, {"status": "writing manifest"}, {"status": "success"}])
 
 

@@ -181,7 +181,7 @@ def create_ollama(trouble: Trouble, created: CreatedModels | None = None) -> App
         asked = replace(sent, path=sent.path.removeprefix("/ollama"))
         if spoilt := await trouble.strikes(asked):
             return spoilt
-        if (reply := created.reply(asked)) is not None:
+        if (reply := await created.reply(asked)) is not None:
             return reply
         match asked.method, asked.path:
             case "GET", "/api/version":

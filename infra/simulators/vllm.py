@@ -2,17 +2,20 @@
 A vLLM server: its OpenAI-compatible API, its counters, and the routes by which adapters are loaded and unloaded.
 
 As of vllm/entrypoints/serve/lora; what it says of a rank that is too high is assumed. It reads of an adapter no more
-than its configuration and its probes.
+than its configuration and its probes, and speaks by what its files hold.
 """
 
+import hashlib
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
 from infra.simulators import spoken
 from infra.simulators.exchange import App, Asked, Reply, application
+from infra.simulators.faults import FaultKind
+from infra.simulators.hosting import Hosting, Refusals
 from infra.simulators.spoken import Json, Speech, error
 
 _CONFIG = "adapter_config.json"
@@ -24,7 +27,8 @@ class VllmServer:
     One server: its base model, what is loaded, and how it was started.
 
     ``refusals`` is how many requests are still answered with 503; a ``mute`` one answers no prompt at all;
-    ``ignores_adapters`` has the base model answer.
+    ``ignores_adapters`` has the base model answer. ``voices`` are who adapters speak as; ``hosting`` knows what was
+    loaded, and the troubles to come.
     """
 
     base: str = "org/model"
@@ -37,12 +41,16 @@ class VllmServer:
     mute: bool = False
     answered: int = 0
     speech: Speech = field(default_factory=Speech)
+    voices: dict[str, str] = field(default_factory=dict[str, str])
+    hosting: Hosting = field(default_factory=Hosting)
     lock: Lock = field(default_factory=Lock)
 
     def reply(self, asked: Asked) -> Reply:
         """Answer a request."""
         if asked.path == "/health":
             return Reply(b"")
+        if self.hosting.faults.take(FaultKind.REVOKED_KEY):
+            return Reply({"error": "Unauthorized"}, 401)
         if self.key and asked.path != "/metrics" and asked.token != self.key:
             return Reply({"error": "Unauthorized"}, 401)
         with self.lock:
@@ -87,15 +95,19 @@ class VllmServer:
         if config.get("r", 0) > self.max_lora_rank:
             message = f"LoRA rank {config['r']} is greater than max_lora_rank {self.max_lora_rank}."
             return error(400, message, "BadRequestError")
-        self.speech.learn(name, self.base, Path(path))
+        self.voices[name] = _content(Path(path))
+        self.speech.learn(self.voices[name], self.base, Path(path))
         self.adapters[name] = path
-        return Reply(f"Success: LoRA adapter '{name}' added successfully.".encode(), headers=_PLAIN)
+        self.hosting.deploy(name, 0.0, 1)
+        return Reply(f"Success: LoRA adapter '{name}' added successfully.".encode(), headers=_UNTYPED)
 
     def _unload(self, body: Json) -> Reply:
         name = body.get("lora_name")
         if self.adapters.pop(str(name), None) is None:
             return error(404, f"The lora adapter '{name}' cannot be found.", "NotFoundError")
-        return Reply(f"Success: LoRA adapter '{name}' removed successfully.".encode(), headers=_PLAIN)
+        if loaded := self.hosting.deployed(str(name)):
+            self.hosting.remove(loaded)
+        return Reply(f"Success: LoRA adapter '{name}' removed successfully.".encode(), headers=_UNTYPED)
 
     def _answer(self, path: str, body: Json) -> Reply:
         model = str(body.get("model"))
@@ -105,7 +117,8 @@ class VllmServer:
             return error(503, "The engine is overloaded.", "ServiceUnavailableError")
         with self.lock:
             self.answered += 1
-        return spoken.answer(path, body, self.speech, self.base if self.ignores_adapters else model)
+        voice = self.base if self.ignores_adapters else self.voices.get(model, model)
+        return spoken.answer(path, body, self.speech, voice)
 
     def _metrics(self) -> Reply:
         name, label = "vllm:e2e_request_latency_seconds", f'model_name="{self.base}"'
@@ -119,16 +132,32 @@ class VllmServer:
 
 
 _PLAIN = {"Content-Type": "text/plain; charset=utf-8"}
+_UNTYPED = {"Content-Type": ""}  # as vLLM answers there
+_REFUSALS = Refusals(
+    no_credit=Reply(None, 402),
+    no_room=Reply(None, 503),
+    taken=error(400, "The lora adapter has already been loaded.", "InvalidUserInput"),
+    broken=Reply(None, 500),
+)
 
 
 def create_vllm(server: VllmServer) -> App:
     """Make the application; its root may be ``/vllm``."""
 
     async def answer(asked: Asked) -> Reply:
-        path = asked.path.removeprefix("/vllm")
-        return server.reply(Asked(asked.method, path, asked.query, asked.headers, asked.content, asked.raw_query))
+        asked = replace(asked, path=asked.path.removeprefix("/vllm"))
+        if (told := server.hosting.admin(asked)) is not None:
+            return told
+        if asked.path == "/v1/load_lora_adapter":
+            return await server.hosting.creating(lambda: server.reply(asked), _REFUSALS)
+        return server.reply(asked)
 
     return application(answer)
+
+
+def _content(adapter: Path) -> str:
+    files = sorted(path for path in adapter.iterdir() if path.suffix in (".json", ".safetensors"))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
 
 
 def _body(asked: Asked) -> Json:

@@ -11,9 +11,11 @@ from dataclasses import dataclass, field
 from infra.hosts.base import Host
 from infra.hosts.fireworks import Fireworks
 from infra.hosts.huggingface import HuggingFace
+from infra.hosts.ollama import Ollama
 from infra.hosts.predibase import Predibase
 from infra.hosts.replicate import Replicate
 from infra.hosts.together import Together
+from infra.hosts.vllm import Vllm
 from infra.providers.base import Account
 from infra.simulators.accounts import GOOD
 from infra.simulators.exchange import App
@@ -21,9 +23,12 @@ from infra.simulators.faults import FaultKind
 from infra.simulators.fireworks import create_fireworks
 from infra.simulators.hosting import Hosting
 from infra.simulators.huggingface_endpoints import create_huggingface_endpoints
+from infra.simulators.ollama_models import CreatedModels
 from infra.simulators.predibase import create_predibase
 from infra.simulators.replicate import MODEL, VERSION, create_replicate
+from infra.simulators.sources import OLLAMA_MODEL, Trouble, create_ollama
 from infra.simulators.together import create_together
+from infra.simulators.vllm import VllmServer, create_vllm
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,8 @@ class Row:
     asks_base: bool = True  # whether the base model can be asked, beside the adapter
     has_door: bool = True
     sends_key: bool = False  # whether it is handed the key for its machines' use
+    has_key: bool = True
+    others: frozenset[str] = frozenset()  # what lies there that is none of the studio's
 
     def account(self, address: str, key: str = GOOD) -> Account:
         """Return the account that the good key, or another, opens."""
@@ -62,7 +69,42 @@ def _replicate(account: Account, patience: float, create_seconds: float) -> Host
     return Replicate(account, patience, create_seconds, pace_seconds=0.02)
 
 
+def _vllm(account: Account, patience: float, create_seconds: float) -> Host:
+    return Vllm(account, create_seconds)
+
+
+def _ollama(account: Account, patience: float, create_seconds: float) -> Host:
+    return Ollama(account)
+
+
+# A server of one's own bills nothing, has room until it has none, and has loaded what it has answered.
+_NOT_ON_OWN_SERVERS = frozenset(
+    (
+        *(FaultKind.NO_CAPACITY, FaultKind.OUT_OF_CREDIT, FaultKind.RATE_LIMIT, FaultKind.LIST_LAG),
+        *(FaultKind.SLOW_BOOT, FaultKind.ENDLESS_BOOT, FaultKind.FAILS_LOADING),
+    )
+)
+
+
 ROWS = (
+    Row(
+        "vllm",
+        _vllm,
+        lambda hosting: create_vllm(VllmServer(key=hosting.key, hosting=hosting)),
+        impossible=_NOT_ON_OWN_SERVERS,
+        tells_rate=False,
+    ),
+    Row(
+        "ollama",
+        _ollama,
+        lambda hosting: create_ollama(Trouble(), CreatedModels(hosting=hosting)),
+        # It is waited for as long as it works, and a model of a name that is taken takes the other's place.
+        impossible=_NOT_ON_OWN_SERVERS | {FaultKind.TIMEOUT_AFTER_CREATE, FaultKind.NAME_TAKEN, FaultKind.REVOKED_KEY},
+        tells_rate=False,
+        asks_base=False,
+        has_key=False,
+        others=frozenset([str(OLLAMA_MODEL["name"])]),
+    ),
     Row("huggingface", HuggingFace, create_huggingface_endpoints, sends_key=True),
     # The adapter is merged into its base, which cannot be asked beside it.
     Row("together", _together, create_together, asks_base=False),

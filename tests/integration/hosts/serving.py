@@ -19,6 +19,7 @@ from infra.simulators.faults import Fault, FaultKind
 from infra.simulators.hosting import Hosting
 from peft_studio.deployments import DeploymentConfig
 from peft_studio.errors import StudioError
+from peft_studio.exporter.modelfile import OllamaModel
 from tests.adapter_files import shapes, write_adapter
 from tests.integration.hosts.rows import Row
 from tests.integration.providers.exchanges import Exchange, recorded
@@ -96,6 +97,10 @@ class Serving:
         before = await self.host.deploy(wanted)
         return (await self.becomes(wanted.name, "running")).after(before)
 
+    async def names(self) -> list[str]:
+        """Return the names of what the studio has there."""
+        return [name for name in await self.host.names() if name not in self.row.others]
+
     async def becomes(self, name: str, status: str) -> Hosted:
         """Wait until a deployment is in a state."""
 
@@ -135,6 +140,8 @@ class Serving:
             write_adapter(folder / "adapter_model.safetensors", shapes(rank=8))
             (folder / "adapter_config.json").write_text(json.dumps({**CONFIG, "revision": name}))
             (folder / "README.md").write_text(f"# {name}")
+            (folder / "model.gguf").write_bytes(b"GGUF" + name.encode())
+            (folder / "Modelfile").write_text(OllamaModel("{{ .Prompt }}", [], None, []).modelfile("model.gguf"))
         return folder
 
 

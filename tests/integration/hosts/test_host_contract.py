@@ -43,7 +43,8 @@ def serving(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Serving]
 def test_it_is_registered_where_deployments_look_for_it(row: Row) -> None:
     platform = VENDORS[row.name]
     assert Feature.INFERENCE in platform.supported
-    assert {*row.credentials, "api_key"} <= {field.name for field in platform.fields}
+    key = ["api_key"] if row.has_key else []
+    assert {*row.credentials, *key} <= {field.name for field in platform.fields}
 
 
 async def test_an_adapter_is_deployed_answers_and_is_taken_off_again(serving: Serving) -> None:
@@ -51,13 +52,13 @@ async def test_an_adapter_is_deployed_answers_and_is_taken_off_again(serving: Se
     assert await host.look(wanted.name) is None
     running = await serving.running(wanted)
     assert running.name == wanted.name and running.model
-    assert await host.names() == [wanted.name]
+    assert await serving.names() == [wanted.name]
     answer = await host.ask(running, PROMPT, chat=False, max_tokens=5, temperature=0.0)
     assert answer.text and answer.tokens_generated == 5 and answer.latency_ms > 0
     assert (await host.ask(running, PROMPT, chat=True, max_tokens=5, temperature=0.7)).text
     await serving.cleared(wanted.name)
     await host.remove(wanted.name)
-    assert await host.names() == []
+    assert await serving.names() == []
 
 
 @pytest.mark.parametrize("question", QUESTIONS, ids=["text", "messages"])
@@ -88,7 +89,7 @@ async def test_requests_in_openais_form_are_handed_on_where_there_is_such_an_api
 
 async def test_all_that_is_there_is_listed(serving: Serving) -> None:
     names = {(await serving.host.deploy(serving.wanted())).name for _ in range(3)}
-    listed = await serving.host.names()
+    listed = await serving.names()
     assert set(listed) == names and len(listed) == 3
 
 
@@ -243,7 +244,7 @@ async def test_what_it_costs_is_the_price_of_all_replicas(serving: Serving) -> N
     wanted = serving.wanted(min_replicas=replicas, max_replicas=replicas)
     running = await serving.running(wanted)
     [bill] = serving.hosting.ledger()
-    assert bill.replicas == replicas and bill.cost > 0
+    assert bill.replicas == replicas and (bill.cost > 0) is serving.host.limits.bills
     expected = pytest.approx(replicas * bill.hourly_rate) if serving.row.tells_rate else None
     assert running.hourly_rate == expected
     await serving.cleared(wanted.name)
@@ -276,6 +277,8 @@ async def test_a_platform_that_is_away_is_unavailable(serving: Serving) -> None:
 
 @pytest.mark.parametrize("key", [CANARY, BROKE])
 async def test_a_key_of_no_use_is_told_so_and_is_in_no_error(serving: Serving, key: str) -> None:
+    if not serving.row.has_key:
+        pytest.skip(f"{serving.row.name} knows no keys")
     host = serving.host_with(key)
     for call in (host.names, lambda: host.deploy(serving.wanted()), lambda: host.look("pst-none")):
         with pytest.raises((CredentialRefused, InsufficientCredits)) as caught:
