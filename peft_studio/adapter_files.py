@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from peft_studio.errors import InvalidConfig
-from peft_studio.model_files import Shapes
+from peft_studio.model_shapes import Shapes
 from peft_studio.safetensors_files import FLOATS, Tensor, UnsafeFile, not_finite, read_header
 
 WEIGHTS = "adapter_model.safetensors"

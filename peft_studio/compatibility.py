@@ -12,6 +12,7 @@ from peft_studio.algorithm_table import METHODS
 from peft_studio.algorithms import Algorithm, Targets
 from peft_studio.config import TrainingConfig
 from peft_studio.errors import InvalidConfig
+from peft_studio.model_shapes import TRANSPOSED
 from peft_studio.plan import ModelFacts
 
 
@@ -35,9 +36,9 @@ def _configured_by(*names: str) -> frozenset[Algorithm]:
 
 _MAMBA = ("MambaFor", "Mamba2For", "FalconMambaFor")
 RULES: Sequence[Rule] = (
-    # transformers' Conv1D. PEFT's OLoRA takes it, but its factors come out the wrong way round.
+    # PEFT's OLoRA takes them, but its factors come out the wrong way round.
     Rule(
-        ("GPT2", "OpenAIGPT", "ImageGPT", "DecisionTransformer"),
+        TRANSPOSED,
         frozenset(
             (
                 *(Algorithm.OLORA, Algorithm.DELORA, Algorithm.LOHA, Algorithm.LOKR, Algorithm.LILY, Algorithm.MISS),

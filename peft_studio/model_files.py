@@ -11,11 +11,11 @@ from typing import Any, cast
 import yaml
 
 from peft_studio.errors import InvalidConfig
+from peft_studio.model_shapes import TRANSPOSED, Shapes, linear_layers, linear_modules, norm_parameters
 from peft_studio.plan import ModelFacts
 from peft_studio.safetensors_files import UnsafeFile, read_header
 
 Json = dict[str, Any]
-Shapes = dict[str, list[int]]
 
 HASHED_WHOLE = 64 << 20
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "tekken.json")
@@ -29,6 +29,8 @@ CONTEXT_LENGTHS = (
     "n_ctx",
 )
 LAYERS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
+WIDTHS = ("hidden_size", "n_embd", "d_model")
+HEADS = ("num_attention_heads", "n_head", "num_heads", "n_heads")
 NOT_WRITERS = (
     "ForMaskedLM",
     "ForPreTraining",
@@ -39,10 +41,6 @@ NOT_WRITERS = (
     "ForImageClassification",
     "ForCTC",
 )
-# What a two-dimensional weight can be other than a linear layer inside the model.
-_LOOKUPS = ("embed", "wte", "wpe", "relative_attention_bias")
-_NOT_LAYERS = ("shared", "gate")  # T5's embedding; the router of a mixture of experts
-_HEADS = ("lm_head", "score", "classifier", "embed_out", "output_projection")
 
 
 def refuse_model(issue: str, field: str = "base_model") -> InvalidConfig:
@@ -69,7 +67,7 @@ def facts_of(
         raise refuse_model(
             f"the weights of {name!r} are quantized already; name the original model and set 'quantization' instead"
         )
-    modules, linear = linear_modules(shapes), list(_linear_layers(shapes).values())
+    modules, layers = linear_modules(shapes), linear_layers(shapes, architecture.startswith(TRANSPOSED))
     if not modules:
         raise refuse_model(f"{name!r} has no linear layers that an adapter could go on")
     return ModelFacts(
@@ -82,9 +80,13 @@ def facts_of(
         linear_modules=modules,
         modules=_modules(config, shapes),
         layers=_setting(config, LAYERS),
-        linear_parameters=sum(math.prod(shape) for shape in linear),
-        linear_sides=sum(map(sum, linear)),
-        smallest_linear=min(map(math.prod, linear)),
+        linear_parameters=sum(layer.count * layer.rows * layer.columns for layer in layers),
+        linear_sides=sum(layer.count * layer.sides for layer in layers),
+        smallest_linear=min(layer.rows * layer.columns for layer in layers),
+        linear_layers=layers,
+        norm_parameters=norm_parameters(shapes),
+        width=_setting(config, WIDTHS),
+        key_width=_key_width(config),
         vocabulary=_setting(config, ("vocab_size",)),
         context_length=_setting(config, CONTEXT_LENGTHS),
         has_chat_template=template is not None,
@@ -102,21 +104,13 @@ def require_writer(facts: ModelFacts) -> ModelFacts:
     )
 
 
-def linear_modules(shapes: Shapes) -> list[str]:
-    """Leaf names of the linear layers, in the order of the weights, without embeddings and output heads."""
-    return list(dict.fromkeys(name.split(".")[-2] for name in _linear_layers(shapes)))
-
-
-def _linear_layers(shapes: Shapes) -> Shapes:
-    found: Shapes = {}
-    for name, shape in shapes.items():
-        *path, leaf, kind = ["", *name.split(".")][-4:]
-        if kind != "weight" or len(shape) != 2 or leaf.startswith(_HEADS) or leaf in _NOT_LAYERS:
-            continue
-        # Experts lie in one tensor once the model is loaded, whatever the file has: there is no layer to adapt.
-        if not any(word in part for part in (*path, leaf) for word in (*_LOOKUPS, "experts")):
-            found[name] = shape
-    return found
+def _key_width(config: Json) -> int | None:
+    """Return the width of one layer's keys, as PEFT tells it; None where the configuration does not say."""
+    width, heads = _setting(config, WIDTHS), _setting(config, HEADS)
+    shared = _setting(config, ("num_key_value_heads",))
+    if width is None or heads is None or shared is None:
+        return width
+    return shared * (_setting(config, ("head_dim",)) or width // heads)
 
 
 def folder_facts(name: str, folder: Path, revision: str | None = None) -> ModelFacts:

@@ -6,6 +6,20 @@ from peft_studio.config import TrainingConfig
 from peft_studio.row_formats import RowFormat
 
 
+class LinearLayers(BaseModel):
+    """Linear layers of the same name and size."""
+
+    name: str = Field(description="Last component of their names.")
+    rows: int = Field(description="Outputs.")
+    columns: int = Field(description="Inputs.")
+    count: int
+
+    @property
+    def sides(self) -> int:
+        """Rows and columns of one of them."""
+        return self.rows + self.columns
+
+
 class ModelFacts(BaseModel):
     """A base model, read from its configuration and safetensors headers alone."""
 
@@ -21,6 +35,10 @@ class ModelFacts(BaseModel):
     linear_parameters: int | None = Field(default=None, description="Weights of the linear layers.")
     linear_sides: int | None = Field(default=None, description="Rows and columns of all linear layers, added up.")
     smallest_linear: int | None = Field(default=None, description="Weights of the smallest linear layer.")
+    linear_layers: list[LinearLayers] = Field(default=[], description="Linear layers by name and size; no output head.")
+    norm_parameters: int | None = Field(default=None, description="Weights and biases of the normalisation layers.")
+    width: int | None = Field(default=None, description="Numbers of a token's embedding.")
+    key_width: int | None = Field(default=None, description="Numbers of the keys that a block keeps of a token.")
     vocabulary: int | None = Field(default=None, description="Tokens the model knows.")
     context_length: int | None = None
     has_chat_template: bool = False

@@ -4,12 +4,17 @@ from typing import Any
 
 from infra.providers.base import Offer
 from peft_studio.config import TrainingConfig
-from peft_studio.plan import DatasetFacts, ModelFacts
+from peft_studio.plan import DatasetFacts, LinearLayers, ModelFacts
 from peft_studio.row_formats import RowFormat
 
 # Llama 2 7B, from its published shapes: 32 blocks of 4096, 11008 in between, 32000 tokens.
 SIDES = 32 * (4 * (4096 + 4096) + 3 * (4096 + 11008))
 LINEAR = 32 * (4 * 4096 * 4096 + 3 * 4096 * 11008)
+LAYERS = [
+    *(LinearLayers(name=f"{name}_proj", rows=4096, columns=4096, count=32) for name in "qkvo"),
+    *(LinearLayers(name=f"{name}_proj", rows=11008, columns=4096, count=32) for name in ("gate", "up")),
+    LinearLayers(name="down_proj", rows=4096, columns=11008, count=32),
+]
 LLAMA = ModelFacts(
     id="llama",
     architecture="LlamaForCausalLM",
@@ -17,6 +22,10 @@ LLAMA = ModelFacts(
     linear_modules=["q_proj"],
     linear_parameters=LINEAR,
     linear_sides=SIDES,
+    linear_layers=LAYERS,
+    norm_parameters=65 * 4096,
+    width=4096,
+    key_width=4096,
     vocabulary=32_000,
     layers=32,
     context_length=4096,

@@ -37,11 +37,14 @@ DETAILS: dict[str, Any] = FOUND | {
     "context_length": 4096,
     "has_chat_template": False,
     "hardware_requirements": {
-        "min_vram_gb": 11.0,
-        "recommended_vram_gb": 60.7,
-        "vram": [{"algorithm": "lora", "quantization": "none", "min_gb": 20.6, "recommended_gb": 60.7}],
+        "min_vram_gb": 7.3,
+        "recommended_vram_gb": 59.4,
+        "vram": [
+            {"algorithm": "lora", "quantization": "none", "min_gb": 20.6, "recommended_gb": 59.4},
+            {"algorithm": "prompt_tuning", "quantization": "int4", "min_gb": 7.3, "recommended_gb": 22.8},
+        ],
     },
-    "compatible_algorithms": ["lora", "qlora", "dora"],
+    "compatible_algorithms": ["lora", "prompt_tuning"],
     "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
     "not_trainable": None,
 }

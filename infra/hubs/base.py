@@ -8,7 +8,7 @@ from peft_studio.catalog import FoundModel, HardwareRequirements, Memory, ModelD
 from peft_studio.compatibility import compatible_algorithms
 from peft_studio.config import ModelSource
 from peft_studio.errors import NotFound, ResourceUnavailable
-from peft_studio.memory import KEPT_BYTES, LEAST_TOKENS, USUAL_TOKENS, vram_gb
+from peft_studio.memory import LEAST_TOKENS, USUAL_TOKENS, plain_job, training_gb
 from peft_studio.plan import ModelFacts
 
 
@@ -65,15 +65,19 @@ def trainable(model: FoundModel, facts: ModelFacts, **known: object) -> ModelDet
 
 
 def _hardware(facts: ModelFacts) -> HardwareRequirements | None:
-    ways: list[Memory] = []
-    for algorithm in KEPT_BYTES:
-        for quantization in METHODS[algorithm].quantizations:
-            least = vram_gb(facts, algorithm, quantization, LEAST_TOKENS)
-            usual = vram_gb(facts, algorithm, quantization, USUAL_TOKENS)
-            if least is None or usual is None:
-                return None
-            ways.append(Memory(algorithm=algorithm, quantization=quantization, min_gb=least, recommended_gb=usual))
-    plain = next(way for way in ways if (way.algorithm, way.quantization) == (Algorithm.LORA, Quantization.NONE))
-    return HardwareRequirements(
-        min_vram_gb=min(way.min_gb for way in ways), recommended_vram_gb=plain.recommended_gb, vram=ways
-    )
+    """Say what each way to train takes: every algorithm that goes on the model, in every quantization it can have."""
+    ways = [
+        Memory(algorithm=algorithm, quantization=quantization, min_gb=least, recommended_gb=usual)
+        for algorithm in compatible_algorithms(facts)
+        for quantization in METHODS[algorithm].quantizations
+        if (least := _gigabytes(facts, algorithm, quantization, LEAST_TOKENS)) is not None
+        and (usual := _gigabytes(facts, algorithm, quantization, USUAL_TOKENS)) is not None
+    ]
+    plain = _gigabytes(facts, Algorithm.LORA, Quantization.NONE, USUAL_TOKENS)
+    if not ways or plain is None:
+        return None
+    return HardwareRequirements(min_vram_gb=min(way.min_gb for way in ways), recommended_vram_gb=plain, vram=ways)
+
+
+def _gigabytes(facts: ModelFacts, algorithm: Algorithm, quantization: Quantization, tokens: int) -> float | None:
+    return training_gb(plain_job(facts.id, algorithm, quantization), facts, tokens)

@@ -12,15 +12,13 @@ from peft import PeftConfig, PeftModel, TaskType, get_peft_model
 from peft.mapping import PEFT_TYPE_TO_PREFIX_MAPPING
 from peft.utils.constants import TRANSFORMERS_MODELS_TO_IA3_FEEDFORWARD_MODULES_MAPPING
 
+from peft_studio.adapter_size import FEED_FORWARD, adalora_start
 from peft_studio.algorithms import Algorithm, Targets
 from peft_studio.config import Bias, TrainingConfig
 from peft_studio.errors import InvalidConfig
 from peft_studio.trainer.layers import divisor, target_layers
 from peft_studio.trainer.loftq import start_from_rounding_errors
 from peft_studio.trainer.model import Base
-
-# Layers that end a block's feed-forward part, as they are called where PEFT does not know the architecture.
-FEED_FORWARD = ("down_proj", "fc2", "fc_out", "dense_4h_to_h", "w2")
 
 # SHiRA's layers make sparse tensors, and torch warns unless it is told whether to check them.
 torch.sparse.check_sparse_tensor_invariants.disable()
@@ -131,7 +129,7 @@ def _own(config: TrainingConfig, base: Base, model: Any, total_steps: int) -> di
 
 def _budget(config: TrainingConfig, total_steps: int) -> dict[str, Any]:
     """AdaLoRA starts with more ranks than it ends with: a tenth of the steps with all, a fifth with the last choice."""
-    rank = int(config.option("init_r") or max(config.rank + 1, config.rank * 3 // 2))
+    rank = adalora_start(config)
     first, last = (
         total_steps // share if (given := config.option(name)) is None else int(given)
         for name, share in (("tinit", 10), ("tfinal", 5))

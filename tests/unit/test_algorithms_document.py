@@ -7,7 +7,7 @@ from peft_studio.algorithm_table import METHODS
 from peft_studio.algorithms import Algorithm
 from peft_studio.config import TrainingConfig
 
-LINES = (Path(__file__).parents[2] / "docs/algorithms.md").read_text().splitlines()
+LINES = (Path(__file__).parents[2] / "docs/algorithms.md").read_text().split("## Sizes")[0].splitlines()
 ROWS = [[cell.strip() for cell in line.strip("|").split("|")] for line in LINES if line.startswith("| `")]
 
 

@@ -16,7 +16,8 @@ import pytest
 from peft_studio.base_models import Hub, check_names, inspect_model
 from peft_studio.config import ModelSource, TrainingConfig
 from peft_studio.errors import InvalidConfig, ResourceUnavailable
-from peft_studio.model_files import linear_modules, read_shapes
+from peft_studio.model_files import read_shapes
+from peft_studio.model_shapes import linear_modules
 from peft_studio.plan import ModelFacts
 from tests.model_folders import PARAMETERS, SHAPES, split_weights, write_model, write_weights
 

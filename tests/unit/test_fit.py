@@ -7,11 +7,11 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from infra.planning.fit import SIDES_A_WIDTH, cheapest_that_fit, has_room, memory_gb, needed_gb, tokens_at_once
+from infra.planning.fit import cheapest_that_fit, has_room, memory_gb, needed_gb, tokens_at_once
 from peft_studio.algorithms import Algorithm
 from peft_studio.config import Optimizer, Precision
 from peft_studio.gpus import gpu_named
-from peft_studio.memory import KEPT_BYTES
+from peft_studio.memory import KEPT, SIDES_A_WIDTH
 from peft_studio.plan import RowFormat
 from peft_studio.trainer.memory import compute_again
 from tests.rented_jobs import DATA, LLAMA, SIDES, config, offer
@@ -90,7 +90,7 @@ def test_what_checkpointing_keeps_of_a_token_is_as_estimated(layers: int) -> Non
     model = get_peft_model(base, LoraConfig(r=8, target_modules="all-linear")).train()
     compute_again(base)
     inputs = (kept(model, 192) - kept(model, 64)) / 128
-    estimated = 2 * sides / SIDES_A_WIDTH + KEPT_BYTES[Algorithm.LORA] * sides / layers
+    estimated = 2 * sides / SIDES_A_WIDTH + KEPT[Algorithm.LORA].side * sides / layers
     assert inputs < estimated  # which has what one block keeps besides, while it is computed again
     assert 2 * sides / SIDES_A_WIDTH == pytest.approx(
         inputs - 2 * 2 * 256, rel=0.25

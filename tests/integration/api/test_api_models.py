@@ -213,7 +213,8 @@ def test_the_demonstrations_model_tells_its_memory(client: Client) -> None:
     assert needs["min_vram_gb"] <= needs["recommended_vram_gb"]
     ways = {(way["algorithm"], way["quantization"]) for way in needs["vram"]}
     assert {("lora", "none"), ("qlora", "int4"), ("dora", "int8")} <= ways
-    assert ("qlora", "none") not in ways
+    assert ("qlora", "none") not in ways and ("loha", "int4") not in ways
+    assert {algorithm for algorithm, _ in ways} == set(model["compatible_algorithms"])
     assert all(way["min_gb"] <= way["recommended_gb"] for way in needs["vram"])
 
 
