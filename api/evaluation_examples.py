@@ -50,6 +50,7 @@ DONE: dict[str, Any] = QUEUED | {
                     "low": -1.8,
                     "high": -1.61,
                     "rows": 200,
+                    "differing": 200,
                     "better": "lower",
                 }
             },

@@ -80,6 +80,7 @@ PROMOTED: dict[str, Any] = {
             "low": -0.25,
             "high": 0.05,
             "rows": 40,
+            "differing": 40,
             "better": "lower",
         },
         "override": {

@@ -16,7 +16,8 @@ class DeployIf(BaseModel):
     What an adapter has to gain to be deployed.
 
     The gain is how much better it is than its base model by one measure, in the measure's unit. It must be at least
-    ``min_gain`` at that end of its confidence interval where it is least: 0 is no regression, for certain.
+    ``min_gain`` at that end of its confidence interval where it is least: 0 is no regression, for certain. Where no row
+    differs the gain is 0 for certain, which passes at 0; the verdict says that nothing more was shown.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -71,4 +72,9 @@ def decide(rule: DeployIf, found: Mapping[str, ModelComparison], confidence: flo
         f"The gain in {measure} is {comparison.gain:.4g} on {comparison.rows} held-out rows, with {confidence:g} "
         f"confidence at least {least:.4g}; at least {rule.min_gain:g} was asked for."
     )
+    if comparison.differing == 0:
+        reason = (
+            f"No row differs in {measure}: on all {comparison.rows} held-out rows the adapter does as its base model "
+            f"does, which shows no regression and no gain; at least {rule.min_gain:g} was asked for."
+        )
     return Promotion(rule=rule, allowed=least >= rule.min_gain, reason=reason, comparison=comparison)

@@ -98,7 +98,7 @@ def _row(one: AdapterEvaluation) -> tuple[object, ...]:
 
 
 def _figures(result: EvaluationResult) -> Table:
-    columns = ("measure", "base", "adapter", "difference", "low", "high", "rows")
+    columns = ("measure", "base", "adapter", "difference", "low", "high", "rows", "differing")
     compared = result.evaluation.comparison | result.lm_eval
     return table(columns, ((name, *(getattr(one, field) for field in columns[1:])) for name, one in compared.items()))
 

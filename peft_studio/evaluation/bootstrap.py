@@ -33,7 +33,7 @@ def compare(
     before, after = (float(of_mean(values.sum() / counts.sum())) for values in (base, adapter))
     low, high = interval(base, adapter, counts, bootstrap, of_mean)
     found = without_interval(measure, before, after, len(counts))
-    return found.model_copy(update={"low": low, "high": high})
+    return found.model_copy(update={"low": low, "high": high, "differing": int((base != adapter).sum())})
 
 
 def without_interval(measure: Measure, base: float, adapter: float, rows: int) -> ModelComparison:

@@ -39,6 +39,9 @@ class ModelComparison(BaseModel):
     low: float | None = Field(default=None, description="Null where there are too few rows, or no values row by row.")
     high: float | None = None
     rows: int = Field(description="Rows that it rests on, the same for both.")
+    differing: int | None = Field(
+        default=None, description="Of these, rows on which the two differ; null where there are no values row by row."
+    )
     better: Literal["lower", "higher"]
 
     @property

@@ -2,11 +2,13 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from peft_studio.config import TrainingConfig
 from peft_studio.errors import InvalidConfig
-from peft_studio.evaluation.comparison import Measure, ModelComparison
+from peft_studio.evaluation.bootstrap import compare
+from peft_studio.evaluation.comparison import Bootstrap, Measure, ModelComparison
 from peft_studio.plan import DatasetFacts, RowFormat
 from peft_studio.promotion import DeployIf, Promotion, decide
 from peft_studio.promotion_rules import check_gate
@@ -52,6 +54,23 @@ def test_the_reason_says_what_was_found_and_what_was_asked_for() -> None:
     reason = decide(DeployIf(min_gain=0.06), loss(-0.15, -0.05), 0.95).reason
     assert "gain in loss is 0.1 on 40 held-out rows, with 0.95 confidence at least 0.05; at least 0.06" in reason
     assert "hold out more rows" in decide(DeployIf(), loss(None, None), 0.95).reason
+
+
+@pytest.mark.parametrize(("min_gain", "allowed"), [(0, True), (-0.1, True), (1e-9, False), (0.1, False)])
+def test_where_no_row_differs_nothing_is_worse_nor_better_and_the_verdict_says_so(
+    min_gain: float, allowed: bool
+) -> None:
+    never_met = compare(Measure.EXACT_MATCH, np.zeros(40), np.zeros(40), Bootstrap())
+    assert never_met and never_met.differing == 0
+    promotion = decide(DeployIf(measure=Measure.EXACT_MATCH, min_gain=min_gain), {"exact_match": never_met}, 0.95)
+    assert promotion.allowed is allowed
+    assert "No row differs in exact_match" in promotion.reason and "no gain" in promotion.reason
+
+
+def test_one_row_that_differs_is_told_from_none() -> None:
+    one = compare(Measure.EXACT_MATCH, np.zeros(40), np.eye(40)[0], Bootstrap())
+    assert one and one.differing == 1
+    assert "No row differs" not in decide(DeployIf(measure=Measure.EXACT_MATCH), {"exact_match": one}, 0.95).reason
 
 
 def gated(rule: dict[str, Any], rows: int = 100, layout: RowFormat = RowFormat.MESSAGES, **config: Any) -> None:

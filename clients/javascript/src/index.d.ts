@@ -118,6 +118,8 @@ export interface Measured {
   low: number | null;
   high: number | null;
   rows: number;
+  /** Rows on which the two differ; null where there are no values row by row. */
+  differing: number | null;
   better: "lower" | "higher";
 }
 

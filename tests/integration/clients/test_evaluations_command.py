@@ -20,7 +20,7 @@ from tests.integration.clients.served import Served
 from tests.model_folders import write_model
 
 Run = Callable[..., Result]
-LOSS = ModelComparison(base=2.5, adapter=1.25, difference=-1.25, low=-1.5, high=-1, rows=9, better="lower")
+LOSS = ModelComparison(base=2.5, adapter=1.25, difference=-1.25, low=-1.5, high=-1, rows=9, differing=7, better="lower")
 JUDGED = Judged(model="judge", rows=9, unreadable=0, adapter_wins=6, base_wins=0, ties=3, win_rate=0.833)
 
 
@@ -80,7 +80,7 @@ def test_the_figures_of_both_models_are_a_table_and_the_rest_is_said_aside(
 ) -> None:
     end(api, evaluation_id)
     shown = run("show", evaluation_id)
-    assert shown.stdout.splitlines()[1].split() == ["loss", "2.5", "1.25", "-1.25", "-1.5", "-1", "9"]
+    assert shown.stdout.splitlines()[1].split() == ["loss", "2.5", "1.25", "-1.25", "-1.5", "-1", "9", "7"]
     assert "judge prefers the adapter's answers in 0.833 of 9 rows" in shown.stderr
     assert "[All] rows." in shown.stderr
 
