@@ -34,6 +34,7 @@ from infra.credentials import CredentialsInPrefect, CredentialStore
 from infra.datasets.previews import Previews
 from infra.datasets.stored import Datasets
 from infra.deploying.deployments import AdapterDeployments
+from infra.deploying.dismissals import Dismissals
 from infra.deploying.guard import DeploymentGuard
 from infra.deploying.hosting import Hosting
 from infra.deploying.runs import DeployRunsInPrefect
@@ -208,6 +209,7 @@ def _adapters(
     return _given(
         adapters=adapters,
         deployments=deployments,
+        dismissals=Dismissals(deployments, records, runs.deploying, settings),
         endpoints=deployments,
         exports=exports,
         evaluations=AdapterEvaluations(adapters, uploaded, runs.evaluations, settings),

@@ -111,7 +111,11 @@ def role_allows(connection: ASGIConnection, handler: BaseRouteHandler) -> None: 
         return
     usual = "read" if connection.scope["method"] in _READING else "write"
     needed: Role = handler.opt.get("role", usual)
-    role: Role = connection.scope["user"].role
+    require(connection.scope["user"].role, needed)
+
+
+def require(role: Role, needed: Role) -> None:
+    """Raise ``PermissionDenied`` where a key's role does not do."""
     if _RANK[role] < _RANK[needed]:
         may = {"read": "may only read", "write": "may read and write"}[role]
         raise PermissionDenied(f"This API key {may}; use one with the role {needed}.", role=role)

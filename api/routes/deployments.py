@@ -1,13 +1,15 @@
 """Deployments: adapters that answer prompts."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from litestar import delete, get, post
+from litestar import Request, delete, get, post
 from litestar.di import NamedDependency
 from litestar.openapi.spec import Example
 from litestar.params import Body, FromPath, QueryParameter, SkipValidation
 
 from api import examples
+from api.auth import require
+from api.dependencies import Caller
 from api.deployment_wire import (
     MAX_PROMPT_BYTES,
     CreateDeployment,
@@ -22,6 +24,7 @@ from api.deployment_wire import (
 from api.idempotency import IdempotencyKey
 from api.openapi import documented
 from infra.deploying.deployments import AdapterDeployments
+from infra.deploying.dismissals import Dismissals
 from peft_studio.deployments import DeploymentStatus
 
 TheDeployments = NamedDependency[SkipValidation[AdapterDeployments]]
@@ -108,13 +111,27 @@ async def renew_deployment(
     summary="Delete a deployment",
     responses=documented(DeploymentDeleted, examples.DEPLOYMENT_DELETED, 403, 404, 409),
 )
-async def delete_deployment(deployments: TheDeployments, deployment_id: FromPath[str]) -> DeploymentDeleted:
+async def delete_deployment(
+    deployments: TheDeployments,
+    dismissals: NamedDependency[SkipValidation[Dismissals]],
+    deployment_id: FromPath[str],
+    request: Request[Caller, Any, Any],
+    force: Annotated[
+        bool, QueryParameter(description="Forget it though it cannot be taken off; takes an admin's key.")
+    ] = False,
+) -> DeploymentDeleted:
     """
     Take a deployment off, and answer once its platform shows nothing of it any more.
 
-    Where that takes long it is 503: the deployment is stopped, and is to be deleted again in a moment.
+    Where that takes long it is 503: the deployment is stopped, and is to be deleted again in a moment. With `force` it
+    is forgotten even where it cannot be seen to be gone, as when the platform does not take the key any more: what
+    is there then is a person's to remove. Who wanted that is kept on record.
     """
-    await deployments.remove(deployment_id)
+    if force:
+        require(request.user.role, "admin")
+        await dismissals.dismiss(deployment_id, request.user.name)
+    else:
+        await deployments.remove(deployment_id)
     return DeploymentDeleted(deployment_id=deployment_id)
 
 

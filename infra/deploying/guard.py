@@ -26,7 +26,8 @@ class DeploymentGuard:
             names = ", ".join(one.deployment_id for one in served[:3])
             raise Conflict(
                 f"Adapters are deployed at {platform} ({names}): delete those deployments first, or nobody could take "
-                "them off.",
+                "them off. Where the platform does not take the key any more, an admin can have them forgotten: see to "
+                "them there, then DELETE /deployments/{deployment_id}?force=true.",
                 platform=platform,
                 deployments=[one.deployment_id for one in served],
             )

@@ -5,7 +5,7 @@ from typing import Protocol
 from uuid import NAMESPACE_URL, UUID, uuid5
 
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.actions import DeploymentFlowRunCreate
+from prefect.client.schemas.actions import ArtifactCreate, DeploymentFlowRunCreate
 from prefect.client.schemas.objects import StateType
 from prefect.exceptions import ObjectNotFound
 
@@ -29,6 +29,10 @@ class DeployRuns(Protocol):
 
     async def cancel(self, run_id: UUID) -> None:
         """Have a run stop; silent where it is over."""
+        ...
+
+    async def note_dismissed(self, deployment_id: str, text: str) -> None:
+        """Keep it on record that a deployment was forgotten which may be there still."""
         ...
 
 
@@ -66,12 +70,20 @@ class DeployRunsInPrefect:
             if run.state is None or not run.state.is_final() or run.state.is_crashed():
                 await stop(client, run_id, run.state_type)
 
+    async def note_dismissed(self, deployment_id: str, text: str) -> None:
+        """Keep it as an artifact, which outlives the deployment's record."""
+        key = f"{deployment_id.replace('_', '-')}-dismissed"
+        note = ArtifactCreate(key=key, type="markdown", description="A deployment nobody could take off", data=text)
+        async with answering(), get_client() as client:
+            await client.create_artifact(note)
+
 
 @dataclass
 class DeployRunsInMemory:
     """Runs that are only written down; whoever owns this makes them happen."""
 
     states: dict[UUID, StateType] = field(default_factory=dict[UUID, StateType])
+    dismissed: dict[str, str] = field(default_factory=dict[str, str])
 
     async def create(self, deployment: Deployment) -> UUID:
         """Write one down."""
@@ -87,6 +99,10 @@ class DeployRunsInMemory:
         """Write down that it has stopped."""
         if not await self.is_over(run_id):
             self.states[run_id] = StateType.CANCELLED
+
+    async def note_dismissed(self, deployment_id: str, text: str) -> None:
+        """Write it down."""
+        self.dismissed[deployment_id] = text
 
 
 def _key(deployment: Deployment) -> str:

@@ -72,7 +72,13 @@ def renew(
 
 
 @command(app, "delete")
-def delete(session: Session, deployment_id: DeploymentId) -> None:
+def delete(
+    session: Session,
+    deployment_id: DeploymentId,
+    force: Annotated[
+        bool, typer.Option("--force", help="Forget one that cannot be taken off: see to it at its platform.")
+    ] = False,
+) -> None:
     """Stop serving; the adapter is kept."""
-    gone = session.client.delete_deployment(deployment_id)
+    gone = session.client.delete_deployment(deployment_id, force=force)
     session.show(gone, lambda: f"Deleted {deployment_id}.")

@@ -221,8 +221,9 @@ export class Client {
     return this.#post(path("deployments", deploymentId, "renew"), { lease_hours: leaseHours });
   }
 
-  deleteDeployment(deploymentId) {
-    return this.#delete(path("deployments", deploymentId));
+  /** With `force`, and an admin's key, one is forgotten that the studio cannot take off: see to it at its platform. */
+  deleteDeployment(deploymentId, { force } = {}) {
+    return this.#delete(path("deployments", deploymentId), { force });
   }
 
   // Experiments
@@ -372,8 +373,8 @@ export class Client {
     return this.#requests.json("POST", where, { json, ...options });
   }
 
-  #delete(where) {
-    return this.#requests.json("DELETE", where);
+  #delete(where, query = {}) {
+    return this.#requests.json("DELETE", where, { query });
   }
 }
 

@@ -721,7 +721,8 @@ export class Client {
     options?: { maxTokens?: number; temperature?: number },
   ): Promise<{ response: string; latency_ms: number; tokens_generated: number }>;
   renewDeployment(deploymentId: string, options?: { leaseHours?: number }): Promise<Deployment>;
-  deleteDeployment(deploymentId: string): Promise<{ success: boolean; deployment_id: string }>;
+  /** With `force`, and an admin's key, one is forgotten that the studio cannot take off: see to it at its platform. */
+  deleteDeployment(deploymentId: string, options?: { force?: boolean }): Promise<{ success: boolean; deployment_id: string }>;
 
   getExperiment(experimentId: string): Promise<Experiment>;
   listExperiments(

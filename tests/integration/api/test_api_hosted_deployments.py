@@ -20,7 +20,7 @@ from peft_studio.deployments import DeploymentStatus
 from peft_studio.effect import PROBES, Probe, Probes, Said, Verdict
 from peft_studio.errors import Conflict, DeployFailed
 from tests.adapter_files import weights
-from tests.integration.api.fixtures import Client
+from tests.integration.api.fixtures import Client, Connect
 from tests.loopback import on_loopback
 from tests.model_folders import write_model
 
@@ -304,3 +304,43 @@ async def test_what_a_platform_takes_in_another_form_is_to_be_exported_first(cli
         answer = client.post("/api/v1/deployments", json={"adapter_id": adapter_id, "platform": "ollama"})
     assert answer.status_code == 400 and answer.json()["error"]["details"]["field"] == "adapter_id"
     assert f"/api/v1/adapters/{adapter_id}/exports with format 'ollama'" in answer.json()["error"]["message"]
+
+
+async def test_one_that_nobody_can_take_off_is_forgotten_for_an_admin_and_that_is_recorded(
+    client: Client,
+    connect: Connect,
+    running: str,
+    server: VllmServer,
+    credentials: CredentialsInMemory,
+    deploy_runs: DeployRunsInMemory,
+) -> None:
+    where = f"/api/v1/deployments/{running}"
+    kept = await credentials.get("vllm")
+    assert kept is not None
+    await credentials.delete("vllm")
+    assert client.delete(where).status_code == 409
+    assert client.delete(f"{where}?force=true").status_code == 403
+    assert client.get(where).status_code == 200 and not deploy_runs.dismissed
+    assert connect("rules").delete(f"{where}?force=true").json() == {"success": True, "deployment_id": running}
+    assert client.get(where).status_code == 404
+    [(forgotten, told)] = deploy_runs.dismissed.items()
+    assert forgotten == running and "rules" in told and next(iter(server.adapters)) in told
+    await credentials.put(kept)
+    assert client.delete("/api/v1/platforms/vllm").status_code == 200
+
+
+async def test_force_takes_off_what_can_be_taken_off(
+    connect: Connect, running: str, server: VllmServer, deploy_runs: DeployRunsInMemory
+) -> None:
+    assert connect("rules").delete(f"/api/v1/deployments/{running}?force=true").status_code == 200
+    assert server.adapters == {} and not deploy_runs.dismissed
+    assert connect("rules").delete(f"/api/v1/deployments/{running}?force=true").status_code == 404
+
+
+async def test_a_record_that_cannot_be_read_is_done_away_with_by_force(
+    client: Client, connect: Connect, running: str, deployments: DeploymentsInMemory, deploy_runs: DeployRunsInMemory
+) -> None:
+    deployments.values[running] |= {"status": "molten"}
+    assert client.delete(f"/api/v1/deployments/{running}").status_code == 409
+    assert connect("rules").delete(f"/api/v1/deployments/{running}?force=true").status_code == 200
+    assert deployments.values == {} and "cannot be read" in deploy_runs.dismissed[running]
