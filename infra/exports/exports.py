@@ -8,17 +8,17 @@ from pydantic import ValidationError
 
 from infra.adapters.records import AdapterRecords
 from infra.adapters.runs import UNREADABLE, step_of
+from infra.adapters.runs_by_id import Kind, RunsById
 from infra.adapters.store import delete
 from infra.adapters.uploaded import UploadedAdapters
 from infra.exports.planning import is_created, plan_export
 from infra.exports.runs import ExportRuns
 from infra.exports.store import ExportFolder
-from infra.jobs.flow_run_jobs import STATES, status_of
-from infra.jobs.locks import changing
+from infra.jobs.flow_run_jobs import status_of
 from infra.jobs.reads import Run
 from infra.platforms.connections import Platforms
 from infra.settings import Settings
-from peft_studio.errors import Conflict, InvalidConfig, NotFound
+from peft_studio.errors import Conflict, NotFound
 from peft_studio.exports import (
     Export,
     ExportConfig,
@@ -31,8 +31,7 @@ from peft_studio.exports import (
 )
 from peft_studio.jobs import JobStatus
 
-_CANCEL_SECONDS = 10.0
-_LOOK_SECONDS = 0.2
+_KIND = Kind("export", export_id_of, flow_run_id_of_export)
 
 
 class AdapterExports:
@@ -48,7 +47,7 @@ class AdapterExports:
     ):
         self._adapters = adapters
         self._uploads = uploads
-        self._runs = runs
+        self._runs = RunsById(_KIND, runs)
         self._settings = settings
         self._platforms = platforms
 
@@ -62,19 +61,12 @@ class AdapterExports:
         adapter = await self._adapters.get(adapter_id)
         create = await is_created(config, self._platforms)
         task = await asyncio.to_thread(plan_export, adapter, config, create, self._uploads, self._settings)
-        run = await self._runs.create(task, key)
-        started = _task_of(run)
-        if (started.adapter_id, started.config) != (adapter_id, config):
-            raise Conflict(
-                "This Idempotency-Key was used before, for another export.",
-                field="Idempotency-Key",
-                export_id=export_id_of(run.id),
-            )
+        run = await self._runs.start(task, key, lambda run: _asked_for(run) == (adapter_id, config))
         return await self._shown(run)
 
     async def get(self, export_id: str) -> Export:
         """Return one export as it is now; raises ``NotFound``."""
-        return await self._shown(await self._run(export_id))
+        return await self._shown(await self._runs.get(export_id))
 
     async def list(
         self,
@@ -84,16 +76,9 @@ class AdapterExports:
         cursor: str | None = None,
     ) -> ExportPage:
         """Return exports, newest first: of one adapter, in one state, or all."""
-        try:
-            after = flow_run_id_of_export(cursor) if cursor is not None else None
-        except NotFound:
-            raise InvalidConfig(
-                "This is not a cursor of this list.", field="cursor", issue="Send one you received"
-            ) from None
-        states = STATES[status] if status else None
-        found = await self._runs.page(adapter_id, states, limit + 1, after)
-        shown = await asyncio.gather(*(self._shown(run) for run in found[:limit]))
-        return ExportPage(exports=shown, next_cursor=shown[-1].export_id if len(found) > limit else None)
+        runs, following = await self._runs.page(adapter_id, status, limit, cursor)
+        shown = await asyncio.gather(*(self._shown(run) for run in runs))
+        return ExportPage(exports=shown, next_cursor=following)
 
     async def files(self, export_id: str) -> dict[str, Path]:
         """Return the files by name; raises ``Conflict`` before there are any, ``NotFound`` where they are gone."""
@@ -110,29 +95,18 @@ class AdapterExports:
 
     async def cancel(self, export_id: str) -> Export:
         """Stop an export; return it when it has ended, or as it is after ten seconds."""
-        async with changing(export_id):
-            run = await self._run(export_id)
-            if (status := status_of(run)).is_final:
-                raise Conflict(f"The export has already ended: it is {status}.", export_id=export_id, status=status)
-            await self._runs.cancel(run)
-        deadline = asyncio.get_running_loop().time() + _CANCEL_SECONDS
-        while not (export := await self.get(export_id)).status.is_final:
-            if asyncio.get_running_loop().time() > deadline:
-                return export
-            await asyncio.sleep(_LOOK_SECONDS)
-        await asyncio.to_thread(self._folder(export_id).drop)
-        return export
+        run = await self._runs.cancel(export_id)
+        if status_of(run).is_final:
+            await asyncio.to_thread(self._folder(export_id).drop)
+        return await self._shown(run)
 
     async def delete(self, export_id: str) -> None:
         """Delete an export that has ended, its files and its record; raises ``Conflict`` while it is at work."""
-        async with changing(export_id):
-            run = await self._run(export_id)
-            if not (status := status_of(run)).is_final:
-                raise Conflict(f"The export is {status}; cancel it first.", export_id=export_id, status=status)
+        async with self._runs.ended(export_id) as run:
             folder = self._folder(export_id)
             aside = await asyncio.to_thread(folder.set_aside)
             try:
-                await self._runs.delete(run.id)
+                await self._runs.forget(run)
             except BaseException:
                 if aside is not None:
                     await asyncio.to_thread(folder.put_back, aside)
@@ -142,11 +116,6 @@ class AdapterExports:
 
     def _folder(self, export_id: str) -> ExportFolder:
         return ExportFolder(export_id, self._settings)
-
-    async def _run(self, export_id: str) -> Run:
-        if (run := await self._runs.get(flow_run_id_of_export(export_id))) is None:
-            raise NotFound(f"There is no export {export_id!r}.", export_id=export_id)
-        return run
 
     async def _shown(self, run: Run) -> Export:
         task, status = _task_of(run), status_of(run)
@@ -170,6 +139,11 @@ class AdapterExports:
             created_at=run.created,
             started_at=run.start_time,
         )
+
+
+def _asked_for(run: Run) -> tuple[str, ExportConfig]:
+    task = _task_of(run)
+    return task.adapter_id, task.config
 
 
 def _task_of(run: Run) -> ExportTask:

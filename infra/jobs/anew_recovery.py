@@ -15,12 +15,15 @@ log = logging.getLogger(__name__)
 
 
 class AnewRecovery(Recovery):
-    """Looks after runs that ought to be at work; each begins anew, for nothing half made is of use."""
+    """Looks after runs that ought to be at work; each begins anew, and finds by itself what is of use to it."""
 
     what = ""
 
     def _drop(self, run: FlowRun) -> None:
         """Remove what a dead process has left half made."""
+
+    async def _clear_away(self, client: PrefectClient, run: FlowRun, failure: str | None) -> None:
+        """See to what a run has left elsewhere that comes to its end: cancelled, or for a reason failed."""
 
     async def _take_up(self, client: PrefectClient, run: FlowRun, state: State) -> None:
         self._silent_since.pop(run.id, None)
@@ -29,11 +32,12 @@ class AnewRecovery(Recovery):
             return  # somebody decided otherwise meanwhile
         await asyncio.to_thread(self._drop, run)
         if state.is_cancelling():
+            await self._clear_away(client, run, None)
             following = Cancelled(message=CANCELLED)
         elif deaths > self._settings.max_recoveries:
-            following = Failed(
-                message=f"The {self.what}'s process died {deaths} times: {state.message or 'without a word'}"
-            )
+            failure = f"The {self.what}'s process died {deaths} times: {state.message or 'without a word'}"
+            await self._clear_away(client, run, failure)
+            following = Failed(message=failure)
         else:
             following = AwaitingRetry(message=TAKEN_UP, scheduled_time=datetime.now(UTC))
         await client.set_flow_run_state(run.id, following, force=True)
