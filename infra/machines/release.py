@@ -11,7 +11,7 @@ from infra.machines.ledger import Ledger
 from infra.machines.receipts import cost_by_rate
 from infra.providers.base import ForgetsEnded, Provider, Rented
 from infra.providers.wire import CREATE_SECONDS
-from infra.rendezvous.work import door_of, forget_work
+from infra.rendezvous.work import Heard, door_of, forget_work, heard_of
 from infra.settings import Settings
 from peft_studio.errors import CredentialRefused, PlatformNotConnected, ResourceUnavailable
 from peft_studio.events import now
@@ -42,16 +42,19 @@ class Returns:
         """
         if receipt.status.is_over:
             return receipt
+        heard: Heard | None = None
         with suppress(ResourceUnavailable):  # a bucket that is away keeps no machine alive
+            heard = heard_of(self._settings, receipt.name)
             door_of(self._settings, receipt.name).shut()
         receipt = self._ledger.change(
             receipt,
             status=MachineStatus.RELEASING,
+            rented_at=receipt.rented_at or (receipt.intended_at if heard else None),
             released_at=receipt.released_at or now(),
             reason=receipt.reason or reason,
         )
         try:
-            existed, cost = asyncio.run(self._end(receipt))
+            existed, cost = asyncio.run(self._end(receipt, heard))
         except (CredentialRefused, PlatformNotConnected) as error:
             self._ledger.change(receipt, status=MachineStatus.STRANDED, reason=_STRANDED)
             raise CredentialRefused(f"{error.message} {_STRANDED}", platform=receipt.provider) from error
@@ -64,12 +67,17 @@ class Returns:
             gone, cost=cost if told else cost_by_rate(gone), cost_from="vendor" if told else "rate"
         )
 
-    async def _end(self, receipt: MachineReceipt) -> tuple[bool, float | None]:
-        """End the machine and wait until it is gone; tell whether there was one, and what its vendor says it cost."""
+    async def _end(self, receipt: MachineReceipt, heard: Heard | None) -> tuple[bool, float | None]:
+        """
+        End the machine and wait until it is gone; tell whether there was one, and what its vendor says it cost.
+
+        One that has worked may have ended itself before its vendor had told anybody what it is called.
+        """
         provider = await provider_of(receipt.provider, self._settings, self._credentials)
         machine_id = receipt.machine_id or await _id_by_name(provider, receipt)
         if machine_id is None:
-            return False, None
+            told = heard.machine_id if heard else ""
+            return receipt.rented_at is not None, await provider.billed(told, receipt.name) if told else None
         await provider.release(machine_id)
         await _until(lambda found: all(one.id != machine_id for one in found), provider, receipt)
         return True, await provider.billed(machine_id, receipt.name)

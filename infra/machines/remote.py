@@ -10,6 +10,7 @@ from infra.machines import meter
 from infra.machines.accounts import provider_of
 from infra.machines.ledger import Ledger
 from infra.machines.meter import Limits
+from infra.machines.release import find
 from infra.providers.base import MachineState, Rented
 from infra.providers.local import STOP_SECONDS
 from infra.rendezvous.mirror import Mirror
@@ -162,7 +163,9 @@ class RemoteAttempt:
 
     async def _ask(self) -> Rented | None:
         provider = await provider_of(self._receipt.provider, self._settings, self._credentials)
-        return await provider.machine(self._receipt.machine_id or "")
+        if self._receipt.machine_id is None:
+            return await find(provider, self._receipt.name, 0)
+        return await provider.machine(self._receipt.machine_id)
 
     def _order(self, **changes: object) -> None:
         """Want something of the machine, and see to it that its orders say so; where that fails, the next time."""

@@ -11,7 +11,7 @@ from infra.machines.ledger import Ledger, studio_id
 from infra.machines.release import LOST_ANSWER_SECONDS, Returns, find, may_yet_appear
 from infra.providers.base import MachineState, NoCapacity, Offer, Order, Provider, Rented, Unclear
 from infra.rendezvous.door import hub_secrets
-from infra.rendezvous.work import Terms, door_of, forget_work, leave_work
+from infra.rendezvous.work import Terms, door_of, forget_work, heard_of, leave_work
 from infra.settings import Settings
 from peft_studio.errors import InsufficientCredits, ResourceUnavailable, StudioError
 from peft_studio.events import now
@@ -60,9 +60,12 @@ class Rental:
         for receipt in self.ledger.of_job(self._job_id):
             if receipt.status.is_over:
                 continue
+            heard = heard_of(self._settings, receipt.name)
+            has_ended = heard is not None and heard.has_ended  # what it has sent is of use, though it may be gone
             # The process that has asked for it may have been killed before its vendor had answered.
-            found = asyncio.run(self._look(receipt, may_yet_appear(receipt)))
-            if found is None or found.state in _DEAD or receipt.status is MachineStatus.RELEASING or usable:
+            found = asyncio.run(self._look(receipt, 0 if has_ended else may_yet_appear(receipt)))
+            is_dead = (found is None or found.state in _DEAD) and not has_ended
+            if is_dead or receipt.status is MachineStatus.RELEASING or usable:
                 self.returns.release(receipt, "The job had no more use for it.")
             else:
                 usable = self._adopt(receipt, found)
@@ -152,14 +155,15 @@ class Rental:
         )
         return await provider.rent(offer, order)
 
-    def _adopt(self, receipt: MachineReceipt, rented: Rented) -> MachineReceipt:
+    def _adopt(self, receipt: MachineReceipt, rented: Rented | None) -> MachineReceipt:
+        """Note that there is a machine; None stands for one that has done its work and is gone."""
         if receipt.status is not MachineStatus.INTENDED:
             return receipt
         return self.ledger.change(
             receipt,
             status=MachineStatus.RENTED,
-            machine_id=rented.id,
-            rented_at=rented.created_at or receipt.intended_at,
+            machine_id=rented.id if rented else None,
+            rented_at=(rented and rented.created_at) or receipt.intended_at,
         )
 
     def _await_ready(self, receipt: MachineReceipt) -> MachineReceipt | None:

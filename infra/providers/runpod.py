@@ -155,7 +155,8 @@ class RunPod:
     @property
     def self_release(self) -> SelfRelease:
         """How a pod deletes itself, with the key that RunPod puts into its environment."""
-        return SelfRelease(url=self._account.url + "/v2/pods/{RUNPOD_POD_ID}", key_variable="RUNPOD_API_KEY")
+        url = self._account.url + "/v2/pods/{RUNPOD_POD_ID}"
+        return SelfRelease(url=url, key_variable="RUNPOD_API_KEY", id_variable="RUNPOD_POD_ID")
 
     async def _catalogue(self, cloud: str) -> list[Offer]:
         asked = {"include": "AVAILABILITY", "product": "POD", "cloud": cloud}

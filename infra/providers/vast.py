@@ -118,7 +118,9 @@ class Vast:
     def self_release(self) -> SelfRelease:
         """How a container destroys itself, with the key that Vast.ai puts into its environment."""
         return SelfRelease(
-            url=self._account.url.rstrip("/") + "/instances/{CONTAINER_ID}/", key_variable="CONTAINER_API_KEY"
+            url=self._account.url.rstrip("/") + "/instances/{CONTAINER_ID}/",
+            key_variable="CONTAINER_API_KEY",
+            id_variable="CONTAINER_ID",
         )
 
     async def _pages(self, path: str, params: dict[str, str], field: str, version: str = "v0") -> list[dict[str, Any]]:

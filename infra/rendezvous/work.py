@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import SecretStr
+from pydantic import SecretStr, ValidationError
 
 from infra.rendezvous.bucket import BucketDoor
 from infra.rendezvous.door import CallbackDoor
@@ -16,7 +16,7 @@ from peft_studio import oom_ladder
 from peft_studio.dataset_sources import is_hub_id, open_file
 from peft_studio.errors import ResourceUnavailable
 from peft_studio.plan import Plan
-from peft_studio.remote.assignment import Assignment, SelfRelease, Upload
+from peft_studio.remote.assignment import ALIVE, END, Alive, Assignment, SelfRelease, Upload
 from peft_studio.run_dir import RunDir
 
 Door = CallbackDoor | BucketDoor
@@ -37,6 +37,26 @@ class Terms:
 def door_of(settings: Settings, machine: str) -> Door:
     """Return a machine's door: in the bucket where there is one, else at the studio's own address."""
     return BucketDoor(settings, machine) if settings.bucket else CallbackDoor(settings, machine)
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What a machine that has come to its door has said there."""
+
+    machine_id: str  # what its vendor calls it; its own word, so good for questions alone
+    has_ended: bool  # all that its work came to has been sent
+
+
+def heard_of(settings: Settings, machine: str) -> Heard | None:
+    """Return what a machine has said, which may be gone by now; None where it has never come to its door."""
+    door = door_of(settings, machine)
+    if not door.is_claimed:
+        return None
+    alive, there = Alive(beat=0, seconds=0), door.box.contents()
+    with suppress(ValidationError):
+        if ALIVE in there and (content := door.box.read(ALIVE, there[ALIVE].size)):
+            alive = Alive.model_validate_json(content)
+    return Heard(alive.machine_id, END in there)
 
 
 def leave_work(plan: Plan, machine: str, terms: Terms, settings: Settings, hub: Mapping[str, SecretStr]) -> str:

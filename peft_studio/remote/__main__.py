@@ -55,7 +55,7 @@ def _carry_out(assignment: Assignment, client: httpx.Client, stop: StopSignal) -
     run = RunDir(folder / "run" / assignment.job_id)
     run.path.mkdir(parents=True, exist_ok=True)
     courier = Courier(client, assignment)
-    outbox = Outbox(run, courier, folder / "outbox")
+    outbox = Outbox(run, courier, folder / "outbox", _own_id(assignment.self_release))
     overtime = _watch_the_deadline(assignment)
     code, reason = CRASHED, ""
     try:
@@ -146,6 +146,11 @@ def _watch_the_deadline(assignment: Assignment) -> threading.Timer:
     timer.daemon = True
     timer.start()
     return timer
+
+
+def _own_id(release: SelfRelease | None) -> str:
+    """Return what the vendor calls this machine, where it has put that into the environment."""
+    return os.environ.get(release.id_variable, "") if release else ""
 
 
 def _release_itself(release: SelfRelease | None) -> None:

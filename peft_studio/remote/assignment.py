@@ -32,6 +32,7 @@ class SelfRelease(BaseModel):
 
     url: str = Field(description="{NAME} stands for the environment variable of that name.")
     key_variable: str
+    id_variable: str = Field(default="", description="In which the vendor tells the machine what it is called there.")
 
 
 class Assignment(BaseModel):
@@ -79,6 +80,7 @@ class Alive(BaseModel):
 
     beat: int
     seconds: float = Field(description="Since its claim.")
+    machine_id: str = Field(default="", max_length=100, description="What its vendor calls it, by its own account.")
 
 
 class End(BaseModel):

@@ -26,8 +26,8 @@ class _Progress(BaseModel):
 class Outbox:
     """Sends a run directory's news; each piece is named by its place, so that sending it twice does no harm."""
 
-    def __init__(self, run: RunDir, courier: Courier, folder: Path):
-        self._run, self._courier = run, courier
+    def __init__(self, run: RunDir, courier: Courier, folder: Path, machine_id: str = ""):
+        self._run, self._courier, self._machine_id = run, courier, machine_id
         self._began, self._alive_at, self._beat = time.monotonic(), -_ALIVE_SECONDS, 0
         self._sent = {EVENTS: 0, LOG: 0}
         self._layout = (run.path / LAYOUT).read_bytes() if (run.path / LAYOUT).is_file() else b""
@@ -78,7 +78,8 @@ class Outbox:
 
     def _alive(self) -> None:
         self._beat += 1
-        alive = Alive(beat=self._beat, seconds=time.monotonic() - self._began)
+        seconds = time.monotonic() - self._began
+        alive = Alive(beat=self._beat, seconds=seconds, machine_id=self._machine_id)
         self._courier.send(ALIVE, alive.model_dump_json().encode(), _QUICK_SECONDS)
         self._alive_at = time.monotonic()
 

@@ -13,11 +13,12 @@ from pydantic import SecretStr
 
 from api.app import create_app
 from infra.credentials import Credentials, CredentialsInMemory
+from infra.machines.accounts import provider_of
 from infra.machines.ledger import Ledger
 from infra.machines.meter import Limits
 from infra.machines.remote import RemoteAttempt
 from infra.machines.rental import Rental, Wanted
-from infra.providers.base import Provider
+from infra.providers.base import Offer
 from infra.serving.records import DeploymentsInMemory
 from infra.settings import Settings
 from infra.simulators.accounts import GOOD
@@ -82,18 +83,69 @@ def studio(folder: Path) -> Generator[Settings]:
         yield given.model_copy(update={"public_url": url})
 
 
-def run_job(vendor: Vendor, fault: Fault | None, settings: Settings, *, spot: bool = False) -> Job:
-    """
-    Run one job at a vendor where something goes wrong, the way the flow does: rent, follow, give back, once more.
+@dataclass
+class Renting:
+    """One job that rents at its vendor, the way the flow does."""
 
-    A key is revoked in the middle: when the machine has reported.
-    """
-    revoked = fault is not None and fault.kind is FaultKind.REVOKED_KEY
-    faults = [fault] if fault and not revoked else []
-    cloud, exchanges = vendor.cloud(Faults(*faults)), list[Exchange]()
+    job: Job
+    settings: Settings
+    credentials: CredentialsInMemory
+    spot: bool = False
+    ledger: Ledger = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.ledger = Ledger(self.settings, self.job.published.append)
+        self._plan = Plan(
+            config=config(provider=self.job.vendor.name),
+            model=LLAMA,
+            dataset=DATA,
+            cache_key="k",
+            total_steps=12,
+            estimated_cost=None,
+            estimated_duration_minutes=None,
+        )
+        self.job.run.write("config.json", self._plan.config)
+        self.job.run.write("plan.json", self._plan)
+        self._offers = asyncio.run(self._look_for_offers())
+
+    def rental(self) -> Rental:
+        """Return what a process of the job's flow begins with."""
+        return Rental(
+            self.job.run.job_id, self.settings, self.credentials, self.job.said.append, lambda: None, self.ledger
+        )
+
+    def rent(self) -> MachineReceipt:
+        """Have a machine: the one that is there, or another one."""
+        rental = self.rental()
+        return rental.current() or rental.rent(Wanted(self._plan, deadline_seconds=600, disk_gb=20), self._offers)
+
+    def attempt(self, receipt: MachineReceipt) -> RemoteAttempt:
+        """Follow a machine at work."""
+
+        def say(message: str, _: LogLevel) -> None:
+            self.job.said.append(message)
+
+        return RemoteAttempt(receipt, self.job.run, Limits(), self.settings, self.credentials, say)
+
+    def give_back(self) -> None:
+        """Give back whatever there is."""
+        for one in self.ledger.of_job(self.job.run.job_id):
+            self.rental().returns.release(one, "The job had no more use for it.")
+
+    async def _look_for_offers(self) -> list[Offer]:
+        provider = await provider_of(self.job.vendor.name, self.settings, self.credentials)
+        offers = [one for one in await provider.offers() if one.available and one.spot == self.spot and one.gpu_count]
+        return sorted(offers, key=lambda one: one.hourly_rate)
+
+
+@contextmanager
+def renting_at(
+    vendor: Vendor, settings: Settings, fault: Fault | None = None, *, spot: bool = False
+) -> Generator[Renting]:
+    """A job at a vendor of its own, so that many can run at a time."""
+    cloud, exchanges = vendor.cloud(Faults(*([fault] if fault else []))), list[Exchange]()
     run = settings.run_dir(job_id_of(UUID(int=uuid4().int)))
     job = Job(vendor, cloud, run, exchanges)
-    # Each job has a vendor of its own, so that many can run at a time.
     application = APPLICATIONS.get(vendor.name, SIMULATED[vendor.name].application)
     with served(recorded(application(cloud), exchanges)) as root:
         address = f"{root}/{vendor.name}"
@@ -103,54 +155,36 @@ def run_job(vendor: Vendor, fault: Fault | None, settings: Settings, *, spot: bo
         credentials = CredentialsInMemory()
         asyncio.run(credentials.put(Credentials(platform=vendor.name, verified_at=now(), values=values)))
         own = settings.model_copy(update={"platform_urls": {vendor.name: address}})
-        ledger = Ledger(own, job.published.append)
-        rental = Rental(run.job_id, own, credentials, job.said.append, lambda: None, ledger)
+        yield Renting(job, own, credentials, spot)
+
+
+def run_job(vendor: Vendor, fault: Fault | None, settings: Settings, *, spot: bool = False) -> Job:
+    """
+    Run one job at a vendor where something goes wrong: rent, follow, give back, once more.
+
+    A key is revoked in the middle: when the machine has reported.
+    """
+    revoked = fault is not None and fault.kind is FaultKind.REVOKED_KEY
+    with renting_at(vendor, settings, None if revoked else fault, spot=spot) as renting:
         try:
-            _train(job, rental, own, credentials, vendor.provider(vendor.account(address), 30.0), spot, revoked)
+            _train(renting, revoked=revoked)
         except Exception as error:
-            job.error = error
-        job.receipts = list(ledger.of_job(run.job_id))
-    return job
+            renting.job.error = error
+        renting.job.receipts = list(renting.ledger.of_job(renting.job.run.job_id))
+    return renting.job
 
 
-def _train(
-    job: Job,
-    rental: Rental,
-    settings: Settings,
-    credentials: CredentialsInMemory,
-    provider: Provider,
-    spot: bool,
-    revoked: bool,
-) -> None:
-    plan = Plan(
-        config=config(provider=job.vendor.name),
-        model=LLAMA,
-        dataset=DATA,
-        cache_key="k",
-        total_steps=12,
-        estimated_cost=None,
-        estimated_duration_minutes=None,
-    )
-    job.run.write("config.json", plan.config)
-    job.run.write("plan.json", plan)
-    offers = [one for one in asyncio.run(provider.offers()) if one.available and one.spot == spot and one.gpu_count]
-    offers.sort(key=lambda one: one.hourly_rate)
-
-    def say(message: str, _: LogLevel) -> None:
-        job.said.append(message)
-
+def _train(renting: Renting, *, revoked: bool) -> None:
     while True:
-        receipt = rental.current() or rental.rent(Wanted(plan, deadline_seconds=600, disk_gb=20), offers)
-        attempt = RemoteAttempt(receipt, job.run, Limits(), settings, credentials, say)
+        attempt = renting.attempt(renting.rent())
         if revoked:
-            job.cloud.faults.add(Fault(kind=FaultKind.REVOKED_KEY))
+            renting.job.cloud.faults.add(Fault(kind=FaultKind.REVOKED_KEY))
         try:
             while attempt.poll() is None:
                 time.sleep(0.05)
             return
         except MachineLost as lost:
-            job.said.append(lost.message)
+            renting.job.said.append(lost.message)
         finally:
             attempt.stop(5)
-            for one in rental.ledger.of_job(job.run.job_id):
-                rental.returns.release(one, "The job had no more use for it.")
+            renting.give_back()
