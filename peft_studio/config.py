@@ -154,7 +154,7 @@ class TrainingConfig(Placement):
     max_length: int = Field(default=1024, ge=8, le=131_072, description="Longest row, in tokens.")
     long_rows: LongRows = LongRows.TRUNCATE
     packing: bool = Field(default=True, description="Rows one behind the other, where the architecture allows it.")
-    loss_chunk_tokens: int = Field(default=1024, ge=0, description="Tokens whose logits are in memory at once; 0: all.")
+    loss_chunk_tokens: int = Field(default=256, ge=0, description="Tokens whose logits are in memory at once; 0: all.")
     group_by_length: bool = Field(default=True, description="Rows of like length side by side, within a step.")
     seed: int = Field(default=0, ge=0, le=MAX_SEED)
 

@@ -23,7 +23,7 @@ from peft_studio.trainer.data import Encoded
 from peft_studio.trainer.fit import Training
 from peft_studio.trainer.launch import launch, processes_for
 from peft_studio.trainer.layers import require_names, skeleton
-from peft_studio.trainer.memory import compute_again, require_checkpointing
+from peft_studio.trainer.memory import compute_again, give_back_what_is_freed, require_checkpointing
 from peft_studio.trainer.model import device, load_base, read_base, require_quantization
 from peft_studio.trainer.objectives import criterion_of
 from peft_studio.trainer.optimizer import require_optimizer
@@ -69,6 +69,7 @@ def train(run: RunDir, group: ProcessGroup, stop: StopSignal) -> None:
     report.log("Starting training..." if group.is_alone else f"Starting training in {group.size} processes...")
     if threads := os.environ.get("PEFT_STUDIO_THREADS"):
         torch.set_num_threads(int(threads))
+    give_back_what_is_freed()
     wanted, plan = read_job(run)
     config = layout_of(run, wanted).applied_to(wanted)
     require_quantization(config, device())
