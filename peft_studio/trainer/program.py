@@ -42,6 +42,7 @@ from peft_studio.trainer.stop import StopSignal
 
 def run(run: RunDir, stop: StopSignal) -> int:
     """Train the run directory's adapter, or go on with it; return the exit code (see ``outcome``)."""
+    give_back_what_is_freed()
     if is_member():
         return ending(run, lambda: _train_together(run, stop), is_member=True)
     return attempt(run, stop, lambda: _train_alone_or_launch(run, stop))
@@ -69,7 +70,6 @@ def train(run: RunDir, group: ProcessGroup, stop: StopSignal) -> None:
     report.log("Starting training..." if group.is_alone else f"Starting training in {group.size} processes...")
     if threads := os.environ.get("PEFT_STUDIO_THREADS"):
         torch.set_num_threads(int(threads))
-    give_back_what_is_freed()
     wanted, plan = read_job(run)
     config = layout_of(run, wanted).applied_to(wanted)
     require_quantization(config, device())
