@@ -1,28 +1,12 @@
 """Memory: how much there was at most, and how to need less of it."""
 
-import ctypes
 import resource
-from contextlib import suppress
 from typing import Any
 
 import torch
 
 from peft_studio.config import TrainingConfig
 from peft_studio.errors import InvalidConfig
-
-_M_MMAP_THRESHOLD = -3  # mallopt(3)
-_LARGE_BYTES = 1 << 20
-
-
-def give_back_what_is_freed() -> None:
-    """
-    Have large blocks of memory go back to the system when they are freed, for the rest of the process.
-
-    glibc's allocator raises the size from which it does so by itself, up to 32 MB, and keeps what is smaller: with
-    activations of rows of ever other lengths that is holes which nothing fits into, a fifth of all memory and more.
-    """
-    with suppress(OSError, AttributeError):  # another C library
-        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES)
 
 
 def peak_memory_mb() -> float:

@@ -23,7 +23,7 @@ from peft_studio.trainer.data import Encoded
 from peft_studio.trainer.fit import Training
 from peft_studio.trainer.launch import launch, processes_for
 from peft_studio.trainer.layers import require_names, skeleton
-from peft_studio.trainer.memory import compute_again, give_back_what_is_freed, require_checkpointing
+from peft_studio.trainer.memory import compute_again, require_checkpointing
 from peft_studio.trainer.model import device, load_base, read_base, require_quantization
 from peft_studio.trainer.objectives import criterion_of
 from peft_studio.trainer.optimizer import require_optimizer
@@ -42,7 +42,6 @@ from peft_studio.trainer.stop import StopSignal
 
 def run(run: RunDir, stop: StopSignal) -> int:
     """Train the run directory's adapter, or go on with it; return the exit code (see ``outcome``)."""
-    give_back_what_is_freed()
     if is_member():
         return ending(run, lambda: _train_together(run, stop), is_member=True)
     return attempt(run, stop, lambda: _train_alone_or_launch(run, stop))
