@@ -1,6 +1,6 @@
 # `make` alone lists the verbs.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test check bench
+.PHONY: help setup demo up test check bench bench-gpu
 MAKEFLAGS += --no-print-directory
 
 PYTHON ?= python3
@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 EXTRA ?= dev
 
 help: ## list the verbs
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "make %-8s%s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "make %-10s%s\n", $$1, $$2}'
 
 setup: $(VENV)/.$(EXTRA) ## create .venv and install the studio (EXTRA=server: without the tools for development)
 
@@ -40,6 +40,9 @@ check: $(VENV)/.dev ## lint, types, and the direction of imports
 
 bench: $(VENV)/.server ## measure start-up, first step and API latency beside their limits
 	$(BIN)/python -m benchmarks $(ARGS)
+
+bench-gpu: $(VENV)/.server ## on an NVIDIA GPU: the trainer beside Unsloth and TRL (docs/training-speed.md)
+	$(BIN)/python -m benchmarks gpu_training
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

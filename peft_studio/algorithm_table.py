@@ -16,7 +16,9 @@ def _takes(names: str) -> dict[str, str]:
     return {ours: theirs or ours for ours, _, theirs in pairs}
 
 
-_QUANTIZED = (Quantization.INT4, Quantization.INT8)
+_TORCHAO = (Quantization.FP8, Quantization.INT8_WEIGHT_ONLY)
+_QUANTIZED = (Quantization.INT4, Quantization.INT8, *_TORCHAO)
+_ALL = tuple(Quantization)
 _NOT_INT4 = (Quantization.NONE, Quantization.INT8)
 _FLOATS = (Quantization.NONE,)
 
@@ -54,10 +56,10 @@ _SPECTRAL = {"n_frequency": Option(int, 1), "scaling": Option(float, 0), "random
 
 METHODS: Mapping[Algorithm, Method] = {
     # The LoRA family.
-    Algorithm.LORA: Method("LoraConfig", _LORA, options=_START, served=True),
+    Algorithm.LORA: Method("LoraConfig", _LORA, options=_START, quantizations=_ALL, served=True),
     Algorithm.QLORA: Method("LoraConfig", _LORA, quantizations=_QUANTIZED, served=True),
-    Algorithm.DORA: Method("LoraConfig", _LORA, {"use_dora": True}, served=True),
-    Algorithm.RSLORA: Method("LoraConfig", _LORA, {"use_rslora": True}, _START, served=True),
+    Algorithm.DORA: Method("LoraConfig", _LORA, {"use_dora": True}, quantizations=_ALL, served=True),
+    Algorithm.RSLORA: Method("LoraConfig", _LORA, {"use_rslora": True}, _START, quantizations=_ALL, served=True),
     Algorithm.PISSA: Method(
         "LoraConfig", _STARTED, {"init_lora_weights": "pissa"}, quantizations=_FLOATS, moves_base=True, served=True
     ),
@@ -65,7 +67,7 @@ METHODS: Mapping[Algorithm, Method] = {
         "LoraConfig", _STARTED, {"init_lora_weights": "olora"}, quantizations=_FLOATS, moves_base=True, served=True
     ),
     Algorithm.LOFTQ: Method("LoraConfig", _STARTED, quantizations=(Quantization.INT4,)),
-    Algorithm.LORA_PLUS: Method("LoraConfig", _LORA, options=_START | _RATIO, served=True),
+    Algorithm.LORA_PLUS: Method("LoraConfig", _LORA, options=_START | _RATIO, quantizations=_ALL, served=True),
     Algorithm.ADALORA: Method(
         "AdaLoraConfig",
         _takes("target_modules modules_to_save rank=target_r alpha=lora_alpha dropout=lora_dropout"),

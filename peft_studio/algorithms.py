@@ -58,8 +58,15 @@ class Quantization(StrEnum):
     """How the frozen base model's weights are held in memory."""
 
     NONE = "none"
-    INT8 = "int8"
-    INT4 = "int4"
+    INT8 = "int8"  # by bitsandbytes: activations are rounded, too
+    INT4 = "int4"  # by bitsandbytes: NF4
+    FP8 = "fp8"  # these two by torchao
+    INT8_WEIGHT_ONLY = "int8_weight_only"
+
+    @property
+    def divides(self) -> bool:
+        """Whether weights that are held like this can be divided among processes."""
+        return self in (Quantization.NONE, Quantization.INT4)
 
 
 class Targets(StrEnum):
@@ -120,7 +127,8 @@ class Method:
     fixed: Mapping[str, Any] = field(default_factory=dict[str, Any])
     options: Mapping[str, Option] = field(default_factory=dict[str, Option])
     targets: Targets = Targets.LINEAR
-    quantizations: tuple[Quantization, ...] = tuple(Quantization)  # the first is the default
+    # The first is the default. What torchao rounds takes LoRA alone.
+    quantizations: tuple[Quantization, ...] = (Quantization.NONE, Quantization.INT8, Quantization.INT4)
     blocks: str | None = None  # the option that has to divide the sizes of all adapted layers
     moves_base: bool = False  # starts by taking its factors out of the base model; stored as plain LoRA
     served: bool = False  # by the local endpoint

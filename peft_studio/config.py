@@ -155,6 +155,7 @@ class TrainingConfig(Placement):
     long_rows: LongRows = LongRows.TRUNCATE
     packing: bool = Field(default=True, description="Rows one behind the other, where the architecture allows it.")
     loss_chunk_tokens: int = Field(default=256, ge=0, description="Tokens whose logits are in memory at once; 0: all.")
+    fast_kernels: bool = Field(default=True, description="On GPUs, the kernels that docs/training-speed.md names.")
     group_by_length: bool = Field(default=True, description="Rows of like length side by side, within a step.")
     seed: int = Field(default=0, ge=0, le=MAX_SEED)
 
@@ -217,8 +218,8 @@ class TrainingConfig(Placement):
     @classmethod
     def _can_be_sharded(cls, value: bool, info: ValidationInfo) -> bool:
         objective = info.data.get("objective")
-        if value and info.data.get("quantization") is Quantization.INT8:
-            raise ValueError("weights in int8 cannot be divided: set quantization to int4, or leave the field out")
+        if value and (held := info.data.get("quantization")) and not held.divides:
+            raise ValueError(f"weights in {held} cannot be divided: set quantization to int4, or leave the field out")
         if value and objective and AIMS[objective].reference:
             raise ValueError(f"{objective} asks the whole base model about the rows first; leave the field out")
         if value and objective and not AIMS[objective].writes:

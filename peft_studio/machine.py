@@ -20,6 +20,7 @@ class Capabilities(BaseModel):
     host: str
     torch: str
     bitsandbytes: str | None
+    torchao: str | None = None
     cpu_cores: int = Field(description="Cores that this process may use.")
     ram_gb: float
     gpus: list[Gpu] = Field(default_factory=list[Gpu])

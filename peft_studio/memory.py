@@ -13,7 +13,13 @@ from peft_studio.plan import ModelFacts
 # One short row, and a batch of TrainingConfig's defaults: four rows of 1024 tokens.
 LEAST_TOKENS, USUAL_TOKENS = 512, 4 * 1024
 # Bytes a weight of a linear layer takes; NF4 with double quantization has 0.127 bits of constants (QLoRA, section 3).
-WEIGHT_BYTES = {Quantization.NONE: 2.0, Quantization.INT8: 1.0, Quantization.INT4: (4 + 0.127) / 8}
+WEIGHT_BYTES = {
+    Quantization.NONE: 2.0,
+    Quantization.INT8: 1.0,
+    Quantization.INT4: (4 + 0.127) / 8,
+    Quantization.FP8: 1.0,
+    Quantization.INT8_WEIGHT_ONLY: 1.0,
+}
 # Bytes that the optimizer remembers for each number that is trained; the weight and its gradient are 8 more.
 STATE_BYTES = {
     Optimizer.ADAMW_8BIT: 2,

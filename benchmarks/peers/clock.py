@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 import psutil
+import torch
 from transformers import TrainerCallback
 
 WARM_STEPS = 2  # not counted: allocator and kernels are touched for the first time
@@ -16,7 +17,7 @@ class Clock(TrainerCallback):
 
     def __init__(self, pad: int) -> None:
         self._pad = pad
-        self._tokens = 0
+        self._tokens: Any = 0
         self._first: float | None = None
         self._ends: list[tuple[float, int]] = []
         self._losses: list[float] = []
@@ -27,7 +28,7 @@ class Clock(TrainerCallback):
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
         """Note when it was."""
-        self._ends.append((time.time(), self._tokens))
+        self._ends.append((time.time(), int(self._tokens)))
 
     def on_log(self, *_: Any, logs: Any = None, **__: Any) -> None:
         """Note the loss."""
@@ -39,9 +40,9 @@ class Clock(TrainerCallback):
         (began, before), (ended, after) = self._ends[WARM_STEPS - 1], self._ends[-1]
         result = {
             "tokens_per_second": (after - before) / (ended - began),
-            "tokens": self._tokens,
+            "tokens": int(self._tokens),
             "loss": sum(self._losses) / len(self._losses),
-            "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+            "peak_mb": _peak_mb(),
             "seconds_to_first_forward": self._first - psutil.Process().create_time(),
         }
         print("RESULT " + json.dumps(result), flush=True)
@@ -49,4 +50,11 @@ class Clock(TrainerCallback):
     def _count(self, _: Any, __: Any, inputs: dict[str, Any]) -> None:
         if self._first is None:
             self._first = time.time()
-        self._tokens += int((inputs["input_ids"] != self._pad).sum())
+        # Not yet read: a GPU would be waited for.
+        self._tokens = self._tokens + (inputs["input_ids"] != self._pad).sum()
+
+
+def _peak_mb() -> float:
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

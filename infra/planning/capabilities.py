@@ -23,8 +23,8 @@ def load(settings: Settings) -> Capabilities | None:
         known = Capabilities.model_validate_json(_file(settings).read_bytes())
     except (OSError, ValidationError):
         return None
-    here = (socket.gethostname(), _version("torch"), _version("bitsandbytes"))
-    return known if (known.host, known.torch, known.bitsandbytes) == here else None
+    here = (socket.gethostname(), _version("torch"), _version("bitsandbytes"), _version("torchao"))
+    return known if (known.host, known.torch, known.bitsandbytes, known.torchao) == here else None
 
 
 def probe(settings: Settings) -> Capabilities:

@@ -4,20 +4,18 @@ The program that measures this machine: python -m peft_studio.trainer.capabiliti
 Prints ``Capabilities`` as one line of JSON. Quantizations are tried for real, forwards and backwards.
 """
 
-import importlib
 import os
 import socket
 import time
-from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 import psutil
 import torch
 
 from peft_studio.config import Quantization
 from peft_studio.machine import Capabilities, Gpu
+from peft_studio.trainer.quantization import small_layer
 
 CONTROL_GROUP = Path("/sys/fs/cgroup/memory.max")
 SMALLEST, LARGEST = 256, 4096  # sides of the matrices
@@ -25,22 +23,19 @@ SECONDS = 0.4
 
 
 def measure() -> Capabilities:
-    """Measure this machine; takes about a second."""
+    """Measure this machine; takes some seconds, most of them for imports."""
     on = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return Capabilities(
         host=socket.gethostname(),
         torch=version("torch"),
         bitsandbytes=_version("bitsandbytes"),
+        torchao=_version("torchao"),
         cpu_cores=len(os.sched_getaffinity(0)),
         ram_gb=round(_memory() / 2**30, 1),
         gpus=[_gpu(index) for index in range(torch.cuda.device_count())],
         matmul_gflops=round(gflops(torch.float32, on), 2),
         bf16_gflops=_bf16(on),
-        quantizations={
-            Quantization.NONE: None,
-            Quantization.INT8: _why_not(lambda: _try_int8(on)),
-            Quantization.INT4: _why_not(lambda: _try_int4(on)),
-        },
+        quantizations={kind: _why_not(kind, on) for kind in Quantization},
     )
 
 
@@ -86,30 +81,21 @@ def _bf16(on: torch.device) -> float | None:
         return None
 
 
-def _why_not(attempt: Callable[[], None]) -> str | None:
+def _why_not(quantization: Quantization, on: torch.device) -> str | None:
+    if quantization is Quantization.NONE:
+        return None
     try:
-        attempt()
+        _exercise(small_layer(quantization, _dtype(on), on), on)
     except ModuleNotFoundError as error:
-        return f"the package {error.name} is not installed"
+        return f"the package {str(error.name).partition('.')[0]} is not installed"
     except Exception as error:  # whatever a foreign library has against this machine is the answer
         return f"{type(error).__name__}: {(str(error).strip() or 'no reason given').splitlines()[0][:200]}"
     return None
 
 
-def _try_int8(on: torch.device) -> None:
-    bitsandbytes: Any = importlib.import_module("bitsandbytes")
-    _exercise(bitsandbytes.nn.Linear8bitLt(64, 64, bias=False, has_fp16_weights=False), on)
-
-
-def _try_int4(on: torch.device) -> None:
-    bitsandbytes: Any = importlib.import_module("bitsandbytes")
-    _exercise(bitsandbytes.nn.Linear4bit(64, 64, bias=False, compute_dtype=_dtype(on), quant_type="nf4"), on)
-
-
-def _exercise(layer: Any, on: torch.device) -> None:
+def _exercise(layer: torch.nn.Linear, on: torch.device) -> None:
     """Run a frozen layer as training does: the gradient goes through it to what lies before."""
-    layer = layer.to(on)
-    rows = torch.randn(8, 64, dtype=_dtype(on), device=on, requires_grad=True)
+    rows = torch.randn(8, layer.in_features, dtype=_dtype(on), device=on, requires_grad=True)
     layer(rows).float().square().sum().backward()
     if rows.grad is None or not bool(torch.isfinite(rows.grad).all()) or not bool(rows.grad.any()):
         raise ArithmeticError("no usable gradient comes back through the layer")

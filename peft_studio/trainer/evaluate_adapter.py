@@ -14,8 +14,9 @@ from peft_studio.evaluations import EvaluationResult, EvaluationTask
 from peft_studio.jobs import Evaluation
 from peft_studio.trainer.comparing import Compared, Subject, compare_models
 from peft_studio.trainer.harness import compare_scores, run_tasks
-from peft_studio.trainer.model import device, read_base, require_quantization
+from peft_studio.trainer.model import device, read_base
 from peft_studio.trainer.objectives import criterion_of
+from peft_studio.trainer.quantization import require_quantization
 from peft_studio.trainer.render import Renderer
 from peft_studio.trainer.stop import StopSignal
 

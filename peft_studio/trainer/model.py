@@ -1,21 +1,19 @@
-"""The seam to transformers and bitsandbytes: tokenizer and base model as a configuration asks for them."""
+"""The seam to transformers: tokenizer and base model as a configuration asks for them."""
 
-import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from peft import LoraConfig, inject_adapter_in_model
-from torch import nn
-from transformers import AutoConfig, AutoTokenizer, BitsAndBytesConfig
+from transformers import AutoConfig, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from peft_studio.config import Precision, Quantization, TrainingConfig
 from peft_studio.errors import InvalidConfig
 from peft_studio.plan import Plan
 from peft_studio.trainer.heads import CLASSES, NEW
+from peft_studio.trainer.quantization import keep_trainable, loading_settings
 
 MISSING = {"RepositoryNotFoundError", "RevisionNotFoundError", "EntryNotFoundError", "GatedRepoError"}
 
@@ -94,7 +92,8 @@ def load_base(base: Base, config: TrainingConfig, place: Literal["device", "host
     where = {"device": {"": str(on)}, "host": {"": "cpu"}, "all": "auto"}[place]
     extra: dict[str, Any] = {} if on.type == "cpu" else {"device_map": where}
     if quantization is not Quantization.NONE:
-        extra["quantization_config"] = _bitsandbytes(quantization, dtype, not config.aim.writes)
+        kept = None if config.aim.writes else list(NEW)  # a new head is trained
+        extra["quantization_config"] = loading_settings(quantization, dtype, kept)
     if not config.aim.writes:
         extra["num_labels"] = base.config.num_labels
     torch.manual_seed(config.seed)  # a new head starts at random
@@ -102,7 +101,7 @@ def load_base(base: Base, config: TrainingConfig, place: Literal["device", "host
         model: Any = CLASSES[config.aim.head].from_pretrained(base.source, revision=base.revision, dtype=dtype, **extra)
     except (OSError, ValueError) as error:
         raise _refusal(config, error) from error
-    _keep_trainable(model)
+    keep_trainable(model)
     tokens, known = len(base.tokenizer), model.get_input_embeddings().num_embeddings
     if tokens > known:
         raise InvalidConfig(
@@ -111,59 +110,6 @@ def load_base(base: Base, config: TrainingConfig, place: Literal["device", "host
             issue="Use the tokenizer that belongs to the model.",
         )
     return model
-
-
-def require_quantization(config: TrainingConfig, on: torch.device) -> None:
-    """Refuse what bitsandbytes and PEFT cannot do here, which two steps of a small layer show before a large model."""
-    quantization = config.effective_quantization
-    if quantization is Quantization.NONE:
-        return
-    try:
-        _try_out(quantization, config.use_dora or bool(config.method.fixed.get("use_dora")), on)
-    except (ImportError, RuntimeError, NotImplementedError, AttributeError, ValueError, OSError) as error:
-        raise InvalidConfig(
-            f"This machine cannot train a {config.algorithm} adapter on a base model in {quantization} "
-            f"({str(error).splitlines()[0]}).",
-            field="quantization",
-            issue="Choose another quantization, or a machine with an NVIDIA GPU.",
-        ) from error
-
-
-def _try_out(quantization: Quantization, dora: bool, on: torch.device) -> None:
-    from bitsandbytes.nn.modules import Linear4bit, Linear8bitLt
-
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # on a CPU it warns at every product of matrices
-    four = quantization is Quantization.INT4
-    layer = Linear4bit(64, 64, quant_type="nf4") if four else Linear8bitLt(64, 64, has_fp16_weights=False)
-    model: Any = nn.Sequential(layer).to(on)
-    model.is_loaded_in_4bit, model.is_loaded_in_8bit = four, not four
-    inject_adapter_in_model(LoraConfig(r=1, target_modules=["0"], use_dora=dora), model)
-    for _ in range(2):
-        model(torch.ones(1, 64, device=on, requires_grad=True)).sum().backward()
-
-
-def _keep_trainable(model: nn.Module) -> None:
-    """
-    Keep four-bit layers from changing their form when they are asked without gradients, as held-out rows do.
-
-    On some processors bitsandbytes then lays the weights out anew, for a product that no gradient comes back through.
-    """
-    for module in model.modules():
-        if hasattr(module, "support_avx512bf16_for_cpu"):
-            module.support_avx512bf16_for_cpu = False  # pyright: ignore[reportArgumentType]
-
-
-def _bitsandbytes(quantization: Quantization, dtype: torch.dtype, new_head: bool) -> BitsAndBytesConfig:
-    kept = list(NEW) if new_head else None  # a new head is trained; the output head bitsandbytes leaves by itself
-    if quantization is Quantization.INT8:
-        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=kept)
-    return BitsAndBytesConfig(
-        load_in_4bit=True,
-        llm_int8_skip_modules=kept,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=dtype,
-    )
 
 
 def _refusal(config: TrainingConfig, error: Exception) -> Exception:

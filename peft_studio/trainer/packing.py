@@ -15,6 +15,7 @@ from peft_studio.algorithms import Targets
 from peft_studio.config import TrainingConfig
 from peft_studio.trainer.checkpoint import random_state, set_random_state
 from peft_studio.trainer.data import Batch, Row, collate
+from peft_studio.trainer.kernels import is_flash
 from peft_studio.trainer.loss import summed_loss
 
 ATTENTION = "peft_studio_packed"
@@ -83,7 +84,7 @@ def can_pack(model: Any, rows: Sequence[Row], config: TrainingConfig) -> bool:
     window = getattr(settings, "sliding_window", None)
     if not config.packing or config.method.targets is Targets.PROMPT:
         return False
-    if settings._attn_implementation not in ("sdpa", "flash_attention_2"):
+    if settings._attn_implementation != "sdpa" and not is_flash(settings._attn_implementation):
         return False
     if window and max(len(row.ids) for row in rows) > window:
         return False

@@ -21,10 +21,11 @@ from peft_studio.trainer.adapter import adapter_config, add_adapter, unused_fiel
 from peft_studio.trainer.checkpoint import Checkpoints
 from peft_studio.trainer.data import Encoded
 from peft_studio.trainer.fit import Training
+from peft_studio.trainer.kernels import use_kernels
 from peft_studio.trainer.launch import launch, processes_for
 from peft_studio.trainer.layers import require_names, skeleton
 from peft_studio.trainer.memory import compute_again, require_checkpointing
-from peft_studio.trainer.model import device, load_base, read_base, require_quantization
+from peft_studio.trainer.model import device, load_base, read_base
 from peft_studio.trainer.objectives import criterion_of
 from peft_studio.trainer.optimizer import require_optimizer
 from peft_studio.trainer.outcome import attempt, ending
@@ -32,6 +33,7 @@ from peft_studio.trainer.plain_lora import starting_factors
 from peft_studio.trainer.prepare import prepare
 from peft_studio.trainer.probes import probe_notes
 from peft_studio.trainer.process_group import ProcessGroup, is_member
+from peft_studio.trainer.quantization import require_quantization
 from peft_studio.trainer.reference import ask_base
 from peft_studio.trainer.report import Reporter
 from peft_studio.trainer.save import save_adapter, summarize
@@ -89,9 +91,9 @@ def train(run: RunDir, group: ProcessGroup, stop: StopSignal) -> None:
     schedule, made_for = Schedule.of(config, len(rows.rows)), purpose(wanted, rows)
     settings = adapter_config(config, base, shape, schedule.total)
     shards = config.shard_base and not group.is_alone
-    bare = load_base(
-        base, config, "host" if shards and config.effective_quantization is Quantization.NONE else "device"
-    )
+    on_host = shards and config.effective_quantization is Quantization.NONE
+    bare = load_base(base, config, "host" if on_host else "device")
+    use_kernels(bare, config, report.log)
     if criterion.needs_reference:
         with group.leader_first():
             rows, held_out = ask_base(

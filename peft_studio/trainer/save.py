@@ -16,7 +16,7 @@ from peft_studio.trainer.checkpoint import WEIGHTS, Progress
 from peft_studio.trainer.data import Encoded
 from peft_studio.trainer.plain_lora import Weights, plain_config, plain_weights
 
-REPORTED = ("torch", "transformers", "peft", "bitsandbytes", "tokenizers")
+REPORTED = ("torch", "transformers", "peft", "bitsandbytes", "torchao", "tokenizers")
 
 
 def save_adapter(

@@ -101,8 +101,8 @@ def gigabytes(algorithm: Algorithm, quantization: Quantization, tokens: int, fac
 
 
 def test_quantization_takes_less_and_more_tokens_take_more() -> None:
-    none, int8, int4 = (gigabytes(Algorithm.LORA, kind, LEAST_TOKENS) for kind in Quantization)
-    assert none > int8 > int4 > LLAMA.parameters / 2e9
+    none, int8, int4, fp8, weights = (gigabytes(Algorithm.LORA, kind, LEAST_TOKENS) for kind in Quantization)
+    assert none > int8 == fp8 == weights > int4 > LLAMA.parameters / 2e9
     assert none > 2 * LLAMA.parameters / 1e9
     usual, dora = (gigabytes(way, Quantization.NONE, USUAL_TOKENS) for way in (Algorithm.LORA, Algorithm.DORA))
     assert dora > usual > none

@@ -31,6 +31,7 @@ MACHINE = Capabilities(
     host=socket.gethostname(),
     torch=version("torch"),
     bitsandbytes=version("bitsandbytes"),
+    torchao=version("torchao"),
     cpu_cores=2,
     ram_gb=8,
     matmul_gflops=100,
@@ -360,6 +361,7 @@ DECISIVE: list[dict[str, Any]] = [
     {"long_rows": "drop"},
     {"packing": False},
     {"loss_chunk_tokens": 0},
+    {"fast_kernels": False},
     {"group_by_length": False},
     {"columns": {"prompt": "question"}},
     {"objective": "dpo"},
@@ -409,7 +411,7 @@ def test_the_rate_is_that_of_the_number_format() -> None:
     assert gpu.gflops(Precision.FLOAT32) == 100
 
 
-@pytest.mark.parametrize("changed", [{"host": "another"}, {"torch": "1.0"}, {"bitsandbytes": None}])
+@pytest.mark.parametrize("changed", [{"host": "another"}, {"torch": "1.0"}, {"bitsandbytes": None}, {"torchao": None}])
 def test_measurements_of_another_machine_do_not_count(measured: Settings, changed: dict[str, Any]) -> None:
     assert capabilities.load(measured) == MACHINE
     (measured.data_dir / "machine.json").write_text(MACHINE.model_copy(update=changed).model_dump_json())

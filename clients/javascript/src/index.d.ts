@@ -14,7 +14,7 @@ export interface TrainingConfig {
   alpha?: number;
   dropout?: number;
   target_modules?: string[] | null;
-  quantization?: "none" | "int8" | "int4" | null;
+  quantization?: "none" | "int8" | "int4" | "fp8" | "int8_weight_only" | null;
   learning_rate?: number;
   batch_size?: number;
   gradient_accumulation_steps?: number;

@@ -18,6 +18,7 @@ def measured(data_dir: Path, *gpus: Gpu) -> None:
         host=socket.gethostname(),
         torch=installed("torch") or "",
         bitsandbytes=installed("bitsandbytes"),
+        torchao=installed("torchao"),
         cpu_cores=16,
         ram_gb=64,
         gpus=list(gpus),

@@ -159,7 +159,7 @@ def test_what_closes_a_text_stays_where_it_is_cut(tmp_path: Path) -> None:
     assert all(some[0] == 0 and some[-1] == 1 for some in ids)
 
 
-@pytest.mark.parametrize("quantization", ["int8", "int4"])
+@pytest.mark.parametrize("quantization", ["int8", "int4", "int8_weight_only"])
 def test_a_new_head_stands_on_a_quantized_base_model(quantization: str, tmp_path: Path) -> None:
     model = tiny_model(tmp_path / "model", hidden_size=64)
     run = trained(job(tmp_path, model, "sequence_classification", quantization=quantization, num_epochs=6))
