@@ -13,11 +13,12 @@ from peft_studio.errors import InvalidConfig
 from peft_studio.run_dir import RunDir
 from peft_studio.trainer.command import command_line, start
 from peft_studio.trainer.comparing import Subject, compare_models
-from peft_studio.trainer.model import device, read_base, require_quantization
+from peft_studio.trainer.model import device, read_base
 from peft_studio.trainer.objectives import criterion_of
 from peft_studio.trainer.outcome import attempt
 from peft_studio.trainer.prepare import read_examples, read_held_out
 from peft_studio.trainer.program import read_job
+from peft_studio.trainer.quantization import require_quantization
 from peft_studio.trainer.render import Renderer
 from peft_studio.trainer.stop import StopSignal
 
