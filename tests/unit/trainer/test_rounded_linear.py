@@ -77,7 +77,7 @@ def test_a_job_that_was_stopped_goes_on_to_the_bit(
     job = {"quantization": quantization, "max_steps": 4, "checkpoint_steps": 100}
     whole, stopped = (make_run(tmp_path / name, model, rows, **job) for name in ("whole", "stopped"))
     assert train(whole, StopSignal()) == DONE, whole.read_failure()
-    assert train(stopped, StopAtLook(4)) == STOPPED
+    assert train(stopped, StopAtLook(6)) == STOPPED
     assert train(stopped, StopSignal()) == DONE, stopped.read_failure()
     summary = stopped.read_summary()
     assert summary is not None and summary.resumed_at
