@@ -41,7 +41,8 @@ check: $(VENV)/.dev ## lint, types, and the direction of imports
 bench: $(VENV)/.server ## measure start-up, first step and API latency beside their limits
 	$(BIN)/python -m benchmarks $(ARGS)
 
-bench-gpu: $(VENV)/.server ## on an NVIDIA GPU: the trainer beside Unsloth and TRL (docs/training-speed.md)
+bench-gpu: $(VENV)/.server ## on an NVIDIA GPU: the trainer beside Unsloth and TRL (docs/benchmarks.md)
+	@if command -v nvidia-smi >/dev/null; then $(MAKE) $(VENV)/.gpu; fi
 	$(BIN)/python -m benchmarks gpu_training
 
 $(VENV)/bin/python:
@@ -57,3 +58,9 @@ $(VENV)/.server: pyproject.toml constraints.txt | $(VENV)/bin/python
 $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(INSTALL) -e '.[dev]'
 	@touch $(VENV)/.server $@
+
+# The kernels that the trainer takes on a GPU. FlashAttention is compiled; where that fails, training goes without.
+$(VENV)/.gpu: pyproject.toml constraints.txt | $(VENV)/.server
+	$(INSTALL) -e '.[server,gpu]' ninja packaging setuptools wheel
+	-$(INSTALL) --no-build-isolation flash-attn
+	@touch $@

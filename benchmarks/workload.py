@@ -46,7 +46,7 @@ def write_model(name: str, folder: Path) -> Path:
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
     heads = MODELS[name]["hidden_size"] // 64
-    usual = {
+    usual: dict[str, Any] = {
         "num_attention_heads": heads,
         "num_key_value_heads": heads // 4 or 1,
         "vocab_size": VOCABULARY[name.rsplit("-", 1)[1]],

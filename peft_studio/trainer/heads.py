@@ -18,7 +18,7 @@ CLASSES: dict[Head, Any] = {
     Head.TOKENS: AutoModelForTokenClassification,
     Head.NONE: AutoModel,
 }
-NEW = ("score", "classifier")  # what new heads are called; PEFT trains and stores them whole
+NEW: tuple[str, ...] = ("score", "classifier")  # what new heads are called; PEFT trains and stores them whole
 
 
 def head_layers(model: Any) -> list[nn.Module]:

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from transformers.integrations.liger import apply_liger_kernel
-from transformers.utils import is_flash_attn_2_available
+from transformers.utils.import_utils import is_flash_attn_2_available
 
 from peft_studio.algorithms import Targets
 from peft_studio.config import Objective, TrainingConfig
