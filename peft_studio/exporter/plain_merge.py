@@ -35,7 +35,7 @@ class _Layer:
         rows = rows_at_once(weight)
         for begin in range(0, len(weight), rows):
             some = slice(begin, begin + rows)
-            block = torch.addmm(weight[some].float(), self.up[some], self.down)
+            block = weight[some].to(torch.float32, copy=True).addmm_(self.up[some], self.down)
             if self.magnitude is not None:
                 block *= (self.magnitude[some] / torch.linalg.norm(block, dim=1))[:, None]
             ends.extend(torch.aminmax(block))
