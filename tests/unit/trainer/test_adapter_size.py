@@ -93,7 +93,7 @@ def test_layers_that_lie_the_other_way_round_are_counted_right(algorithm: str) -
     assert adapted.trained == sum(one.numel() for one in model.parameters() if one.requires_grad)
 
 
-@pytest.mark.parametrize("algorithm", LIKE_LORA)
+@pytest.mark.parametrize("algorithm", sorted(LIKE_LORA))
 def test_quantized_ways_are_as_large_as_lora(algorithm: Algorithm) -> None:
     plain, _, _ = made("llama", "lora")
     there = TrainingConfig.model_validate({"base_model": "m", "dataset_path": "d", "algorithm": algorithm, "rank": 4})
