@@ -65,5 +65,5 @@ def _installed(package: str) -> str | None:
         return platform.python_version()
     try:
         return version(package)
-    except PackageNotFoundError:
+    except (PackageNotFoundError, ValueError):  # the latter where it can be no package's name
         return None
