@@ -21,6 +21,7 @@ def measured(settings: Settings, gpus: list[Gpu] = GPUS) -> Settings:
         host=socket.gethostname(),
         torch=version("torch"),
         bitsandbytes=version("bitsandbytes"),
+        torchao=version("torchao"),
         cpu_cores=8,
         ram_gb=32,
         gpus=gpus,

@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -33,7 +34,9 @@ def followed(renting: Renting, receipt: MachineReceipt) -> None:
 def not_answered(renting: Renting, receipt: MachineReceipt) -> None:
     """The process was killed before its vendor had told it what the machine is called."""
     unknown = dict.fromkeys(("machine_id", "rented_at", "ready_at", "hourly_rate"))
-    renting.ledger.write(receipt.model_copy(update={**unknown, "status": MachineStatus.INTENDED}))
+    long_ago = receipt.intended_at - timedelta(minutes=5)  # or its vendor's list might yet show it
+    changes = {**unknown, "status": MachineStatus.INTENDED, "intended_at": long_ago}
+    renting.ledger.write(receipt.model_copy(update=changes))
 
 
 @pytest.mark.parametrize("vendor", GOING, ids=lambda vendor: vendor.name)

@@ -81,6 +81,7 @@ async def test_mlflow_has_every_step_once_and_is_read_back(mlflow: str, tmp_path
     assert (await runs.get(shown.id)).metrics["loss"] == 0.2
 
 
+@pytest.mark.skipif("PEFT_STUDIO_TEST_TRACKIO" not in os.environ, reason="takes minutes; PEFT_STUDIO_TEST_TRACKIO=1")
 async def test_trackio_has_every_step_once_in_the_data_directory(tmp_path: Path) -> None:
     python = python_with_trackers()
     desk = Desk(Settings(data_dir=tmp_path / "data", tracker_pythons={"trackio": python}))
