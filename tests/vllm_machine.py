@@ -1,36 +1,22 @@
 """A machine with GPUs and vLLM, as far as the studio looks: what was measured of it, and the simulated command."""
 
 import os
-import socket
 import sys
-from importlib.metadata import version
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from infra.settings import Settings
-from peft_studio.config import Quantization
-from peft_studio.machine import Capabilities, Gpu
+from peft_studio.machine import Gpu
+from tests import measured_machine
 
 GPUS = [Gpu(name="NVIDIA L4", vram_gb=24)]
 
 
-def measured(settings: Settings, gpus: list[Gpu] = GPUS) -> Settings:
+def measured(settings: Settings, gpus: Sequence[Gpu] = GPUS) -> Settings:
     """Settings of a studio whose machine was found to have these GPUs."""
-    machine = Capabilities(
-        host=socket.gethostname(),
-        torch=version("torch"),
-        bitsandbytes=version("bitsandbytes"),
-        torchao=version("torchao"),
-        cpu_cores=8,
-        ram_gb=32,
-        gpus=gpus,
-        matmul_gflops=100,
-        bf16_gflops=100,
-        quantizations=dict.fromkeys(Quantization),
-    )
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
-    (settings.data_dir / "machine.json").write_text(machine.model_dump_json())
+    measured_machine.measured(settings.data_dir, *gpus)
     return settings
 
 

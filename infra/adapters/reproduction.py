@@ -2,7 +2,6 @@
 
 import asyncio
 import platform
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Protocol
 
@@ -13,6 +12,7 @@ from infra.settings import Settings
 from peft_studio.errors import Conflict
 from peft_studio.jobs import Job
 from peft_studio.lineage import LINEAGE, Lineage
+from peft_studio.packages import installed
 
 
 class Jobs(Protocol):
@@ -63,7 +63,4 @@ def differences(lineage: Lineage) -> dict[str, Difference]:
 def _installed(package: str) -> str | None:
     if package == "python":
         return platform.python_version()
-    try:
-        return version(package)
-    except (PackageNotFoundError, ValueError):  # the latter where it can be no package's name
-        return None
+    return installed(package)

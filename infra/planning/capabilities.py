@@ -3,7 +3,6 @@
 import socket
 import subprocess
 import sys
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -11,6 +10,7 @@ from pydantic import ValidationError
 from infra.settings import Settings
 from peft_studio.errors import ResourceUnavailable
 from peft_studio.machine import Capabilities
+from peft_studio.packages import installed
 from peft_studio.run_dir import replace_file
 
 PROGRAM = "peft_studio.trainer.capabilities"
@@ -23,7 +23,7 @@ def load(settings: Settings) -> Capabilities | None:
         known = Capabilities.model_validate_json(_file(settings).read_bytes())
     except (OSError, ValidationError):
         return None
-    here = (socket.gethostname(), _version("torch"), _version("bitsandbytes"), _version("torchao"))
+    here = (socket.gethostname(), installed("torch"), installed("bitsandbytes"), installed("torchao"))
     return known if (known.host, known.torch, known.bitsandbytes, known.torchao) == here else None
 
 
@@ -56,10 +56,3 @@ def probe(settings: Settings) -> Capabilities:
 
 def _file(settings: Settings) -> Path:
     return settings.data_dir / "machine.json"
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None

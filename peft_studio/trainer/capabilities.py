@@ -7,7 +7,7 @@ Prints ``Capabilities`` as one line of JSON. Quantizations are tried for real, f
 import os
 import socket
 import time
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 
 import psutil
@@ -15,6 +15,7 @@ import torch
 
 from peft_studio.config import Quantization
 from peft_studio.machine import Capabilities, Gpu
+from peft_studio.packages import installed
 from peft_studio.trainer.quantization import small_layer
 
 CONTROL_GROUP = Path("/sys/fs/cgroup/memory.max")
@@ -28,8 +29,8 @@ def measure() -> Capabilities:
     return Capabilities(
         host=socket.gethostname(),
         torch=version("torch"),
-        bitsandbytes=_version("bitsandbytes"),
-        torchao=_version("torchao"),
+        bitsandbytes=installed("bitsandbytes"),
+        torchao=installed("torchao"),
         cpu_cores=len(os.sched_getaffinity(0)),
         ram_gb=round(_memory() / 2**30, 1),
         gpus=[_gpu(index) for index in range(torch.cuda.device_count())],
@@ -116,13 +117,6 @@ def _memory() -> int:
         return min(total, int(CONTROL_GROUP.read_text()))
     except (OSError, ValueError):  # no control group, or one without a limit ("max")
         return total
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 if __name__ == "__main__":

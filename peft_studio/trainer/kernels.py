@@ -8,7 +8,6 @@ tokens without loss, as Liger's does, and works for every objective and in every
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import torch
@@ -17,6 +16,7 @@ from transformers.utils.import_utils import is_flash_attn_2_available
 
 from peft_studio.algorithms import Targets
 from peft_studio.config import Objective, TrainingConfig
+from peft_studio.packages import installed
 
 FLASH = "flash_attention_2"
 AMPERE, VOLTA = (8, 0), (7, 0)  # the oldest GPUs that FlashAttention and Triton compute on
@@ -49,7 +49,7 @@ def hardware() -> Hardware | None:
         return None
     # With the package ``kernels`` transformers fetches FlashAttention from the Hub.
     has_flash = is_flash_attn_2_available(kernels_fallback_ok=True)
-    return Hardware(torch.cuda.get_device_capability(), has_flash, _is_installed("liger-kernel"))
+    return Hardware(torch.cuda.get_device_capability(), has_flash, installed("liger-kernel") is not None)
 
 
 def choose(config: TrainingConfig, dtype: torch.dtype, on: Hardware) -> Choice:
@@ -114,10 +114,3 @@ def _try(what: str, use: Callable[[], None], log: Callable[[str], None]) -> None
         log(f"Not used: {what}: {(str(error).strip() or type(error).__name__).splitlines()[0][:200]}.")
     else:
         log(f"In use: {what}, where the architecture has a place for it.")
-
-
-def _is_installed(package: str) -> bool:
-    try:
-        return bool(version(package))
-    except PackageNotFoundError:
-        return False

@@ -20,8 +20,9 @@ from peft_studio.machine import Gpu
 from tests.adapter_files import weights
 from tests.contract.promises import PROMISES
 from tests.integration.api.fixtures import Client
-from tests.integration.api.machines import made, measured
+from tests.integration.api.machines import made
 from tests.integration.api.studio_in_memory import START, JobsInMemory
+from tests.measured_machine import measured
 from tests.model_folders import write_model
 
 REQUEST: dict[str, Any] = next(promise for promise in PROMISES if promise.title == "Create Training Job").body["config"]

@@ -32,9 +32,10 @@ from peft_studio.deployments import DeploymentStatus
 from peft_studio.events import Event, Log, Metrics
 from peft_studio.jobs import JobStatus, Phase
 from tests.integration.api.coordination_in_memory import coordination_in_memory
-from tests.integration.api.machines import made, measured
+from tests.integration.api.machines import made
 from tests.integration.api.studio_in_memory import START, BudgetsInMemory, JobsInMemory, KeysInMemory, MachinesInMemory
 from tests.loopback import on_loopback
+from tests.measured_machine import measured
 from tests.model_folders import write_model
 
 KEY = "rules"  # of an admin: every route is open to it

@@ -2,8 +2,6 @@
 
 import json
 import os
-import socket
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -19,24 +17,17 @@ from infra.uploads import UploadRecord, Uploads
 from peft_studio.config import DeployConfig, ModelSource, Precision, Quantization, TrainingConfig
 from peft_studio.errors import InvalidConfig, PlatformNotConnected, ResourceUnavailable, StudioError
 from peft_studio.evaluation.comparison import EvaluationConfig
-from peft_studio.machine import Capabilities, Gpu
+from peft_studio.machine import Gpu
 from peft_studio.plan import DatasetFacts, ModelFacts, RowFormat
 from peft_studio.platforms import Feature
 from peft_studio.promotion import DeployIf
 from peft_studio.stored_datasets import Dataset, FileType
 from peft_studio.tracking import Tracking
+from tests.measured_machine import machine
 from tests.model_folders import write_model
 
-MACHINE = Capabilities(
-    host=socket.gethostname(),
-    torch=version("torch"),
-    bitsandbytes=version("bitsandbytes"),
-    torchao=version("torchao"),
-    cpu_cores=2,
-    ram_gb=8,
-    matmul_gflops=100,
-    bf16_gflops=None,
-    quantizations={Quantization.NONE: None, Quantization.INT8: None, Quantization.INT4: "no kernel for this CPU"},
+MACHINE = machine(
+    quantizations={Quantization.NONE: None, Quantization.INT8: None, Quantization.INT4: "no kernel for this CPU"}
 )
 MODEL = ModelFacts(id="m", revision="r", architecture="A", parameters=1_000_000, linear_modules=["q_proj"])
 DATASET = DatasetFacts(path="d", sha256="0" * 64, format=RowFormat.TEXT, rows=100, bytes=5, characters=40_000)

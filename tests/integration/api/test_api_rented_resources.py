@@ -12,7 +12,7 @@ from infra.simulators.faults import Fault, FaultKind, Faults
 from infra.simulators.loopback import served
 from infra.simulators.vendors import SIMULATED
 from tests.integration.api.fixtures import Client, Connect
-from tests.integration.api.machines import measured
+from tests.measured_machine import measured
 from tests.model_folders import write_model
 
 

@@ -10,8 +10,8 @@ from peft_studio.errors import ResourceUnavailable
 from peft_studio.jobs import JobStatus
 from peft_studio.machine import Gpu
 from tests.integration.api.fixtures import Client, Connect
-from tests.integration.api.machines import measured
 from tests.integration.api.studio_in_memory import CONFIG, JobsInMemory
+from tests.measured_machine import measured
 
 PRICING = "/api/v1/resources/local/local/pricing"
 

@@ -9,8 +9,8 @@ from api.dependencies import Coordination
 from peft_studio.schedules import RunStatus, ScheduledRun
 from tests.integration.api.coordination_in_memory import SchedulesInMemory
 from tests.integration.api.fixtures import Client, Connect
-from tests.integration.api.machines import measured
 from tests.integration.api.studio_in_memory import START
+from tests.measured_machine import measured
 from tests.model_folders import write_model
 
 PATH = "/api/v1/schedules"

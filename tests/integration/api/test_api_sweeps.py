@@ -12,8 +12,8 @@ from peft_studio.config import TrainingConfig
 from peft_studio.jobs import JobStatus
 from tests.integration.api.coordination_in_memory import SweepRunsInMemory
 from tests.integration.api.fixtures import Client, Connect
-from tests.integration.api.machines import measured
 from tests.integration.api.studio_in_memory import JobsInMemory
+from tests.measured_machine import measured
 from tests.model_folders import write_model
 
 PATH = "/api/v1/sweeps"

@@ -25,9 +25,9 @@ from infra.settings import Settings
 from peft_studio.events import Log, Metrics, Status
 from peft_studio.jobs import Job, JobStatus, Phase
 from tests.adapter_files import weights
-from tests.integration.api.machines import measured
 from tests.integration.api.studio_in_memory import BudgetsInMemory, JobsInMemory, KeysInMemory, MachinesInMemory
 from tests.loopback import on_loopback
+from tests.measured_machine import measured
 
 
 @dataclass
