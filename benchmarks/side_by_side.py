@@ -25,6 +25,17 @@ ENVIRONMENTS = ROOT / ".bench"
 LOSSES_ALIKE = 0.005  # steps of packed rows are not the same steps, but an epoch is the same epoch
 TOKENS_ALIKE = 0.02
 OURS = "ours"
+# What of transformers' TrainingArguments is the same for all peers, for all are built on its Trainer.
+ARGUMENTS: dict[str, Any] = {
+    "num_train_epochs": 1,
+    "per_device_train_batch_size": 4,
+    "gradient_accumulation_steps": 4,
+    "lr_scheduler_type": "linear",
+    "logging_steps": 1,
+    "save_strategy": "no",
+    "report_to": "none",
+    "disable_tqdm": True,
+}
 
 
 @dataclass(frozen=True)
@@ -138,14 +149,17 @@ def run_theirs(
     told = {
         "model": job["base_model"],
         "rows": job["dataset_path"],
-        "output": str(folder / "output"),
         "target_modules": job["target_modules"],
         "max_length": job["max_length"],
-        "learning_rate": job["learning_rate"],
         "dtype": dtype,
         "on_cpu": on_cpu,
         "quantization": quantization,
-        "settings": peer.settings,
+        "arguments": {
+            **ARGUMENTS,
+            "output_dir": str(folder / "output"),
+            "learning_rate": job["learning_rate"],
+            **peer.settings,
+        },
     }
     file = folder / "job.json"
     file.write_text(json.dumps(told))

@@ -27,18 +27,8 @@ def tokenize(row: dict[str, str]) -> dict[str, list[int]]:
 rows = load_dataset("json", data_files=job["rows"], split="train")
 rows = rows.map(tokenize, remove_columns=rows.column_names)
 arguments = TrainingArguments(
-    output_dir=job["output"],
-    num_train_epochs=1,
-    per_device_train_batch_size=4,
-    gradient_accumulation_steps=4,
-    learning_rate=job["learning_rate"],
-    lr_scheduler_type="linear",
-    logging_steps=1,
-    save_strategy="no",
-    report_to="none",
     use_cpu=True,
-    disable_tqdm=True,
-    **job["settings"],
+    **job["arguments"],
 )
 Trainer(
     model=model,

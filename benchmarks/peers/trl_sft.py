@@ -32,20 +32,10 @@ if job["quantization"] == "int4":
         bnb_4bit_compute_dtype=torch.bfloat16,
     )
 arguments = SFTConfig(
-    output_dir=job["output"],
-    num_train_epochs=1,
-    per_device_train_batch_size=4,
-    gradient_accumulation_steps=4,
-    learning_rate=job["learning_rate"],
-    lr_scheduler_type="linear",
-    logging_steps=1,
-    save_strategy="no",
-    report_to="none",
     use_cpu=job["on_cpu"],
     bf16=not job["on_cpu"],
-    disable_tqdm=True,
     **layout,
-    **job["settings"],
+    **job["arguments"],
 )
 SFTTrainer(
     model=AutoModelForCausalLM.from_pretrained(job["model"], **held),

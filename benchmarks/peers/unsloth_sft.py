@@ -24,22 +24,12 @@ model = FastLanguageModel.get_peft_model(
     lora_dropout=0.0,
     bias="none",
     target_modules=job["target_modules"],
-    use_gradient_checkpointing=job["settings"]["gradient_checkpointing"],
+    use_gradient_checkpointing=job["arguments"]["gradient_checkpointing"],
 )
 arguments = SFTConfig(
-    output_dir=job["output"],
-    num_train_epochs=1,
-    per_device_train_batch_size=4,
-    gradient_accumulation_steps=4,
-    learning_rate=job["learning_rate"],
-    lr_scheduler_type="linear",
     max_length=job["max_length"],
-    logging_steps=1,
-    save_strategy="no",
-    report_to="none",
     bf16=True,
-    disable_tqdm=True,
-    **job["settings"],
+    **job["arguments"],
 )
 SFTTrainer(
     model=model,
