@@ -208,6 +208,11 @@ class Settings(BaseSettings):
         return self.data_dir / "deploying"
 
     @property
+    def hosted(self) -> Path:
+        """Where adapters are laid out for platforms that read them from a disk, a folder for each."""
+        return self.data_dir / "hosted"
+
+    @property
     def evaluations(self) -> Path:
         """Where evaluations show that they live."""
         return self.data_dir / "evaluations"

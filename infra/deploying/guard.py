@@ -2,11 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
-from infra.deploying.hosting import Hosting
+from infra.deploying.hosting import Hosting, account_of
 from infra.hosts.table import HOSTS
-from infra.platforms.connections import base_url
-from infra.platforms.vendors import VENDORS
-from infra.providers.base import Account
 from infra.serving.records import Deployment, Deployments, Unreadable
 from infra.settings import Settings
 from peft_studio.errors import Conflict
@@ -36,7 +33,7 @@ class DeploymentGuard:
         """Raise ``Conflict`` where new credentials do not show what is deployed and paid for with the old ones."""
         if not (served := await self._served(platform)):
             return
-        host = HOSTS[platform](Account(base_url(VENDORS[platform], self._settings, values), values))
+        host = HOSTS[platform](account_of(platform, self._settings, values))
         shown = set(await host.names()) if host.limits.bills else None
         if shown is not None and (hidden := [one for one in served if self._hosting.name(one) not in shown]):
             names = ", ".join(one.deployment_id for one in hidden[:3])

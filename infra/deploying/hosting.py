@@ -120,7 +120,7 @@ class Hosting:
         if kept is None:
             raise not_connected(vendor, "platform")
         values = kept.reveal()
-        return Account(base_url(vendor, self._settings, values), values)
+        return account_of(platform, self._settings, values)
 
     def _wanted(self, deployment: Deployment) -> Wanted:
         folder = Path(deployment.adapter)
@@ -138,6 +138,11 @@ class Hosting:
             commit=commit,
             config=deployment.config,
         )
+
+
+def account_of(platform: str, settings: Settings, values: Mapping[str, str]) -> Account:
+    """Return what a platform is asked with that was connected with these credentials."""
+    return Account(base_url(VENDORS[platform], settings, values), values, settings.hosted / platform)
 
 
 def running(deployment: Deployment) -> Hosted:

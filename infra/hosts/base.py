@@ -68,11 +68,16 @@ class Hosted(BaseModel):
 
 @dataclass(frozen=True)
 class Door:
-    """Where an OpenAI-compatible API lets us in; ``repr`` does not show the headers, which carry keys."""
+    """
+    Where an OpenAI-compatible API lets us in; ``repr`` does not show the headers, which carry keys.
+
+    ``body`` is what each request has to say besides the model.
+    """
 
     url: str
     model: str
     headers: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
+    body: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 class Host(Protocol):

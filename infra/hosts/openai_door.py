@@ -65,7 +65,7 @@ class OpenAIDoor:
         client = httpx.AsyncClient(verify=usual_trust(), timeout=ANSWER_SECONDS, follow_redirects=False)
         try:
             request = client.build_request(
-                "POST", door.url + path, headers=dict(door.headers), json={**body, "model": door.model}
+                "POST", door.url + path, headers=dict(door.headers), json={**body, **door.body, "model": door.model}
             )
             response = await client.send(request, stream=True)
             if response.status_code < 300:
@@ -100,7 +100,7 @@ class OpenAIDoor:
                 return ResourceUnavailable(f"{self._name} answered {status}; try again in a moment. {text}".strip())
 
     async def _post(self, door: Door, path: str, body: Mapping[str, Any], seconds: float) -> Any:
-        answer = await ask(Call(door.url + path, "POST", headers=door.headers, body=dict(body)), seconds)
+        answer = await ask(Call(door.url + path, "POST", headers=door.headers, body={**body, **door.body}), seconds)
         if answer.status != 200:
             raise self.error(answer)
         return answer.body

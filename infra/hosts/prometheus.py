@@ -22,6 +22,7 @@ class Counters:
 
 
 VLLM = Counters("vllm:e2e_request_latency_seconds_count", "vllm:e2e_request_latency_seconds_sum")
+LORAX = Counters("lorax_request_duration_count", "lorax_request_duration_sum")
 
 
 @dataclass(frozen=True)

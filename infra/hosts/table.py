@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from infra.hosts.base import Host
 from infra.hosts.fireworks import Fireworks
 from infra.hosts.huggingface import HuggingFace
+from infra.hosts.lorax import Lorax
 from infra.hosts.modal import Modal
 from infra.hosts.ollama import Ollama
 from infra.hosts.predibase import Predibase
@@ -15,6 +16,7 @@ from infra.providers.base import Account
 
 HOSTS: Mapping[str, Callable[[Account], Host]] = {
     "vllm": Vllm,
+    "lorax": Lorax,
     "ollama": Ollama,
     "huggingface": HuggingFace,
     "together": Together,

@@ -206,6 +206,20 @@ _ALL = (
         supported=_SERVE,
         docs="https://docs.vllm.ai/en/stable/features/lora/",
     ),
+    Vendor(
+        "lorax",
+        "LoRAX",
+        _SERVE,
+        Check("/info", expects="model_id", headers=_bearer_if_any),
+        fields=(
+            where("base_url", "Address of the server: http://host:8080.", required=True),
+            optional("api_key", "What a proxy before the server asks for; LoRAX knows no keys."),
+            where("adapters_path", "Where the server sees the studio's folder hosted/lorax, if not where it lies."),
+        ),
+        url_field="base_url",
+        supported=_SERVE,
+        docs="https://loraexchange.ai/models/adapters/",
+    ),
     *TRACKERS,
     Vendor(
         "civitai",

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -90,10 +91,15 @@ class Rented(BaseModel):
 
 @dataclass(frozen=True)
 class Account:
-    """Where a vendor is, and the credentials for it; ``repr`` does not show them."""
+    """
+    Where a vendor is, and the credentials for it; ``repr`` does not show them.
+
+    ``folder`` is where this studio lays files out for vendors that read a disk.
+    """
 
     url: str
     _values: Mapping[str, str]
+    folder: Path | None = None
 
     def __repr__(self) -> str:
         return f"Account({self.url!r})"

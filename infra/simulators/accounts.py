@@ -199,6 +199,14 @@ DOORS = {
         _reply(402, {"error": "Payment Required"}),
         _bearer,
     ),
+    "lorax": Door(
+        "GET",
+        "/info",
+        {"model_id": "org/model", "model_dtype": "torch.float16", "version": "0.1.0"},
+        _reply(401, {"error": "Unauthorized"}),
+        _reply(402, {"error": "Payment Required"}),
+        _bearer,
+    ),
     "ollama": Door("GET", "/api/version", {"version": "0.14.0"}, _reply(500, {}), _reply(500, {}), lambda _: GOOD),
 }
 

@@ -9,6 +9,7 @@ from infra.simulators.faults import Faults
 from infra.simulators.fireworks import create_fireworks
 from infra.simulators.hosting import Hosting
 from infra.simulators.huggingface_endpoints import OWNER, create_huggingface_endpoints
+from infra.simulators.lorax import LoraxServer, create_lorax
 from infra.simulators.ollama_models import CreatedModels
 from infra.simulators.predibase import create_predibase
 from infra.simulators.replicate import MODEL, VERSION, create_replicate
@@ -42,9 +43,14 @@ def _address(address: str) -> Mapping[str, str]:
     return {"base_url": address}
 
 
+def _address_and_key(address: str) -> Mapping[str, str]:
+    return {"base_url": address, "api_key": GOOD}
+
+
 # By the platform's name; each answers where that platform's address is /NAME on a loopback port, or its root.
 SIMULATED_HOSTS: Mapping[str, SimulatedHost] = {
     "vllm": SimulatedHost(lambda hosting: create_vllm(VllmServer(hosting=hosting)), _address),
+    "lorax": SimulatedHost(lambda hosting: create_lorax(LoraxServer(hosting=hosting)), _address_and_key),
     "ollama": SimulatedHost(lambda hosting: create_ollama(Trouble(), CreatedModels(hosting=hosting)), _address),
     "huggingface_endpoints": SimulatedHost(
         create_huggingface_endpoints, lambda _: {"api_key": GOOD, "namespace": OWNER}, "huggingface"

@@ -12,7 +12,8 @@ from typing import Any
 from infra.simulators.entrance import Entrance
 from infra.simulators.exchange import App, Asked, Reply, application
 from infra.simulators.hosting import Hosting, Json, Refusals, SimulatedDeployment
-from infra.simulators.spoken import Speech, answer
+from infra.simulators.lorax import answer, error
+from infra.simulators.spoken import Speech
 
 _ROOT, _TENANT = "/predibase", "acme01"
 _FILES = ("adapter_config.json", "adapter_model.bin", "adapter_model.safetensors")
@@ -101,13 +102,13 @@ class _Tenant:
         """Answer as LoRAX does: the base model by its own name, adapters as REPOSITORY/VERSION."""
         found = self._hosting.deployed(name)
         if found is None or not found.is_running:
-            return Reply({"error": "deployment is not ready", "error_type": "not_ready"}, 503)
+            return error(503, "deployment is not ready", "not_ready")
         repository, _, version = str(body.get("model")).partition("/")
         kept = self._hosting.kept("repo", repository)
         if body.get("model") == found.details["asked"]["config"]["baseModel"]:
             return answer(path, body, self._speech, "base")
         if kept is None or version != "1" or not kept.details["versions"]:
-            return Reply({"error": f"adapter {body.get('model')} not found", "error_type": "validation"}, 422)
+            return error(422, f"adapter {body.get('model')} not found", "validation")
         return answer(path, body, self._speech, json.dumps(kept.details["versions"][0], sort_keys=True))
 
     def _deploy(self, body: Json) -> Reply:

@@ -95,7 +95,7 @@ class VllmServer:
         if config.get("r", 0) > self.max_lora_rank:
             message = f"LoRA rank {config['r']} is greater than max_lora_rank {self.max_lora_rank}."
             return error(400, message, "BadRequestError")
-        self.voices[name] = _content(Path(path))
+        self.voices[name] = content_of(Path(path))
         self.speech.learn(self.voices[name], self.base, Path(path))
         self.adapters[name] = path
         self.hosting.deploy(name, 0.0, 1)
@@ -155,7 +155,8 @@ def create_vllm(server: VllmServer) -> App:
     return application(answer)
 
 
-def _content(adapter: Path) -> str:
+def content_of(adapter: Path) -> str:
+    """Return what tells an adapter from every other: a digest of its files."""
     files = sorted(path for path in adapter.iterdir() if path.suffix in (".json", ".safetensors"))
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
 

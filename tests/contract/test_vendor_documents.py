@@ -74,6 +74,14 @@ def together() -> VendorDocument:
     return VendorDocument(spec, "/together/v1", unwritten=(402, 500))
 
 
+def lorax() -> VendorDocument:
+    spec = _nullable(_read("lorax.openapi.json"))
+    # Of a later version than the document: what its source answers with.
+    chat = spec["components"]["schemas"]["ChatCompletionRequest"]
+    chat["required"] = ["model", "messages"]
+    return VendorDocument(spec, "/lorax", unwritten=(401, 402))
+
+
 def _nullable(value: Any) -> Any:
     """Say in the words of JSON Schema what OpenAPI 3.0 has a word of its own for."""
     if isinstance(value, list):
@@ -87,7 +95,7 @@ def _nullable(value: Any) -> Any:
 
 
 # Of Together only what answers prompts is in the document: version 2 of the rest is in none.
-HOSTED = {"replicate": (replicate, ""), "together": (together, "/completions")}
+HOSTED = {"replicate": (replicate, ""), "together": (together, "/completions"), "lorax": (lorax, "")}
 DOCUMENTS = {"runpod": runpod, "lambda": lambda_cloud, "vast": vast}
 
 

@@ -42,7 +42,7 @@ def given(name: str, key: str, address: str) -> dict[str, str]:
             return {"tracking_uri": f"{address}/mlflow", "token": key}
         case "trackio":
             return {"base_url": f"{address}/trackio", "write_token": key}
-        case "vllm":
+        case "vllm" | "lorax":
             return {"base_url": f"{address}/{name}", "api_key": key}
         case _:
             return {"api_key": key}

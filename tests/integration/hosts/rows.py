@@ -7,10 +7,12 @@ its row, and nowhere else.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from infra.hosts.base import Host
 from infra.hosts.fireworks import Fireworks
 from infra.hosts.huggingface import HuggingFace
+from infra.hosts.lorax import Lorax
 from infra.hosts.ollama import Ollama
 from infra.hosts.predibase import Predibase
 from infra.hosts.replicate import Replicate
@@ -23,6 +25,7 @@ from infra.simulators.faults import FaultKind
 from infra.simulators.fireworks import create_fireworks
 from infra.simulators.hosting import Hosting
 from infra.simulators.huggingface_endpoints import create_huggingface_endpoints
+from infra.simulators.lorax import LoraxServer, create_lorax
 from infra.simulators.ollama_models import CreatedModels
 from infra.simulators.predibase import create_predibase
 from infra.simulators.replicate import MODEL, VERSION, create_replicate
@@ -46,15 +49,17 @@ class Row:
     impossible: frozenset[FaultKind] = frozenset()  # troubles that this platform cannot have
     tells_rate: bool = True
     gives_logprobs: bool = True
+    tells_chats: bool = True  # whether there are log-probabilities of answers to messages, too
     asks_base: bool = True  # whether the base model can be asked, beside the adapter
     has_door: bool = True
     sends_key: bool = False  # whether it is handed the key for its machines' use
     has_key: bool = True
+    is_a_folder: bool = False  # whether it is taken off without a word to its platform
     others: frozenset[str] = frozenset()  # what lies there that is none of the studio's
 
-    def account(self, address: str, key: str = GOOD) -> Account:
-        """Return the account that the good key, or another, opens."""
-        return Account(address, {**self.credentials, "api_key": key})
+    def account(self, address: str, key: str = GOOD, folder: Path | None = None) -> Account:
+        """Return the account that the good key, or another, opens; ``folder`` is where files are laid out for it."""
+        return Account(address, {**self.credentials, "api_key": key}, folder)
 
 
 def _together(account: Account, patience: float, create_seconds: float) -> Host:
@@ -71,6 +76,10 @@ def _replicate(account: Account, patience: float, create_seconds: float) -> Host
 
 def _vllm(account: Account, patience: float, create_seconds: float) -> Host:
     return Vllm(account, create_seconds)
+
+
+def _lorax(account: Account, patience: float, create_seconds: float) -> Host:
+    return Lorax(account, create_seconds)
 
 
 def _ollama(account: Account, patience: float, create_seconds: float) -> Host:
@@ -95,6 +104,15 @@ ROWS = (
         tells_rate=False,
     ),
     Row(
+        "lorax",
+        _lorax,
+        lambda hosting: create_lorax(LoraxServer(hosting=hosting)),
+        impossible=_NOT_ON_OWN_SERVERS | {FaultKind.NAME_TAKEN},
+        tells_rate=False,
+        tells_chats=False,
+        is_a_folder=True,
+    ),
+    Row(
         "ollama",
         _ollama,
         lambda hosting: create_ollama(Trouble(), CreatedModels(hosting=hosting)),
@@ -109,7 +127,8 @@ ROWS = (
     # The adapter is merged into its base, which cannot be asked beside it.
     Row("together", _together, create_together, asks_base=False),
     Row("fireworks", _fireworks, create_fireworks, tells_rate=False),
-    Row("predibase", Predibase, create_predibase, tells_rate=False),
+    # LoRAX in OpenAI's form, which has no log-probabilities.
+    Row("predibase", Predibase, create_predibase, tells_rate=False, gives_logprobs=False),
     Row(
         "replicate",
         _replicate,

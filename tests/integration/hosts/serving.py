@@ -70,7 +70,7 @@ class Serving:
 
     def host_with(self, key: str = GOOD, patience: float = IMPATIENT, create_seconds: float = 5.0) -> Host:
         """Return the host with another key, or with patience."""
-        return self.row.host(self.row.account(self.address, key), patience, create_seconds)
+        return self.row.host(self.row.account(self.address, key, self.folder / "hosted"), patience, create_seconds)
 
     def fail(self, kind: FaultKind, value: float = 0.0) -> None:
         """Have something go wrong next; a platform that cannot is let off."""
@@ -151,7 +151,7 @@ def serving_at(row: Row, folder: Path) -> Generator[Serving]:
     hosting, exchanges = Hosting(boot_seconds=BOOT_SECONDS), list[Exchange]()
     breaking = Breaking(recorded(row.simulator(hosting), exchanges))
     with stage().shows(row.name, breaking) as address:
-        host = row.host(row.account(address), IMPATIENT, 5.0)
+        host = row.host(row.account(address, folder=folder / "hosted"), IMPATIENT, 5.0)
         yield Serving(row, hosting, address, breaking, folder, host, exchanges)
     hosting.close()
 
