@@ -143,13 +143,14 @@ class Rental:
     async def _create(self, wanted: Wanted, offer: Offer, receipt: MachineReceipt) -> Rented:
         provider = await self._provider(offer.provider)
         hub = await hub_secrets(self._credentials) if self._settings.bucket else {}
-        terms = Terms(60 * self._settings.boot_minutes, wanted.deadline_seconds, provider.self_release)
+        terms = Terms(60 * self._settings.boot_minutes, wanted.deadline_seconds)
         claim = await asyncio.to_thread(leave_work, wanted.plan, receipt.name, terms, self._settings, hub)
+        release = provider.self_release
         order = Order(
             name=receipt.name,
             image=self._settings.trainer_image,
             command=COMMAND,
-            environment={CLAIM_VARIABLE: claim},
+            environment={CLAIM_VARIABLE: claim, **(release.as_environment() if release else {})},
             disk_gb=wanted.disk_gb,
             max_seconds=int(wanted.deadline_seconds + terms.boot_seconds + self._settings.stop_seconds),
         )

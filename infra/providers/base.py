@@ -16,7 +16,7 @@ from typing import Protocol, runtime_checkable
 from pydantic import BaseModel, ConfigDict, Field
 
 from peft_studio.errors import ResourceUnavailable
-from peft_studio.remote.assignment import SelfRelease
+from peft_studio.remote.self_release import SelfRelease
 
 SHORTEST_SECRET = 6  # characters; nothing shorter is a key, and hiding it would garble what is said
 

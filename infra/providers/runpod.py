@@ -15,7 +15,7 @@ from infra.providers.base import Account, MachineState, NoCapacity, Offer, Order
 from infra.providers.slugs import resource_id
 from infra.vendor_http import Answer, Call
 from peft_studio.errors import InvalidConfig, ResourceUnavailable
-from peft_studio.remote.assignment import SelfRelease
+from peft_studio.remote.self_release import SelfRelease
 
 _PLATFORM, _NAME = "runpod", "RunPod"
 _COUNTS = (1, 2, 4, 8)
@@ -156,7 +156,7 @@ class RunPod:
     def self_release(self) -> SelfRelease:
         """How a pod deletes itself, with the key that RunPod puts into its environment."""
         url = self._account.url + "/v2/pods/{RUNPOD_POD_ID}"
-        return SelfRelease(url=url, key_variable="RUNPOD_API_KEY", id_variable="RUNPOD_POD_ID")
+        return SelfRelease(url=url, key_variable="RUNPOD_API_KEY")
 
     async def _catalogue(self, cloud: str) -> list[Offer]:
         asked = {"include": "AVAILABILITY", "product": "POD", "cloud": cloud}

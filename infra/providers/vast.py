@@ -27,7 +27,7 @@ from infra.providers.vast_answers import (
 from infra.providers.wire import CREATE_SECONDS, create, out_of_credit, pace, paced, read, refused
 from infra.vendor_http import Answer, Call
 from peft_studio.errors import ResourceUnavailable
-from peft_studio.remote.assignment import SelfRelease
+from peft_studio.remote.self_release import SelfRelease
 
 ASK_SECONDS = 4.5  # between two machines that one account asks for; the vendor's own rule, which no simulator has
 _DISK_GB = 50  # that listed prices include; the vendor charges for disk by the gigabyte
@@ -117,11 +117,8 @@ class Vast:
     @property
     def self_release(self) -> SelfRelease:
         """How a container destroys itself, with the key that Vast.ai puts into its environment."""
-        return SelfRelease(
-            url=self._account.url.rstrip("/") + "/instances/{CONTAINER_ID}/",
-            key_variable="CONTAINER_API_KEY",
-            id_variable="CONTAINER_ID",
-        )
+        url = self._account.url.rstrip("/") + "/instances/{CONTAINER_ID}/"
+        return SelfRelease(url=url, key_variable="CONTAINER_API_KEY")
 
     async def _pages(self, path: str, params: dict[str, str], field: str, version: str = "v0") -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = []

@@ -16,7 +16,7 @@ from peft_studio import oom_ladder
 from peft_studio.dataset_sources import is_hub_id, open_file
 from peft_studio.errors import ResourceUnavailable
 from peft_studio.plan import Plan
-from peft_studio.remote.assignment import ALIVE, END, Alive, Assignment, SelfRelease, Upload
+from peft_studio.remote.assignment import ALIVE, END, Alive, Assignment, Upload
 from peft_studio.run_dir import RunDir
 
 Door = CallbackDoor | BucketDoor
@@ -27,11 +27,10 @@ _OF_A_MODEL = (".json", ".safetensors", ".jinja", ".model", ".txt", ".tiktoken")
 
 @dataclass(frozen=True)
 class Terms:
-    """For how long a machine works, and how it ends itself where it can."""
+    """For how long a machine works."""
 
     boot_seconds: float  # within which it must have claimed its work
     deadline_seconds: float
-    self_release: SelfRelease | None
 
 
 def door_of(settings: Settings, machine: str) -> Door:
@@ -72,7 +71,6 @@ def leave_work(plan: Plan, machine: str, terms: Terms, settings: Settings, hub: 
         checkpoint_seconds=60 * settings.checkpoint_minutes,
         silence_seconds=60 * settings.silence_minutes,
         stop_seconds=settings.stop_seconds,
-        self_release=terms.self_release,
         model=MODEL if plan.model.path else None,
         data=DATA + _suffix(plan) if not is_hub_id(plan.dataset.path) else None,
     )

@@ -99,11 +99,12 @@ class Cloud:
         bills_while_booting: bool = True,
         bills_when_ended: bool = True,
         restarts_ended: bool = False,
+        wipes_disk: bool = False,
         gone_when_ended: bool = False,
         faults: Faults | None = None,
         key: str = GOOD,
     ):
-        """``key`` is the one that its vendor's simulator takes."""
+        """``key`` is the one that its vendor's simulator takes; ``wipes_disk``: when a container is started anew."""
         self.key = key
         self.boot_seconds = boot_seconds
         self.billing_increment = billing_increment
@@ -112,6 +113,7 @@ class Cloud:
         self._bills_while_booting = bills_while_booting
         self._bills_when_ended = bills_when_ended
         self._restarts_ended = restarts_ended
+        self._wipes_disk = wipes_disk
         self._gone_when_ended = gone_when_ended
         self._folder = Path(tempfile.mkdtemp(prefix="peft-studio-cloud-"))
         self._watching: set[asyncio.Task[None]] = set()
@@ -238,6 +240,9 @@ class Cloud:
                     machine.ended = time.time()
                     machine.gone = machine.ended if self._gone_when_ended else machine.gone
                     return
+                if self._wipes_disk:
+                    shutil.rmtree(machine.home, ignore_errors=True)
+                    machine.home.mkdir(exist_ok=True)
                 machine.process = None
             elif machine.preempted_at_step is not None and step_of(machine) >= machine.preempted_at_step:
                 self.preempt(machine)

@@ -27,14 +27,6 @@ class Upload(BaseModel):
     prefix: str = Field(default="", description="Before each path, in a form's key.")
 
 
-class SelfRelease(BaseModel):
-    """How a machine ends itself: DELETE of ``url`` with the key its vendor has put into a variable for that."""
-
-    url: str = Field(description="{NAME} stands for the environment variable of that name.")
-    key_variable: str
-    id_variable: str = Field(default="", description="In which the vendor tells the machine what it is called there.")
-
-
 class Assignment(BaseModel):
     """A machine's work."""
 
@@ -55,7 +47,6 @@ class Assignment(BaseModel):
     model: str | None = Field(default=None, description="Where the base model lies, if it was sent along.")
     data: str | None = Field(default=None, description="Where the data set lies, if it was sent along.")
     evaluate: bool = True
-    self_release: SelfRelease | None = None
 
     @field_serializer("token", "secrets", when_used="json")
     def _in_clear(self, value: Any) -> Any:

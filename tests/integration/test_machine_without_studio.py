@@ -67,7 +67,7 @@ def studio(settings: Settings) -> object:
     )
 
 
-def work(door: CallbackDoor, provider: Provider, deadline: float, stop: float) -> str:
+def work(door: CallbackDoor, deadline: float, stop: float) -> str:
     door.run.write("config.json", config())
     assignment = Assignment(
         job_id=door.run.job_id,
@@ -80,7 +80,6 @@ def work(door: CallbackDoor, provider: Provider, deadline: float, stop: float) -
         silence_seconds=60,
         stop_seconds=stop,
         push_seconds=0.1,
-        self_release=provider.self_release,
     )
     return door.open(assignment, {}, 60)
 
@@ -88,13 +87,15 @@ def work(door: CallbackDoor, provider: Provider, deadline: float, stop: float) -
 async def rent(provider: Provider, claim: str, launcher: Path) -> None:
     offer = next(offer for offer in await provider.offers() if offer.available)
     launch = f"{sys.executable} {launcher}"
+    assert provider.self_release is not None
+    told = {CLAIM_VARIABLE: claim, LAUNCHER_VARIABLE: launch, **provider.self_release.as_environment()}
     await provider.rent(
         offer,
         Order(
             name=MACHINE,
             image="x",
             command=[sys.executable, "-m", "peft_studio.remote"],
-            environment={CLAIM_VARIABLE: claim, LAUNCHER_VARIABLE: launch},
+            environment=told,
             disk_gb=10,
             max_seconds=3600,
         ),
@@ -114,7 +115,7 @@ def test_a_machine_ends_itself_at_its_deadline_when_the_studio_is_gone(
     with served(SIMULATED[vendor].application(cloud)) as address:
         provider = PROVIDERS[vendor](Account(f"{address}/{vendor}", {"api_key": GOOD}))
         with on_loopback(studio(settings), port=settings.port):
-            asyncio.run(rent(provider, work(door, provider, deadline=4, stop=2), launcher))
+            asyncio.run(rent(provider, work(door, deadline=4, stop=2), launcher))
             deadline = time.monotonic() + 30
             while not door.is_claimed:
                 assert time.monotonic() < deadline, "it never claimed its work"
