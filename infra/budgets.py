@@ -10,7 +10,7 @@ import fcntl
 import hashlib
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
@@ -85,6 +85,10 @@ class Month:
                 spent = self._spent(receipt for receipt in own if receipt.job_id == hold.job_id)
                 held += max(0.0, hold.amount - spent)
         return BudgetState(**budget.model_dump(), spent_usd=round(self._spent(own), 4), held_usd=round(held, 4))
+
+    def without_hold_of(self, job_id: str) -> "Month":
+        """Return the same with no hold of one job's, which asks for another."""
+        return replace(self, holds=[hold for hold in self.holds if hold.job_id != job_id])
 
     def spent_by(self, job_id: str, budget: Budget) -> float:
         """Return what one job has cost of a budget already."""
@@ -165,7 +169,7 @@ class BudgetsInPrefect:
             yield [] if wanted is None else [f"{HOLD_TAG}{wanted:.4f}", f"{CAP_TAG}{wanted:.4f}"]
 
     async def _require(self, hold: Hold, wanted: float | None) -> None:
-        month = await self._month()
+        month = (await self._month()).without_hold_of(hold.job_id)
         for budget in await self._read():
             if not hold.is_of(budget):
                 continue

@@ -31,9 +31,8 @@ def validate(config: TrainingConfig) -> Plan:
     record = JobRecord.current()
     record.enter(Phase.VALIDATING)
     # A job that was interrupted goes on with the model and the data it began with.
-    if (plan := record.run.read("plan.json", Plan)) is None:
-        plan = _planned(config)
-        hold(plan, settings())
+    plan = record.run.read("plan.json", Plan) or _planned(config)
+    hold(plan, record.run, settings())
     record.run.write("config.json", config)
     record.run.write("plan.json", plan)
     if tracker_of(config):

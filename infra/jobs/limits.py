@@ -29,9 +29,14 @@ def cap_of(tags: Sequence[str]) -> float | None:
     return next((float(tag.removeprefix(CAP_TAG)) for tag in tags if tag.startswith(CAP_TAG)), None)
 
 
-def wanted_again(plan: Plan, run: RunDir, raised: RaisedLimits) -> float | None:
-    """Return what a job may cost in all that is tried again: as it is told to, else what it has, and an estimate."""
-    if limit := raised.max_cost or plan.config.max_cost:
+def wanted_again(plan: Plan, run: RunDir, raised: RaisedLimits | None = None) -> float | None:
+    """
+    Return what a job may cost in all that is tried again: as it is told to, else what it has, and an estimate.
+
+    Where it is told nothing now, what it was told when it was tried again before is in force.
+    """
+    told = raised if raised and raised != RaisedLimits() else run.read(FILE, RaisedLimits) or RaisedLimits()
+    if limit := told.max_cost or plan.config.max_cost:
         return limit
     spent = cost_of(receipts_of(run))
     return None if plan.estimate is None or spent is None else spent + plan.estimate.cost.high

@@ -16,7 +16,7 @@ from infra.providers.base import Account, Order
 from infra.providers.runpod import RunPod
 from infra.simulators.accounts import GOOD
 from infra.simulators.faults import Fault, FaultKind
-from peft_studio.jobs import JobStatus
+from peft_studio.jobs import JobStatus, flow_run_id_of
 from peft_studio.machines import MachineStatus
 from tests.acceptance.conftest import eventually
 from tests.acceptance.jobs import flow_process, follow, job, losses, run_dir, short_job, submit, wait_for_step
@@ -178,6 +178,17 @@ def test_a_job_that_no_budget_pays_for_is_refused_and_its_machine_is_never_rente
     refused = rented.job(unpaid["job_id"])
     assert (refused["status"], refused["error"]["code"]) == ("failed", "INSUFFICIENT_CREDITS")
     assert rented.receipts(unpaid["job_id"]) == []
+    # So does one that is tried again there, although it held enough when it was submitted.
+    expensive = short_job(provider="runpod", project_name="frugal", max_cost=0.9, max_steps=5000, num_epochs=100)
+    paid = rented.post("/jobs", config=expensive).raise_for_status().json()["job_id"]
+    rented.post(f"/jobs/{paid}/cancel").raise_for_status()
+    assert eventually(lambda: rented.job(paid)["status"] == "cancelled", 60)
+    rented.api.put("/budgets", json={"budgets": [limit["budgets"][0] | {"monthly_usd": 0.8}]}).raise_for_status()
+    machines = len(rented.receipts(paid))
+    prefect(rented, "flow-run", "retry", str(flow_run_id_of(paid)))
+    assert eventually(lambda: rented.job(paid)["status"] == "failed", 90)
+    assert rented.job(paid)["error"]["code"] == "INSUFFICIENT_CREDITS"
+    assert len(rented.receipts(paid)) == machines
     assert rented.api.put("/budgets", json={"budgets": []}).json() == {"budgets": []}
 
 
@@ -196,9 +207,13 @@ def rent_directly(renting: RentingStudio, name: str) -> None:
 
 def run_flow(renting: RentingStudio, deployment: str, **parameters: Any) -> None:
     """Have Prefect run a deployment, the way its users do."""
-    command = [sys.executable, "-m", "prefect", "deployment", "run", deployment]
-    for name, value in parameters.items():
-        command += ["--param", f"{name}={json.dumps(value)}"]
+    given = [word for name, value in parameters.items() for word in ("--param", f"{name}={json.dumps(value)}")]
+    prefect(renting, "deployment", "run", deployment, *given)
+
+
+def prefect(renting: RentingStudio, *words: str) -> None:
+    """Call Prefect's command line, as its users do."""
+    command = [sys.executable, "-m", "prefect", *words]
     printed = subprocess.run(
         [sys.executable, "-m", "peft_studio.cli", "env", "--data-dir", str(renting.studio.data_dir)],
         check=True,

@@ -231,6 +231,18 @@ def test_a_job_that_is_tried_again_holds_what_it_may_cost_beyond_what_it_has(tab
         readmit(tables, tmp_path, run, 10.01, tags)
 
 
+def test_what_a_job_held_before_does_not_count_against_it_when_it_holds_anew(tables: Tables, tmp_path: Path) -> None:
+    budget(tables, "key", "alice", 10)
+    tags = ["project:support", "key:alice", "hold:4.0000", "cap:4.0000"]
+    run = tables.flow_run(FLOW, StateType.RUNNING, tags)  # as it was tried again, by Prefect's pages
+    machine(tables, run, 1.0)
+    tables.flow_run(FLOW, StateType.RUNNING, ["key:alice", "hold:3.0000"])
+    assert "hold:7.0000" in readmit(tables, tmp_path, run, 7.0, tags)
+    with pytest.raises(InsufficientCredits) as caught:
+        readmit(tables, tmp_path, run, 7.01, tags)
+    assert (caught.value.details["spent_usd"], caught.value.details["held_usd"]) == (1.0, 3.0)
+
+
 def test_what_a_budget_holds_for_a_job_is_the_most_it_may_cost(tables: Tables, tmp_path: Path) -> None:
     assert admit(tables, tmp_path, plan(4.0)) == ["key:alice", "hold:4.0000"]
     budget(tables, "project", "support", 10)

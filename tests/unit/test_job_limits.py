@@ -59,3 +59,6 @@ def test_a_job_that_is_tried_again_wants_its_limit_or_what_it_has_cost_and_an_es
     assert wanted_again(plan(3.0), run, RaisedLimits()) == 3
     assert wanted_again(plan(high=2.5), run, RaisedLimits()) == 2.5
     assert wanted_again(plan(), run, RaisedLimits()) is None
+    run.write(FILE, RaisedLimits(max_cost=7))  # it was tried again before
+    assert wanted_again(plan(3.0), run) == 7
+    assert wanted_again(plan(3.0), run, RaisedLimits(max_cost=8)) == 8

@@ -12,6 +12,7 @@ from prefect.exceptions import ObjectNotFound
 
 from infra.flow_runs import TAKEN_UP, end_in
 from infra.jobs.control import RETRIED
+from infra.jobs.holds import begun_again_by
 from infra.jobs.recovery import ENGINE, Recovery, is_starting, times_taken_up
 
 
@@ -57,14 +58,49 @@ FAILED, CANCELLED, PENDING = StateType.FAILED, StateType.CANCELLED, StateType.PE
 def test_a_run_that_an_earlier_process_has_ended_is_not_carried_out_again(
     history: list[tuple[StateType, str | None]], end: StateType | None
 ) -> None:
-    began = datetime(2026, 1, 1, tzinfo=UTC)
-    told = [
-        State(type=kind, message=message, timestamp=began + timedelta(seconds=number))
-        for number, (kind, message) in enumerate(history)
-    ]
+    told = of_kinds(history)
     for order in (told, told[::-1]):
         found = end_in(order)
         assert (found and found.type) == end
+
+
+def of_kinds(history: list[tuple[StateType, str | None]]) -> list[State]:
+    began = datetime(2026, 1, 1, tzinfo=UTC)
+    return [
+        State(type=kind, message=message, timestamp=began + timedelta(seconds=number))
+        for number, (kind, message) in enumerate(history)
+    ]
+
+
+ELSEWHERE = "Retry from the UI"
+
+
+@pytest.mark.parametrize(
+    ("history", "by"),
+    [
+        ([(SCHEDULED, None), (PENDING, None), (RUNNING, None)], None),
+        ([(SCHEDULED, None), (RUNNING, None), (FAILED, "why"), (SCHEDULED, RETRIED), (RUNNING, None)], None),
+        ([(SCHEDULED, None), (RUNNING, None), (FAILED, "why"), (SCHEDULED, ELSEWHERE), (RUNNING, None)], ELSEWHERE),
+        (
+            [(SCHEDULED, None), (CANCELLED, None), (SCHEDULED, ELSEWHERE), (SCHEDULED, "Late"), (RUNNING, None)],
+            ELSEWHERE,
+        ),
+        ([(FAILED, "why"), (SCHEDULED, ELSEWHERE), (RUNNING, None), (SCHEDULED, TAKEN_UP), (RUNNING, None)], ELSEWHERE),
+        ([(FAILED, "why"), (SCHEDULED, ELSEWHERE), (FAILED, "why"), (SCHEDULED, RETRIED), (RUNNING, None)], None),
+        (
+            [(RUNNING, None), (StateType.PAUSED, None), (SCHEDULED, "Resuming"), (RUNNING, None)],
+            None,
+        ),
+        ([(SCHEDULED, None), (RUNNING, None), (FAILED, "why"), (SCHEDULED, TAKEN_UP), (RUNNING, None)], None),
+    ],
+)
+def test_a_run_that_was_tried_again_elsewhere_than_in_the_api_is_told_from_others(
+    history: list[tuple[StateType, str | None]], by: str | None
+) -> None:
+    told = of_kinds(history)
+    for order in (told, told[::-1]):
+        found = begun_again_by(order)
+        assert (found and found.message) == by
 
 
 def test_a_process_that_takes_long_to_begin_is_not_dead() -> None:
