@@ -3,6 +3,7 @@
 import hashlib
 import io
 import os
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, BinaryIO, cast
 
 
@@ -46,15 +47,23 @@ class HashedFile(io.RawIOBase):
 
 
 class HashedOutput:
-    """A file that hashes what is written to it, from its beginning to its end."""
+    """
+    A file that hashes what is written to it, from its beginning to its end, while that is written.
+
+    Both take about as long: the hash is taken in a thread of its own, so what was written must not change until the
+    next call.
+    """
 
     def __init__(self, file: BinaryIO):
         self._file = file
         self._sha256 = hashlib.sha256()
+        self._hasher = ThreadPoolExecutor(1, thread_name_prefix="sha256")
+        self._hashed: Future[None] | None = None
 
     def write(self, data: Any) -> int:
         """Write some bytes behind those before."""
-        self._sha256.update(data)
+        self._wait()
+        self._hashed = self._hasher.submit(self._sha256.update, data)
         return self._file.write(data)
 
     def tell(self) -> int:
@@ -67,9 +76,15 @@ class HashedOutput:
 
     def close(self) -> None:
         """Close the file."""
+        self._hasher.shutdown()
         self._file.close()
 
     @property
     def sha256(self) -> str:
         """The SHA-256 of what was written so far."""
+        self._wait()
         return self._sha256.hexdigest()
+
+    def _wait(self) -> None:
+        if self._hashed:
+            self._hashed.result()

@@ -1,12 +1,12 @@
 """
-Weights worked on a block at a time, by one thread.
+Weights worked on a block at a time, each by one thread.
 
 A block stays in the processor's cache from one operation to the next, where a whole matrix would go to memory and back
 for each; and of so little, several threads only wait for each other, on a busy machine many times as long as it takes.
 """
 
-import mmap
-from collections.abc import Generator, Iterable
+from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from math import prod
 
@@ -47,13 +47,9 @@ def one_thread() -> Generator[None]:
         torch.set_num_threads(threads)
 
 
-def room_for(tensors: Iterable[Tensor]) -> list[Tensor]:
-    """Return memory for as many tensors of these shapes and types, in large pages where there are such."""
-    wanted = list(tensors)
-    if not (size := sum(tensor.nbytes for tensor in wanted)):
-        return [torch.empty_like(tensor) for tensor in wanted]
-    memory = mmap.mmap(-1, size)
-    if hasattr(mmap, "MADV_HUGEPAGE"):
-        memory.madvise(mmap.MADV_HUGEPAGE)  # the first touch of each small one would cost as much as the sums in it
-    parts = torch.frombuffer(memory, dtype=torch.uint8).split([tensor.nbytes for tensor in wanted])
-    return [part.view(tensor.dtype).view(tensor.shape) for part, tensor in zip(parts, wanted, strict=True)]
+@contextmanager
+def one_thread_each() -> Generator[ThreadPoolExecutor]:
+    """Give a thread for each that torch would take, to work on different tensors: so none waits for another."""
+    threads = torch.get_num_threads()
+    with one_thread(), ThreadPoolExecutor(threads) as pool:
+        yield pool

@@ -18,19 +18,22 @@ from torch import Tensor, nn
 
 from peft_studio.adapter_config import CONFIG, unserved
 from peft_studio.adapter_files import PARTS, PREFIX, WEIGHTS
-from peft_studio.exporter.blocks import one_thread, room_for, rows_at_once
+from peft_studio.exporter.blocks import one_thread_each, rows_at_once
 
 
 @dataclass(frozen=True)
 class _Layer:
     """``W + up @ down``, and with ``magnitude`` each of its rows brought to that length (DoRA)."""
 
+    name: str
     down: Tensor  # rank, inputs
     up: Tensor  # outputs, rank; the scaling is in it
     magnitude: Tensor | None  # outputs
 
-    def merge(self, weight: Tensor, merged: Tensor) -> bool:
-        """Write the sum with a weight to where it is wanted, and tell whether all of it are numbers there."""
+    @torch.no_grad()
+    def added_to(self, weight: Tensor) -> Tensor:
+        """Return the sum with a weight, in its number format; raises ``ValueError`` where numbers are none there."""
+        merged = torch.empty_like(weight)
         ends: list[Tensor] = []
         rows = rows_at_once(weight)
         for begin in range(0, len(weight), rows):
@@ -40,10 +43,11 @@ class _Layer:
                 block *= (self.magnitude[some] / torch.linalg.norm(block, dim=1))[:, None]
             ends.extend(torch.aminmax(block))
             merged[some].copy_(block)
-        return bool((torch.stack(ends).abs() <= torch.finfo(merged.dtype).max).all())
+        if not (torch.stack(ends).abs() <= torch.finfo(merged.dtype).max).all():
+            raise ValueError(f"NaNs or infinities come out for the layer {self.name}")
+        return merged
 
 
-@torch.no_grad()
 def merge_plainly(model: nn.Module, adapter: Path) -> bool:
     """
     Put an adapter into a model, and tell whether that was done: False, and nothing changed, where it takes PEFT.
@@ -52,13 +56,11 @@ def merge_plainly(model: nn.Module, adapter: Path) -> bool:
     """
     modules = dict(model.named_modules())
     layers = _read(adapter)
-    if not layers or not all(_fits(modules.get(name), layer) for name, layer in layers.items()):
+    if not layers or not all(_fits(modules.get(layer.name), layer) for layer in layers):
         return False
-    weights: list[Any] = [modules[name].weight for name in layers]
-    with one_thread():
-        for (name, layer), weight, merged in zip(layers.items(), weights, room_for(weights), strict=True):
-            if not layer.merge(weight, merged):
-                raise ValueError(f"NaNs or infinities come out for the layer {name}")
+    weights: list[Any] = [modules[layer.name].weight for layer in layers]
+    with one_thread_each() as pool:
+        for weight, merged in zip(weights, pool.map(_Layer.added_to, layers, weights), strict=True):
             weight.data = merged
     return True
 
@@ -70,20 +72,20 @@ def _fits(module: nn.Module | None, layer: _Layer) -> bool:
     return not module.weight.is_meta
 
 
-def _read(folder: Path) -> dict[str, _Layer]:
-    """Read an adapter's layers by their modules' names; none where there is more to it than LoRA or DoRA."""
+def _read(folder: Path) -> list[_Layer]:
+    """Read an adapter's layers; none where there is more to it than LoRA or DoRA."""
     config: dict[str, Any] = json.loads((folder / CONFIG).read_bytes())
     if unserved(config) or config.get("fan_in_fan_out"):
-        return {}
+        return []
     parts: dict[str, dict[str, Tensor]] = {}
     for key, tensor in load_file(folder / WEIGHTS).items():
         name, _, part = key.removeprefix(PREFIX).removesuffix(".weight").rpartition(".")
         if part not in PARTS or not key.startswith(PREFIX) or name.endswith("lm_head"):  # which may share its weight
-            return {}
+            return []
         parts.setdefault(name, {})[part] = tensor.float()
     if not all({"lora_A", "lora_B"} <= found.keys() for found in parts.values()):
-        return {}
-    return {name: _layer(name, found, config) for name, found in parts.items()}
+        return []
+    return [_layer(name, found, config) for name, found in parts.items()]
 
 
 def _layer(name: str, parts: Mapping[str, Tensor], config: Mapping[str, Any]) -> _Layer:
@@ -92,4 +94,4 @@ def _layer(name: str, parts: Mapping[str, Tensor], config: Mapping[str, Any]) ->
     down = parts["lora_A"]
     scaling = alpha / (math.sqrt(len(down)) if config.get("use_rslora") else len(down))
     magnitude = parts.get("lora_magnitude_vector")
-    return _Layer(down, parts["lora_B"] * scaling, None if magnitude is None else magnitude.flatten())
+    return _Layer(name, down, parts["lora_B"] * scaling, None if magnitude is None else magnitude.flatten())
