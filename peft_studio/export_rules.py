@@ -20,8 +20,20 @@ _UNMERGEABLE: Mapping[Algorithm, str] = {
     Algorithm.LOFTQ: "it makes up for the rounding of a 4-bit base model, and would spoil one that is not rounded",
 }
 _NOT_LINEAR = {Algorithm.LN_TUNING: "normalisation layers", Algorithm.TRAINABLE_TOKENS: "embeddings"}
-# The classes that peft_studio.exporter.gguf_models writes.
-GGUF_ARCHITECTURES = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
+# The classes that peft_studio.exporter.gguf_architectures has a row for, which takes gguf and torch to read.
+GGUF_ARCHITECTURES = (
+    "LlamaForCausalLM",
+    "MistralForCausalLM",
+    "Qwen2ForCausalLM",
+    "Qwen3ForCausalLM",
+    "GemmaForCausalLM",
+    "Gemma2ForCausalLM",
+    "Gemma3ForCausalLM",
+    "Phi3ForCausalLM",
+    "Olmo2ForCausalLM",
+    "SmolLM3ForCausalLM",
+    "GraniteForCausalLM",
+)
 _BYTES = {
     Weights.FLOAT32: 4.0,
     Weights.FLOAT16: 2.0,
