@@ -133,19 +133,22 @@ async def test_what_was_written_offline_is_taken_by_wandbs_own_sync(
     assert '"rank":{"value":4}' in shown.config and "hidden" not in shown.config
 
 
-async def test_no_key_is_found_in_what_is_written_said_or_shown_of_processes(desk: Desk, wandb: SimulatedWandb) -> None:
-    await desk.connect("wandb", api_key=KEY)
-    run = desk.begin("wandb")
+@pytest.mark.parametrize(("tracker", "key"), [("wandb", KEY), ("comet", GOOD)])
+async def test_no_key_is_found_in_what_is_written_said_or_shown_of_processes(
+    desk: Desk, tracker: str, key: str
+) -> None:
+    await desk.connect(tracker, api_key=key)
+    run = desk.begin(tracker)
     destination = Destination(
         run_id="abc",
         name="n",
         project="p",
         started_at=0,
         folder=str(run.path / "tracking" / "files"),
-        url=desk.settings.platform_urls["wandb"],
-        credentials={"api_key": KEY},  # pyright: ignore[reportArgumentType]
+        url=desk.settings.platform_urls[tracker],
+        credentials={"api_key": key},  # pyright: ignore[reportArgumentType]
     )
-    sender = await Sender.start("wandb", sys.executable, run.path / "tracking")
+    sender = await Sender.start(tracker, sys.executable, run.path / "tracking")
     try:
         await sender.open(destination)
         await sender.log([Row(step=1, time=1.0, metrics={"loss": 1.0})])
@@ -154,10 +157,10 @@ async def test_no_key_is_found_in_what_is_written_said_or_shown_of_processes(des
     finally:
         await sender.close()
     assert family
-    assert not any(KEY.encode() in some for some in shown)
+    assert not any(key.encode() in some for some in shown)
     assert not any(b"PREFECT" in some for some in shown)
     written = [file for file in desk.settings.data_dir.rglob("*") if file.is_file()]
-    assert [file for file in written if KEY.encode() in file.read_bytes()] == []
+    assert [file for file in written if key.encode() in file.read_bytes()] == []
 
 
 @pytest.mark.parametrize(

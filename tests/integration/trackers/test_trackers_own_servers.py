@@ -20,6 +20,7 @@ from tests.integration.trackers.environment import python_with_trackers
 from tests.integration.trackers.jobs_to_send import Desk, report, tracked
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(1800)]
+TOKEN = "canary-of-the-mlflow-server"
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +52,7 @@ def answers(url: str) -> bool:
 
 async def test_mlflow_has_every_step_once_and_is_read_back(mlflow: str, tmp_path: Path) -> None:
     desk = Desk(Settings(data_dir=tmp_path / "data", tracker_seconds=60))
-    await desk.connect("mlflow", tracking_uri=mlflow)
+    await desk.connect("mlflow", tracking_uri=mlflow, token=TOKEN)
     run = desk.begin("mlflow", project_name="triage", rank=4)
     report(run, 1, 2, 3)
     forwarder = desk.forwarder()
@@ -79,6 +80,8 @@ async def test_mlflow_has_every_step_once_and_is_read_back(mlflow: str, tmp_path
         "none": {},
     }
     assert (await runs.get(shown.id)).metrics["loss"] == 0.2
+    written = [file for file in desk.settings.data_dir.rglob("*") if file.is_file()]
+    assert written and [file for file in written if TOKEN.encode() in file.read_bytes()] == []
 
 
 @pytest.mark.skipif("PEFT_STUDIO_TEST_TRACKIO" not in os.environ, reason="takes minutes; PEFT_STUDIO_TEST_TRACKIO=1")
