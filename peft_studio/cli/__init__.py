@@ -10,7 +10,7 @@ import importlib
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import entry_points
 from importlib.util import find_spec
 
 import typer
@@ -68,12 +68,14 @@ def application(name: str | None) -> typer.Typer:
     )
     app.callback()(_studio)
     commands: dict[str, Callable[[], object]] = {section: _section(section) for section in SECTIONS}
-    commands |= {entry.name: entry.load for entry in entry_points(group=GROUP)}
+    others = entry_points(group=GROUP)  # asked once: it reads a file of every installed package
+    commands |= {entry.name: entry.load for entry in others}
+    hidden = {entry.name for entry in others if find_spec(entry.module.partition(".")[0]) is None}
     for command, load in sorted(commands.items()):
         if command == name:
             _add(app, command, load)
-        else:
-            _announce(app, command)
+        else:  # it is listed, and not imported
+            app.command(command, help=(SECTIONS | OF_THE_SERVER).get(command), hidden=command in hidden)(_not_called)
     return app
 
 
@@ -100,16 +102,6 @@ def _add(app: typer.Typer, name: str, load: Callable[[], object]) -> None:
         app.add_typer(command, name=name)
     elif callable(command):
         app.command(name)(command)
-
-
-def _announce(app: typer.Typer, name: str) -> None:
-    """Have a command listed that is not called now."""
-    app.command(name, help=(SECTIONS | OF_THE_SERVER).get(name), hidden=not _is_installed(name))(_not_called)
-
-
-def _is_installed(name: str) -> bool:
-    found: list[EntryPoint] = [entry for entry in entry_points(group=GROUP) if entry.name == name]
-    return all(find_spec(entry.module.partition(".")[0]) is not None for entry in found)
 
 
 _ANYTHING = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}

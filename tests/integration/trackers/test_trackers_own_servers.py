@@ -20,6 +20,7 @@ from tests.integration.trackers.environment import python_with_trackers
 from tests.integration.trackers.jobs_to_send import Desk, report, tracked
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(1800)]
+ROOT = Path(__file__).parents[3]
 TOKEN = "canary-of-the-mlflow-server"
 
 
@@ -84,9 +85,11 @@ async def test_mlflow_has_every_step_once_and_is_read_back(mlflow: str, tmp_path
     assert written and [file for file in written if TOKEN.encode() in file.read_bytes()] == []
 
 
-@pytest.mark.skipif("PEFT_STUDIO_TEST_TRACKIO" not in os.environ, reason="takes minutes; PEFT_STUDIO_TEST_TRACKIO=1")
-async def test_trackio_has_every_step_once_in_the_data_directory(tmp_path: Path) -> None:
+async def test_trackio_has_every_step_once_in_the_data_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     python = python_with_trackers()
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))  # there is all that the studio's package needs, and not the package
     desk = Desk(Settings(data_dir=tmp_path / "data", tracker_pythons={"trackio": python}))
     run = desk.begin("trackio", project_name="triage")
     report(run, 1, 2, 3)
