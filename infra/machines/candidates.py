@@ -7,8 +7,8 @@ from infra.machines.accounts import connected_providers, provider_of
 from infra.planning import measured_speeds
 from infra.planning.estimates import rank
 from infra.planning.fit import memory_gb
-from infra.planning.planner import rented_from, work_of
-from infra.providers.base import Offer
+from infra.planning.planner import gpus_wanted, rented_from, work_of
+from infra.providers.base import Offer, offers_for
 from infra.settings import Settings
 from peft_studio.errors import StudioError
 from peft_studio.plan import Plan
@@ -35,7 +35,7 @@ async def _candidates(
     found: list[Offer] = []
     for name in await connected_providers(credentials) if anywhere else [own]:
         try:
-            found += await (await provider_of(name, settings, credentials)).offers()
+            found += await offers_for(await provider_of(name, settings, credentials), gpus_wanted(plan.config))
         except StudioError:
             if name == own:
                 raise

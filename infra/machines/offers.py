@@ -9,7 +9,7 @@ from typing import Any
 
 from infra.credentials import CredentialStore
 from infra.machines.accounts import connected_providers, provider_of, require_way_back
-from infra.providers.base import Offer, Provider
+from infra.providers.base import CountsStock, Offer, Provider
 from infra.settings import Settings
 from peft_studio.errors import InternalError, ResourceUnavailable, StudioError
 
@@ -98,9 +98,15 @@ class OfferBook:
             return shelf.offers
         raise shelf.error or ResourceUnavailable(f"{name} does not answer; try again in a moment.", platform=name)
 
-    async def to_rent_from(self, name: str) -> Sequence[Offer]:
-        """Return the offers of a provider that a job is to be trained at; raises what keeps it from that."""
+    async def to_rent_from(self, name: str, gpu_count: int = 1) -> Sequence[Offer]:
+        """
+        Return the offers of a provider that a job on so many GPUs is to be trained at; raises what keeps it from that.
+
+        Where stock depends on how many they are, the provider is asked: what is kept here is of single ones.
+        """
         await self._way_back(name)
+        if gpu_count > 1 and isinstance(provider := await self._provider(name), CountsStock):
+            return await provider.offers_in_stock(gpu_count)
         return await self.of(name)
 
     def keep_fresh(self) -> None:

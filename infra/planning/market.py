@@ -6,7 +6,7 @@ from infra.credentials import CredentialStore
 from infra.machines.offers import OfferBook, offer_book
 from infra.planning import measured_speeds
 from infra.planning.machine_choice import Market
-from infra.planning.planner import rented_from
+from infra.planning.planner import gpus_wanted, rented_from
 from infra.providers import PROVIDERS
 from infra.settings import Settings
 from peft_studio.config import TrainingConfig
@@ -21,7 +21,7 @@ async def market(config: TrainingConfig, settings: Settings, book: OfferBook) ->
     provider = rented_from(config)
     if provider not in PROVIDERS:
         return Market()
-    own = await book.to_rent_from(provider)
+    own = await book.to_rent_from(provider, gpus_wanted(config))
     others = [offer for offer in (await book.look()).offers if offer.provider != provider]
     return Market([*own, *others], await asyncio.to_thread(measured_speeds.read, settings))
 

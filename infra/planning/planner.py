@@ -14,6 +14,7 @@ from infra.planning.facts import Facts
 from infra.planning.fit import needed_gb
 from infra.planning.machine_choice import Market, check_wishes, choose
 from infra.platforms import usable
+from infra.providers.slugs import count_in
 from infra.registries.check import check_registries
 from infra.reward_functions import check_columns, check_rewards
 from infra.settings import Settings
@@ -68,6 +69,11 @@ def platforms_of(config: TrainingConfig) -> frozenset[str]:
 def rented_from(config: TrainingConfig) -> str | None:
     """Return the provider that a job's machine is rented from, by its own name; None where it is this machine."""
     return next(iter(usable.outside(config.provider)), None)
+
+
+def gpus_wanted(config: TrainingConfig) -> int:
+    """Return how many GPUs a job's machine must have, as far as the job says so."""
+    return max(config.num_processes or 1, count_in(config.wanted_resource or ""))
 
 
 def make_plan(

@@ -166,6 +166,22 @@ class Provider(Protocol):
 
 
 @runtime_checkable
+class CountsStock(Protocol):
+    """A provider whose ``offers`` tell of the stock of single GPUs, and which has to be asked anew for several."""
+
+    async def offers_in_stock(self, gpu_count: int) -> list[Offer]:
+        """Return the same offers, ``available`` where so many GPUs are to be had on one machine."""
+        ...
+
+
+async def offers_for(provider: Provider, gpu_count: int) -> list[Offer]:
+    """Return what can be rented by a job that needs so many GPUs; offers of other numbers may show another's stock."""
+    if gpu_count > 1 and isinstance(provider, CountsStock):
+        return await provider.offers_in_stock(gpu_count)
+    return await provider.offers()
+
+
+@runtime_checkable
 class ForgetsEnded(Protocol):
     """A provider whose ``machines`` leaves out those that ended by themselves, although they were paid for."""
 

@@ -97,11 +97,14 @@ class RunPod:
         """
         Return what the catalogue has in either cloud, in the numbers of GPUs that one machine can have.
 
-        Stock is asked for a single GPU, to spare the quota of sixty calls a minute: that several are to be had on one
-        machine shows only when they are rented.
+        Stock is that of single GPUs, to spare the quota of sixty calls a minute; see ``offers_in_stock``.
         """
-        of_clouds = await asyncio.gather(*map(self._catalogue, ("SECURE", "COMMUNITY")))
-        return [offer for offers in of_clouds for offer in offers]
+        return await self.offers_in_stock(1)
+
+    async def offers_in_stock(self, gpu_count: int) -> list[Offer]:
+        """Return what the catalogue has, available where one machine has so many GPUs free."""
+        clouds = (self._catalogue(cloud, gpu_count) for cloud in ("SECURE", "COMMUNITY"))
+        return [offer for offers in await asyncio.gather(*clouds) for offer in offers]
 
     async def rent(self, offer: Offer, order: Order) -> Rented:
         """Create a pod; see ``Provider.rent``."""
@@ -158,8 +161,8 @@ class RunPod:
         url = self._account.url + "/v2/pods/{RUNPOD_POD_ID}"
         return SelfRelease(url=url, key_variable="RUNPOD_API_KEY")
 
-    async def _catalogue(self, cloud: str) -> list[Offer]:
-        asked = {"include": "AVAILABILITY", "product": "POD", "cloud": cloud}
+    async def _catalogue(self, cloud: str, gpu_count: int) -> list[Offer]:
+        asked = {"include": "AVAILABILITY", "product": "POD", "cloud": cloud, "count": str(gpu_count)}
         answer = await self._read(self._call("/v2/catalog/gpus", params=asked))
         return [offer for gpu in wire.understood(_Gpus, answer).gpus for offer in _offers(gpu, cloud.lower())]
 

@@ -8,6 +8,7 @@ _LEFT_OUT = re.compile(
     r"nvidia|amd|geforce|tesla|quadro|instinct|corporation|graphics|generation|server|workstation|edition|blackwell|ws"
     r"|pcie?|sxm\d*|nvl|oam|hbm\d\w?"
 )
+_COUNT = re.compile(r"-x(\d{1,3})$", re.ASCII)
 _SIZE = re.compile(r"(\d+) ?gi?b\b")
 # Under one name, each of these is sold with more than one size of memory, which decides what fits.
 _SEVERAL_SIZES = re.compile(r"a30|a[18]00|gh200|h20|h100|k80|p100|v100|rtx30[568]0|rtx[45]060ti")
@@ -23,6 +24,12 @@ def resource_id(gpu: str, vram_gb: float | None, count: int = 1) -> str:
     price, place, or how the GPU is mounted.
     """
     return f"gpu-{slug(gpu, vram_gb)}" + (f"-x{count}" if count > 1 else "")
+
+
+def count_in(resource: str) -> int:
+    """Return how many GPUs the machine of an id has."""
+    found = _COUNT.search(resource)
+    return int(found[1]) if found else 1
 
 
 def slug(gpu: str, vram_gb: float | None = None) -> str:

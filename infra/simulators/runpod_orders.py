@@ -87,7 +87,7 @@ def catalogue(query: Mapping[str, str]) -> Reply:
     for gpu in shown:
         if not expanded:
             del gpu["availability"]
-        elif int(query.get("count", 1)) > gpu["maxCount"][query.get("cloud", "SECURE").lower()]:
+        elif int(query.get("count", 1)) > _most(gpu, query.get("cloud", "SECURE").lower()):
             gpu["availability"] = "NONE"
         elif gpu["availability"] != "NONE":
             gpu["dataCenters"] = [DATA_CENTER | {"availability": gpu["availability"]}]
@@ -120,6 +120,11 @@ def _broken_rule(body: Json) -> str | None:
     gpu, cloud = GPUS.get(str(body.get("gpu", {}).get("id"))), str(body.get("cloud", "SECURE")).lower()
     if gpu is None or cloud not in gpu["maxCount"]:
         return "unknown gpu or cloud"
-    if not 1 <= body["gpu"].get("count", 1) <= gpu["maxCount"][cloud] or gpu["availability"] == "NONE":
+    if not 1 <= body["gpu"].get("count", 1) <= _most(gpu, cloud) or gpu["availability"] == "NONE":
         return SOLD_OUT
     return None
+
+
+def _most(gpu: Json, cloud: str) -> int:
+    """Return how many of a kind are free on one machine: of what is scarce there is one here and one there."""
+    return min(1, gpu["maxCount"][cloud]) if gpu["availability"] == "LOW" else gpu["maxCount"][cloud]

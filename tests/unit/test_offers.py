@@ -3,15 +3,17 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
 import pytest
 
 from infra.machines import offers as book_module
 from infra.machines.offers import LOOK_SECONDS, OfferBook
+from infra.planning.planner import gpus_wanted
 from infra.providers.base import Offer, Order, Rented
 from infra.resources import likely_resource, rentable
 from peft_studio.errors import CredentialRefused, ResourceUnavailable, StudioError
-from tests.rented_jobs import offer
+from tests.rented_jobs import config, offer
 
 pytestmark = pytest.mark.anyio
 SECONDS = 10.0
@@ -47,6 +49,13 @@ class Shop:
 
     async def billed(self, machine_id: str, name: str) -> float | None:
         return None
+
+
+class Counting(Shop):
+    """One that has a single GPU to a machine."""
+
+    async def offers_in_stock(self, gpu_count: int) -> list[Offer]:
+        return [offer("gpu-rtx4090-x2", 0.8, provider=self.name, gpu_count=2, available=gpu_count < 2)]
 
 
 class Mall:
@@ -141,6 +150,30 @@ async def test_what_is_connected_while_that_cannot_be_read_is_what_was_connected
     mall.names = []
     assert (await book.look(seconds=SECONDS)).offers == []
     await book.close()
+
+
+async def test_a_vendor_whose_stock_depends_on_the_number_of_gpus_is_asked_for_that_number() -> None:
+    counting, other = Counting("runpod"), Shop("vast")
+    book = Mall(counting, other).book()
+    assert [one.available for one in await book.to_rent_from("runpod", 2)] == [False]
+    assert counting.asked == 0
+    assert [one.resource_id for one in await book.to_rent_from("runpod")] == ["gpu-rtx4090"]
+    assert [one.resource_id for one in await book.to_rent_from("vast", 2)] == ["gpu-rtx4090"]
+    await book.close()
+
+
+@pytest.mark.parametrize(
+    ("wishes", "count"),
+    [
+        ({}, 1),
+        ({"resource_id": "auto", "num_processes": 4}, 4),
+        ({"resource_id": "gpu-h100-80gb-x2"}, 2),
+        ({"resource_id": "gpu-h100-80gb-x8", "num_processes": 4}, 8),
+        ({"resource_id": "gpu-l4"}, 1),
+    ],
+)
+def test_a_job_says_how_many_gpus_it_needs_by_its_machine_or_by_its_processes(wishes: Any, count: int) -> None:
+    assert gpus_wanted(config(provider="runpod", **wishes)) == count
 
 
 def test_of_each_kind_the_cheapest_that_can_be_had_is_shown() -> None:

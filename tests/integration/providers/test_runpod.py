@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from infra.providers.base import Account, MachineState, NoCapacity, Offer, Unclear
+from infra.providers.base import Account, MachineState, NoCapacity, Offer, Unclear, offers_for
 from infra.providers.runpod import RunPod
 from infra.simulators.accounts import GOOD
 from infra.simulators.exchange import Asked, Reply, application
@@ -156,6 +156,18 @@ async def test_what_is_sold_out_is_listed_and_what_runs_no_cuda_is_not(renting: 
     assert not any("mi300x" in name for name in offers)
     with pytest.raises(NoCapacity):
         await renting.provider.rent(offers["gpu-l4"], order())
+
+
+async def test_stock_is_asked_for_as_many_gpus_as_a_job_needs(renting: Renting) -> None:
+    def available(offers: list[Offer]) -> set[str]:
+        return {offer.resource_id for offer in offers if offer.available}
+
+    assert "gpu-h100-80gb" in available(await offers_for(renting.provider, 1))
+    pairs = {name for name in available(await offers_for(renting.provider, 2)) if name.endswith("-x2")}
+    assert pairs == {"gpu-rtx4090-x2", "gpu-a100-80gb-x2"}  # of an H100 there is one here and one there
+    offers = {offer.resource_id: offer for offer in await renting.provider.offers()}
+    with pytest.raises(NoCapacity):
+        await renting.provider.rent(offers["gpu-h100-80gb-x2"], order())
 
 
 async def test_the_chosen_cloud_and_number_are_rented(renting: Renting) -> None:
