@@ -24,7 +24,7 @@ from prefect.exceptions import ObjectNotFound
 from infra.budget_reads import BudgetReads
 from infra.jobs.limits import CAP_TAG
 from infra.jobs.record import KEY_TAG
-from infra.machines.receipts import cost_by_rate
+from infra.machines.receipts import cost_at_most
 from infra.planning.planner import rented_from
 from infra.settings import Settings
 from peft_studio.budgets import Budget, BudgetState, Scope
@@ -95,8 +95,7 @@ class Month:
         return self._spent(one for one in self.receipts if one.job_id == job_id and _pays(budget, one))
 
     def _spent(self, receipts: Iterable[MachineReceipt]) -> float:
-        costs = (one.cost if one.cost is not None else cost_by_rate(one, one.gone_at or self.at) for one in receipts)
-        return sum(cost or 0.0 for cost in costs)
+        return sum(cost_at_most(one, self.at) for one in receipts)
 
 
 class BudgetsInPrefect:

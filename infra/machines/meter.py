@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from infra.machines.receipts import cost_by_rate
+from infra.machines.receipts import cost_at_most
 from peft_studio.events import now
 from peft_studio.machines import MachineReceipt
 
@@ -27,7 +27,7 @@ class Limits:
         """Return how long a further machine may be had at a rate, at most so many seconds; 0 or less: not at all."""
         left, at = [longest], now()
         if self.cost is not None and hourly_rate > 0:
-            spent = sum(_most(one, at) for one in earlier)
+            spent = sum(cost_at_most(one, at) for one in earlier)
             left.append((self.cost - spent) / hourly_rate * 3600 - self.reserve_seconds)
         if self.minutes is not None:
             left.append(60 * self.minutes - _seconds(earlier, at))
@@ -45,7 +45,7 @@ class Reading:
 
 def read(receipts: Sequence[MachineReceipt], limits: Limits, at: datetime) -> Reading:
     """Read the meter: all of a job's machines, the one it has now among them."""
-    cost = sum(_most(one, at) for one in receipts)
+    cost = sum(cost_at_most(one, at) for one in receipts)
     seconds, shares = _seconds(receipts, at), [0.0]
     over: str | None = None
     if limits.cost is not None:
@@ -57,14 +57,6 @@ def read(receipts: Sequence[MachineReceipt], limits: Limits, at: datetime) -> Re
         if seconds >= 60 * limits.minutes:
             over = over or "minutes"
     return Reading(cost=cost, share=max(shares), over=over)
-
-
-def _most(receipt: MachineReceipt, at: datetime) -> float:
-    """Return what a machine may have cost; one whose creation nobody confirmed may be there since it was asked for."""
-    if receipt.cost is not None:
-        return receipt.cost
-    began = receipt.model_copy(update={"rented_at": receipt.rented_at or receipt.intended_at})
-    return cost_by_rate(began, receipt.gone_at or at) or 0.0
 
 
 def _ahead(receipt: MachineReceipt, seconds: float) -> float:

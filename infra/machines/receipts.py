@@ -35,6 +35,14 @@ def cost_by_rate(receipt: MachineReceipt, until: datetime | None = None) -> floa
     return increments * receipt.billing_increment * rate / 3600
 
 
+def cost_at_most(receipt: MachineReceipt, at: datetime) -> float:
+    """Return what a machine may have cost; one whose creation nobody confirmed may be there since it was asked for."""
+    if receipt.cost is not None:
+        return receipt.cost
+    began = receipt.model_copy(update={"rented_at": receipt.rented_at or receipt.intended_at})
+    return cost_by_rate(began, receipt.gone_at or at) or 0.0
+
+
 def cost_of(receipts: Sequence[MachineReceipt]) -> float | None:
     """Return what machines have cost in all, so far; None where that is not known of one of them."""
     costs = [receipt.cost if receipt.cost is not None else cost_by_rate(receipt) for receipt in receipts]

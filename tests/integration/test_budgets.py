@@ -129,6 +129,14 @@ def test_a_machine_without_a_bill_yet_counts_by_its_rate_and_one_that_never_was_
     assert states(tables, tmp_path)["alice"].spent_usd == pytest.approx(1.0)
 
 
+def test_a_machine_of_which_nobody_knows_whether_it_is_there_does_not_count_as_nothing(
+    tables: Tables, tmp_path: Path
+) -> None:
+    budget(tables, "key", "alice", 50)
+    machine(tables, tables.flow_run(FLOW, StateType.CANCELLED), None, status=MachineStatus.INTENDED)
+    assert states(tables, tmp_path)["alice"].spent_usd >= 0.001  # a second of it, at least
+
+
 def test_last_month_is_paid(tables: Tables, tmp_path: Path) -> None:
     budget(tables, "key", "alice", 50)
     before = NOW.replace(day=1, hour=0, minute=0, second=0, microsecond=0) - timedelta(seconds=1)
