@@ -155,7 +155,7 @@ class TrainingConfig(Placement):
     long_rows: LongRows = LongRows.TRUNCATE
     packing: bool = Field(default=True, description="Rows one behind the other, where the architecture allows it.")
     loss_chunk_tokens: int = Field(default=256, ge=0, description="Tokens whose logits are in memory at once; 0: all.")
-    fast_kernels: bool = Field(default=True, description="On GPUs, the kernels that docs/training-speed.md names.")
+    fast_kernels: bool = Field(default=True, description="The kernels that docs/training-speed.md names.")
     group_by_length: bool = Field(default=True, description="Rows of like length side by side, within a step.")
     seed: int = Field(default=0, ge=0, le=MAX_SEED)
 

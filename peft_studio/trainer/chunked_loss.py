@@ -21,10 +21,10 @@ class _InChunks(torch.autograd.Function):
             part = slice(start, start + size)
             with torch.enable_grad():
                 some = hidden[part].detach().requires_grad_()
-                logits = head(some).float()
-                loss = nn.functional.cross_entropy(logits, targets[part], reduction="sum", label_smoothing=smoothing)
-                [gradient[part]] = torch.autograd.grad(loss, some)
-            total += loss.detach()
+                logits = head(some)
+            loss, slope = _cross_entropy(logits.detach().float(), targets[part], smoothing)
+            [gradient[part]] = torch.autograd.grad(logits, some, slope.to(logits.dtype))
+            total += loss
         ctx.save_for_backward(gradient)
         return total
 
@@ -32,6 +32,24 @@ class _InChunks(torch.autograd.Function):
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         [gradient] = ctx.saved_tensors
         return (gradient * gradients[0], None, None, None, None)
+
+
+def _cross_entropy(logits: torch.Tensor, targets: torch.Tensor, smoothing: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """
+    Sum the cross-entropy of logits (tokens, vocabulary), and turn them, where they lie, into its gradient by them.
+
+    A head keeps no output for its backward pass, so that this is the one tensor of its size.
+    """
+    right = targets[:, None]
+    logits -= logits.amax(-1, keepdim=True)
+    wanted, mean = logits.gather(1, right), logits.mean(-1, keepdim=True)
+    probabilities = logits.exp_()
+    sums = probabilities.sum(-1, keepdim=True)
+    loss = (sums.log() - (1 - smoothing) * wanted - smoothing * mean).sum()
+    slope = probabilities.div_(sums)
+    if smoothing:
+        slope -= smoothing / logits.shape[-1]
+    return loss, slope.scatter_add_(1, right, torch.full_like(wanted, smoothing - 1))
 
 
 def chunked_loss(

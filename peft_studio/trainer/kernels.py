@@ -1,5 +1,6 @@
 """
-Kernels that others keep well, on NVIDIA GPUs: FlashAttention for packed rows, Liger's for norms, RoPE and MLPs.
+Kernels that others keep well, on NVIDIA GPUs: FlashAttention for packed rows, Liger's for norms, RoPE and MLPs. Where
+Liger's are not used, MLPs keep less by a few lines of our own.
 
 They are chosen by what is installed and by what the job is; where one cannot be used stock code is, and the job's log
 says why. ``fast_kernels`` in a job turns them off. The loss is not among them: that in chunks computes no logits of
@@ -17,6 +18,7 @@ from transformers.utils.import_utils import is_flash_attn_2_available
 from peft_studio.algorithms import Targets
 from peft_studio.config import Objective, TrainingConfig
 from peft_studio.packages import installed
+from peft_studio.trainer.gated_mlp import keep_less
 
 FLASH = "flash_attention_2"
 AMPERE, VOLTA = (8, 0), (7, 0)  # the oldest GPUs that FlashAttention and Triton compute on
@@ -43,6 +45,9 @@ class Choice:
     reasons: tuple[str, ...]
 
 
+NEITHER = Choice(flash=False, liger=False, reasons=())
+
+
 def hardware() -> Hardware | None:
     """Look at the GPU that is trained on; None where there is none, or where it is no NVIDIA GPU."""
     if not torch.cuda.is_available() or torch.version.hip:
@@ -62,9 +67,9 @@ def choose(config: TrainingConfig, dtype: torch.dtype, on: Hardware) -> Choice:
 def use_kernels(model: Any, config: TrainingConfig, log: Callable[[str], None]) -> None:
     """Put the kernels that a job can use into its base model, which has no adapter yet, and say which and why not."""
     found = hardware()
-    if found is None:
-        return
-    choice = choose(config, model.dtype, found)
+    choice = choose(config, model.dtype, found) if found else NEITHER
+    if config.fast_kernels and not choice.liger:
+        keep_less(model)
     for reason in choice.reasons:
         log(reason)
     if choice.flash:

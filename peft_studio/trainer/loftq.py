@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft.tuners.lora import Linear4bit
 from safetensors import safe_open
 from transformers.utils.hub import cached_file
 
@@ -22,6 +21,7 @@ def start_from_rounding_errors(model: Any, base: Base) -> None:
     PEFT has the same, on GPUs only.
     """
     from bitsandbytes.functional import dequantize_4bit
+    from peft.tuners.lora import Linear4bit
 
     weights = _Weights(base)
     for name, layer in model.named_modules():
