@@ -34,6 +34,7 @@ _CUTS: Mapping[tuple[str, ...], str] = {
     (_TEKKEN,): "tekken",
 }
 _WHOLE_WORDS = {"llama-bpe", "tekken"}  # llama.cpp takes a text that is a token as it is, before it merges anything
+_MERGED = {"llama-bpe": "dbrx"}  # the same cut, where that is not so, as in cl100k
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,8 @@ def vocabulary_of(tokenizer: Any, rows: int) -> Vocabulary:
         scores = _scores(tokens, [merge if isinstance(merge, list) else merge.split(" ") for merge in model["merges"]])
         return Vocabulary("llama", "default", tokens, types, None, scores, _metaspace(content))
     cut = _CUTS.get(tuple(_steps(content.get("pre_tokenizer"))))
+    if cut in _MERGED and not model.get("ignore_merges"):
+        cut = _MERGED[cut]
     if cut is None or (cut in _WHOLE_WORDS) != bool(model.get("ignore_merges")):
         raise _refused("llama.cpp has no name for the way in which this tokenizer cuts text into words")
     if (content.get("normalizer") or {"type": "NFC"})["type"] != "NFC":
@@ -126,6 +129,8 @@ def _steps(cutter: Json | None) -> list[str]:
             return [step for part in parts for step in _steps(part)]
         case {"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": False}:
             return [regex]
+        case {"type": "Split", "pattern": {"Regex": regex}, "behavior": "Removed", "invert": True}:
+            return [regex]  # what it does not match is dropped, and those that have a name match everything
         case {"type": "Digits", "individual_digits": True}:
             return ["digits"]
         case {"type": "ByteLevel", "add_prefix_space": False, "use_regex": uses}:
