@@ -8,8 +8,11 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.wire import Whole
+from infra.deploying.bringing import LOCAL
 from infra.deploying.deployments import Created, Looked
-from peft_studio.deployments import DeploymentConfig, DeploymentMetrics, DeploymentStatus
+from infra.serving.records import Deployment
+from infra.settings import LocalEngine
+from peft_studio.deployments import DeploymentConfig, DeploymentMetrics, DeploymentStatus, Engine
 from peft_studio.effect import EffectTest
 
 MAX_PROMPT_BYTES = 4 << 20  # whatever any model's context could take; how much it is, the endpoint knows
@@ -57,6 +60,10 @@ class DeploymentShown(Whole):
     config: DeploymentConfig
     status: DeploymentStatus
     endpoint: str | None = Field(description="The address of an OpenAI-compatible API; null before there is one.")
+    engine: Engine | None = Field(
+        description="What serves it on the studio's machine: vLLM, or the studio's own endpoint; null on platforms, and "
+        "before it was loaded."
+    )
     error: str | None = Field(description="Why it failed; null where it did not.")
     reason: str | None = Field(description="The platform's own words on its state, or why it was stopped.")
     effect: EffectTest | None = Field(
@@ -74,8 +81,20 @@ class DeploymentShown(Whole):
     def of(cls, looked: Looked) -> Self:
         """Show a record with its metrics."""
         record = looked.deployment
-        fields = record.model_dump(include=set(cls.model_fields) - {"metrics", "config", "effect"})
-        return cls(**fields, config=record.config, effect=record.effect, metrics=looked.metrics)
+        fields = record.model_dump(include=set(cls.model_fields) - {"metrics", "config", "effect", "engine"})
+        return cls(
+            **fields,
+            config=record.config,
+            effect=record.effect,
+            engine=_engine_of(record),
+            metrics=looked.metrics,
+        )
+
+
+def _engine_of(record: Deployment) -> Engine | None:
+    if record.platform != LOCAL or record.endpoint is None:
+        return None
+    return Engine.VLLM if record.engine is LocalEngine.VLLM else Engine.ENDPOINT
 
 
 class RenewDeployment(BaseModel):

@@ -115,6 +115,7 @@ SERVING: dict[str, Any] = {
     "error": None,
     **DEPLOY,
     "endpoint": "http://127.0.0.1:41807/v1",
+    "engine": "endpoint",
     "effect": {
         "verdict": "effective",
         "reason": "The adapter answers as at the end of its training.",

@@ -15,6 +15,13 @@ class DeploymentStatus(StrEnum):
     STOPPED = "stopped"
 
 
+class Engine(StrEnum):
+    """What serves an adapter on the studio's own machine."""
+
+    ENDPOINT = "endpoint"  # the studio's own
+    VLLM = "vllm"
+
+
 class DeploymentConfig(BaseModel):
     """The machines that are to serve an adapter."""
 

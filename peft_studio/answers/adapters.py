@@ -42,6 +42,7 @@ class Deployment(Answer):
     config: DeploymentConfig
     status: str
     endpoint: str | None = None
+    engine: str | None = None
     error: str | None = None
     reason: str | None = None
     effect: EffectTest | None = None

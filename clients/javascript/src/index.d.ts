@@ -360,6 +360,7 @@ export interface Deployment {
   config: DeploymentConfig;
   status: string;
   endpoint: string | null;
+  engine: "endpoint" | "vllm" | null;
   error: string | null;
   reason: string | null;
   effect: {

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from infra.serving.records import Deployment, DeploymentsInMemory
-from infra.settings import Settings
+from infra.settings import LocalEngine, Settings
 from peft_studio.deployments import DeploymentStatus
 from peft_studio.plan import RowFormat
 from tests.adapter_files import weights
@@ -167,6 +167,20 @@ def test_the_time_of_readiness_is_estimated_from_what_was_measured(
     loads = [{"base_model": str(base), "size_bytes": None, "seconds": seconds} for seconds in (5, 300, 7)]
     (tmp_path / "data" / "load_times.json").write_text(json.dumps({"loads": loads}))
     assert estimated() == pytest.approx(7)
+
+
+async def test_which_engine_serves_on_this_machine_is_said_once_it_does(
+    client: Client, adapter_id: str, deployments: DeploymentsInMemory
+) -> None:
+    where = f"/api/v1/deployments/{deploy(client, adapter_id).json()['deployment_id']}"
+    assert client.get(where).json()["engine"] is None
+    record = await deployments.get(where.rpartition("/")[2])
+    for engine, shown in (LocalEngine.VLLM, "vllm"), (LocalEngine.OWN, "endpoint"):
+        loaded = {"endpoint": "http://127.0.0.1:9/v1", "engine": engine}
+        await deployments.replace(record.model_copy(update=loaded))
+        assert client.get(where).json()["engine"] == shown
+    await deployments.replace(record.model_copy(update={"endpoint": "https://a.example/v1", "platform": "vllm"}))
+    assert client.get(where).json()["engine"] is None
 
 
 async def test_deployments_are_listed_by_state_and_page_by_page(
