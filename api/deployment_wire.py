@@ -61,8 +61,8 @@ class DeploymentShown(Whole):
     status: DeploymentStatus
     endpoint: str | None = Field(description="The address of an OpenAI-compatible API; null before there is one.")
     engine: Engine | None = Field(
-        description="What serves it on the studio's machine: vLLM, or the studio's own endpoint; null on platforms, and "
-        "before it was loaded."
+        description="What serves it on the studio's machine: vLLM, or the studio's own endpoint; null on platforms, "
+        "and before it was loaded."
     )
     error: str | None = Field(description="Why it failed; null where it did not.")
     reason: str | None = Field(description="The platform's own words on its state, or why it was stopped.")

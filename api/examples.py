@@ -128,7 +128,7 @@ SERVING: dict[str, Any] = {
     "expires_at": None,
     "warning": None,
     "flow_run_id": "0b4f3f8e-6a31-4c0a-9a51-c2f3b4d5e6f7",
-    "metrics": {"requests_per_minute": 45, "avg_latency_ms": 120.0, "cost_per_hour": 0.0},
+    "metrics": {"requests_per_minute": 45, "avg_latency_ms": 120.0, "cost_per_hour": 0.0, "measured_by": "platform"},
 }
 
 PROMPT: dict[str, Any] = {"prompt": "Once upon a time", "max_tokens": 100, "temperature": 0.7}

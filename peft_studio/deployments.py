@@ -50,11 +50,24 @@ class DeploymentConfig(BaseModel):
         return most
 
 
-class DeploymentMetrics(BaseModel):
-    """How busy a deployment was in the last minute, and what it costs."""
+class MeasuredBy(StrEnum):
+    """Who has measured how busy a deployment is."""
 
-    requests_per_minute: int = 0
-    avg_latency_ms: float = Field(default=0.0, description="Of the requests of the last minute; 0 without any.")
+    PLATFORM = "platform"  # or the server that serves it: whatever it was asked
+    STUDIO = "studio"  # what was asked through this studio alone
+
+
+class DeploymentMetrics(BaseModel):
+    """How busy a deployment was in the last minute, and what it costs; null is what nobody knows."""
+
+    requests_per_minute: int | None = Field(default=None, description="Requests that were answered in the last minute.")
+    avg_latency_ms: float | None = Field(default=None, description="Their mean latency; null without any.")
     cost_per_hour: float | None = Field(
-        default=0.0, description="In US dollars; 0 where the machine is your own, null where the platform does not say."
+        default=None,
+        description="In US dollars; 0 where the machine is your own, null where the platform does not say.",
+    )
+    measured_by: MeasuredBy | None = Field(
+        default=None,
+        description="platform: all that it was asked, as the platform or the server counts. studio: only what was "
+        "asked through this studio, which may be less. null: nothing was measured.",
     )

@@ -36,7 +36,7 @@ from infra.serving.questions import Answered
 from infra.serving.records import CHECK_SECONDS, PREFIX, Deployment, Deployments, enter
 from infra.settings import Settings
 from peft_studio.adapters import Adapter
-from peft_studio.deployments import DeploymentConfig, DeploymentMetrics, DeploymentStatus
+from peft_studio.deployments import DeploymentConfig, DeploymentMetrics, DeploymentStatus, MeasuredBy
 from peft_studio.errors import Conflict, NotFound, ResourceUnavailable, StudioError
 from peft_studio.events import now
 from peft_studio.platforms import Feature
@@ -244,17 +244,15 @@ class AdapterDeployments:
         return wanted.model_copy(update={"expires_at": now() + timedelta(hours=hours) if hours else None})
 
     async def _look(self, deployment: Deployment) -> Looked:
-        metrics = DeploymentMetrics()
+        if deployment.platform != LOCAL:
+            return Looked(deployment, await self._hosting.metrics(deployment))
+        load = None
         if deployment.status is DeploymentStatus.RUNNING:
-            # One that has just died is not busy.
+            # One that has just died tells nothing.
             with suppress(ResourceUnavailable, Conflict, NotFound):
-                if deployment.platform != LOCAL:
-                    return Looked(deployment, await self._hosting.metrics(deployment))
                 load = await self._local.load(deployment.deployment_id)
-                metrics = DeploymentMetrics(
-                    requests_per_minute=load.requests_per_minute, avg_latency_ms=load.avg_latency_ms or 0.0
-                )
-        return Looked(deployment, metrics)
+        measured: dict[str, Any] = {} if load is None else {**load.model_dump(), "measured_by": MeasuredBy.PLATFORM}
+        return Looked(deployment, DeploymentMetrics(**measured, cost_per_hour=0.0))
 
     async def _refuse_another(self, wanted: Deployment) -> None:
         """Raise ``Conflict`` where a key has made a deployment of another adapter, or one elsewhere."""

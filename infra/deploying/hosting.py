@@ -3,6 +3,8 @@
 import asyncio
 import time
 from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +18,12 @@ from infra.platforms.vendors import VENDORS
 from infra.providers.base import Account
 from infra.registries.publications import publications_of
 from infra.serving.endpoint_client import Forwarded
+from infra.serving.meter import Meter
 from infra.serving.questions import Answered
 from infra.serving.records import Deployment, Unreadable
 from infra.settings import Settings
 from peft_studio.adapter_config import CONFIG
-from peft_studio.deployments import DeploymentMetrics, DeploymentStatus
+from peft_studio.deployments import DeploymentMetrics, DeploymentStatus, MeasuredBy
 from peft_studio.errors import Conflict, InvalidConfig, RateLimitExceeded, ResourceUnavailable, StudioError
 from peft_studio.machine_names import hosted_name
 from peft_studio.model_files import read_object
@@ -36,6 +39,7 @@ class Hosting:
     def __init__(self, credentials: CredentialStore, settings: Settings):
         self._credentials = credentials
         self._settings = settings
+        self._meter = Meter()
 
     @property
     def studio_id(self) -> str:
@@ -61,7 +65,9 @@ class Hosting:
     async def prompt(self, deployment: Deployment, prompt: str, max_tokens: int, temperature: float) -> Answered:
         """Have a running deployment answer; raises ``InvalidConfig`` with the field that it does not take."""
         host, hosted = await self.host(deployment.platform), running(deployment)
-        return await host.ask(hosted, prompt, chat=deployment.chat, max_tokens=max_tokens, temperature=temperature)
+        answer = await host.ask(hosted, prompt, chat=deployment.chat, max_tokens=max_tokens, temperature=temperature)
+        self._meter.count(deployment.deployment_id, answer.latency_ms / 1e3)
+        return answer
 
     async def forward(self, deployment: Deployment, path: str, body: Mapping[str, Any]) -> Forwarded:
         """Hand a request in OpenAI's form on to a running deployment."""
@@ -73,20 +79,26 @@ class Hosting:
                 field="model",
                 issue=issue,
             )
-        return await OpenAIDoor(deployment.platform, account).forward(door, path, body)
+        started = time.monotonic()
+        answer = await OpenAIDoor(deployment.platform, account).forward(door, path, body)
+        return replace(answer, ended=lambda: self._meter.count(deployment.deployment_id, time.monotonic() - started))
 
     async def metrics(self, deployment: Deployment) -> DeploymentMetrics:
-        """Return how busy a running deployment is and what it costs."""
-        hosted, metrics = running(deployment), None
-        try:
-            async with asyncio.timeout(_METRICS_SECONDS):
-                metrics = await (await self.host(deployment.platform)).metrics(hosted)
-        except (StudioError, TimeoutError):
-            pass  # what it costs is known all the same
-        # What costs money has a lease; what a platform does not tell of it is unknown, and not 0.
-        unsaid = 0.0 if deployment.expires_at is None else None
-        price = unsaid if hosted.hourly_rate is None else hosted.hourly_rate
-        return (metrics or DeploymentMetrics()).model_copy(update={"cost_per_hour": price})
+        """
+        Return how busy a deployment is, and what it costs.
+
+        Where its platform does not tell how busy it is, that is what it was asked through this process of the studio.
+        """
+        metrics = None
+        if deployment.status is DeploymentStatus.RUNNING and deployment.hosted is not None:
+            # What it costs is known even where it cannot be asked.
+            with suppress(StudioError, TimeoutError):
+                async with asyncio.timeout(_METRICS_SECONDS):
+                    metrics = await (await self.host(deployment.platform)).metrics(deployment.hosted)
+            if metrics is None:
+                load = self._meter.load(deployment.deployment_id)
+                metrics = DeploymentMetrics(**load.model_dump(), measured_by=MeasuredBy.STUDIO)
+        return (metrics or DeploymentMetrics()).model_copy(update={"cost_per_hour": _price(deployment)})
 
     async def remove(self, deployment: Deployment, seconds: float) -> None:
         """
@@ -154,6 +166,14 @@ def running(deployment: Deployment) -> Hosted:
             status=deployment.status,
         )
     return deployment.hosted
+
+
+def _price(deployment: Deployment) -> float | None:
+    """Return what an hour costs; what has a lease may cost money, and is then unknown unless its platform tells."""
+    if deployment.hosted is not None and deployment.hosted.hourly_rate is not None:
+        return deployment.hosted.hourly_rate
+    is_over = not deployment.is_wanted and deployment.hosted is None
+    return 0.0 if deployment.expires_at is None or is_over else None
 
 
 def _published(folder: Path) -> tuple[str | None, str | None]:

@@ -14,12 +14,13 @@ from pydantic import BaseModel, Field
 
 from infra.hosts.base import Hosted, Limits, Wanted
 from infra.hosts.control import ControlPlane, refused, replicas_of, understood
+from infra.hosts.fireworks_metrics import fireworks_metrics
 from infra.hosts.openai_door import OpenAIDoor
 from infra.hosts.openai_host import OpenAIHost
 from infra.hosts.sending import send, sizes
 from infra.providers import wire
 from infra.providers.base import Account
-from peft_studio.deployments import DeploymentStatus
+from peft_studio.deployments import DeploymentMetrics, DeploymentStatus
 from peft_studio.errors import ResourceUnavailable
 
 PLATFORM = "fireworks"
@@ -148,6 +149,11 @@ class Fireworks(OpenAIHost):
     def headers(self) -> dict[str, str]:
         """Return the account's key."""
         return {"Authorization": f"Bearer {self._account.get('api_key')}"}
+
+    async def metrics(self, hosted: Hosted) -> DeploymentMetrics | None:
+        """Return how busy it is by the account's page of metrics, which is made anew every half minute."""
+        url = f"{self._account.url}{await self._root()}/metrics"
+        return await fireworks_metrics(url, self.headers(), hosted.name)
 
     async def _uploaded(self, wanted: Wanted, base: str) -> None:
         """Have the adapter lie at Fireworks, whole; files that were sent before are sent over."""

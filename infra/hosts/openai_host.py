@@ -36,5 +36,5 @@ class OpenAIHost(ABC):
         return Door(hosted.endpoint, hosted.model or hosted.name, self.headers())
 
     async def metrics(self, hosted: Hosted) -> DeploymentMetrics | None:
-        """Return None: most platforms tell no numbers."""
+        """Return None: many platforms tell no numbers."""
         return None

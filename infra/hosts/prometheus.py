@@ -6,8 +6,9 @@ from collections import defaultdict, deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from infra.serving.meter import Load
 from infra.vendor_http import Call, ask
-from peft_studio.deployments import DeploymentMetrics
+from peft_studio.deployments import DeploymentMetrics, MeasuredBy
 
 _WINDOW_SECONDS = 60.0
 _SECONDS = 5.0
@@ -38,18 +39,24 @@ _SEEN: dict[str, deque[_Sample]] = defaultdict(deque)
 
 async def metrics_of(url: str, headers: Mapping[str, str], names: Counters) -> DeploymentMetrics | None:
     """
-    Return what happened since the server was last looked at, a minute ago at most; nothing at the first look.
+    Return what happened since the server was last looked at, a minute ago at most.
 
-    None where it shows no such counters. Raises ``ResourceUnavailable`` where it does not answer.
+    None at the first look, and where it shows no such counters. Raises ``ResourceUnavailable`` where it does not
+    answer.
     """
     answer = await ask(Call(url, headers=headers), _SECONDS)
     if answer.status != 200:
         return None
-    return since_last_look(url, answer.content.decode(errors="replace"), names)
+    load = since_last_look(url, answer.content.decode(errors="replace"), names)
+    return None if load is None else DeploymentMetrics(**load.model_dump(), measured_by=MeasuredBy.PLATFORM)
 
 
-def since_last_look(url: str, text: str, names: Counters) -> DeploymentMetrics | None:
-    """Return what a server's counters have come to since it was last looked at; None where it does not show them."""
+def since_last_look(url: str, text: str, names: Counters) -> Load | None:
+    """
+    Return what a server's counters have come to since it was last looked at.
+
+    None at the first look, and where it does not show them.
+    """
     requests, seconds = total(text, names.requests), total(text, names.seconds)
     if requests is None or seconds is None:
         return None
@@ -62,13 +69,14 @@ def total(text: str, name: str) -> float | None:
     return sum(map(float, lines)) if lines else None
 
 
-def _since(seen: deque[_Sample], new: _Sample) -> DeploymentMetrics:
+def _since(seen: deque[_Sample], new: _Sample) -> Load | None:
     if seen and seen[-1].requests > new.requests:
         seen.clear()  # the server was started anew
     seen.append(new)
     while len(seen) > 2 and seen[1].at <= new.at - _WINDOW_SECONDS:
         seen.popleft()
-    first = seen[0]
+    if (first := seen[0]) is new:
+        return None
     requests, minutes = new.requests - first.requests, max((new.at - first.at) / 60.0, 1.0)
-    latency = (new.seconds - first.seconds) / requests if requests else 0.0
-    return DeploymentMetrics(requests_per_minute=round(requests / minutes), avg_latency_ms=1e3 * latency)
+    latency = 1e3 * (new.seconds - first.seconds) / requests if requests else None
+    return Load(requests_per_minute=round(requests / minutes), avg_latency_ms=latency)

@@ -9,6 +9,7 @@ merged into its base when the deployment starts: attaching several to one base i
 import asyncio
 import time
 from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from pydantic import BaseModel, Field
@@ -19,7 +20,7 @@ from infra.hosts.openai_door import OpenAIDoor
 from infra.hosts.openai_host import OpenAIHost
 from infra.providers import wire
 from infra.providers.base import Account
-from peft_studio.deployments import DeploymentStatus
+from peft_studio.deployments import DeploymentMetrics, DeploymentStatus, MeasuredBy
 from peft_studio.effect import TOP
 from peft_studio.errors import InvalidConfig, ResourceUnavailable
 
@@ -84,6 +85,18 @@ class _Deployment(_Named):
     hardware: str = ""
     desired: int | None = Field(default=None, alias="desiredReplicas")
     status: _Status
+
+
+class _Requests(BaseModel):
+    total: int | None = Field(default=None, alias="totalRequests")  # a number in a text
+
+
+class _Metrics(BaseModel):
+    requests: _Requests = Field(default=_Requests(), alias="requestMetrics")
+
+
+class _Analytics(BaseModel):
+    metrics: _Metrics = _Metrics()
 
 
 class Together(OpenAIHost):
@@ -173,6 +186,19 @@ class Together(OpenAIHost):
     def headers(self) -> dict[str, str]:
         """Return the account's key."""
         return {"Authorization": f"Bearer {self._account.get('api_key')}"}
+
+    async def metrics(self, hosted: Hosted) -> DeploymentMetrics | None:
+        """Return how many requests there were; of latency Together tells percentiles, and no mean."""
+        if (endpoint := await self._found("endpoints", hosted.name)) is None:
+            return None
+        since = (datetime.now(UTC) - timedelta(minutes=1)).isoformat()
+        shown = await self._api.get(f"{await self._root()}/endpoints/{endpoint.id}/analytics", startTime=since)
+        requests = understood(_Analytics, shown or {}).metrics.requests.total
+        return (
+            None
+            if requests is None
+            else DeploymentMetrics(requests_per_minute=requests, measured_by=MeasuredBy.PLATFORM)
+        )
 
     async def _fetched(self, model: _Named, wanted: Wanted) -> None:
         """Have the adapter's files fetched, once, and wait until they have arrived."""

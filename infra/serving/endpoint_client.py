@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -23,10 +23,15 @@ _ANSWER_SECONDS = 600.0
 
 @dataclass(frozen=True)
 class Forwarded:
-    """An endpoint's answer, as it comes; whoever has it reads ``pieces`` to their end or closes them."""
+    """
+    An endpoint's answer, as it comes; whoever has it reads ``pieces`` to their end or closes them.
+
+    ``ended`` is called once all of it has been read.
+    """
 
     client: httpx.AsyncClient
     response: httpx.Response
+    ended: Callable[[], None] = lambda: None
 
     @property
     def status(self) -> int:
@@ -49,6 +54,7 @@ class Forwarded:
         try:
             async for piece in self.response.aiter_raw():
                 yield piece
+            self.ended()
         finally:
             await self.response.aclose()
             await self.client.aclose()
@@ -120,13 +126,14 @@ class EndpointClient:
         metrics = await self._request("GET", "/../metrics.json", _BRIEF_SECONDS)
         return Load.model_validate(metrics["models"].get(model, {"requests_per_minute": 0, "avg_latency_ms": None}))
 
-    async def load_of_all(self) -> Load:
-        """Return how busy vLLM is since the last look: it tells none of its models from the others."""
+    async def load_of_all(self) -> Load | None:
+        """
+        Return how busy vLLM is since the last look: it tells none of its models from the others.
+
+        None at the first look, and where it shows no counters.
+        """
         counters = await self._request("GET", "/../metrics", _BRIEF_SECONDS)
-        seen = since_last_look(str(self._http.base_url), str(counters), VLLM)
-        if seen is None:
-            raise ResourceUnavailable("The endpoint does not show vLLM's counters.")
-        return Load(requests_per_minute=seen.requests_per_minute, avg_latency_ms=seen.avg_latency_ms)
+        return since_last_look(str(self._http.base_url), str(counters), VLLM)
 
     async def _request(self, method: str, path: str, seconds: float, body: Mapping[str, Any] | None = None) -> Any:
         try:

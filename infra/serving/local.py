@@ -116,8 +116,8 @@ class LocalDeployments:
         """Hand a request in OpenAI's form on to a running deployment."""
         return await EndpointClient(_address(serving)).forward(path, {**body, "model": serving.deployment_id})
 
-    async def load(self, deployment_id: str) -> Load:
-        """Return how busy a deployment is; vLLM tells it of all of a base model's together."""
+    async def load(self, deployment_id: str) -> Load | None:
+        """Return how busy a deployment is; vLLM tells it of all of a base model's together, from the second look on."""
         deployment = await self._records.get(deployment_id)
         async with EndpointClient(_address(deployment)) as endpoint:
             if deployment.engine is LocalEngine.VLLM:

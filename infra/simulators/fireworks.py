@@ -85,6 +85,8 @@ class _Account:
                 return await self._hosting.creating(lambda: self._create_model(body), _REFUSALS)
             case _, ["models", name]:
                 return self._of_model(method, name, body, asked)
+            case "GET", ["metrics"]:
+                return Reply(self._metrics().encode(), headers={"Content-Type": "text/plain; version=0.0.4"})
             case "GET", ["deployments"]:
                 shown = [_deployment(one) for one in self._hosting.listed_deployments()]
                 return _page("deployments", shown, asked)
@@ -132,7 +134,18 @@ class _Account:
                 content[asked["model"]] = json.dumps(kept.details["files"], sort_keys=True)
         if model not in content:
             return error(404, "Model not found, inaccessible, and/or not deployed", "NOT_FOUND")
+        self._hosting.count(found.name)
         return answer(path, body, self._speech, content[model])
+
+    def _metrics(self) -> str:
+        """Say how busy each deployment is; every answer took between 200 and 300 ms."""
+        lines: list[str] = []
+        for one in self._hosting.listed_deployments():
+            rate, labels = self._hosting.lately(one.name) / 60, f'deployment_id="{one.name}",deployment_account="alice"'
+            lines.append(f"request_counter_total:sum_by_deployment{{{labels}}} {rate}")
+            for upper, share in ("200.0", 0), ("300.0", rate), ("+Inf", rate):
+                lines.append(f'latency_overall_ms_bucket:sum_by_deployment{{{labels},le="{upper}"}} {share}')
+        return "\n".join([*lines, ""])
 
     def _create_model(self, body: Json) -> Reply:
         details, name = body["model"]["peftDetails"], body["modelId"]

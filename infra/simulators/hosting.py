@@ -99,6 +99,7 @@ class Hosting:
         self.faults = faults or Faults()
         self.things: list[SimulatedThing] = []
         self.deployments: list[SimulatedDeployment] = []
+        self._answered: list[tuple[float, str]] = []
 
     def keep(self, kind: str, name: str, **details: Any) -> SimulatedThing:
         """Have something lie there."""
@@ -152,6 +153,14 @@ class Hosting:
         """Name all that is still there, each with its kind."""
         things = [f"{one.kind} {one.name}" for one in self.things if one.gone is None]
         return [*things, *(f"deployment {one.name}" for one in self.deployments if one.gone is None)]
+
+    def count(self, name: str) -> None:
+        """Note that a deployment has answered."""
+        self._answered.append((time.time(), name))
+
+    def lately(self, name: str) -> int:
+        """Return how often it has in the last minute."""
+        return sum(one == name and at > time.time() - 60 for at, one in self._answered)
 
     async def creating(self, make: Callable[[], Reply], refusals: Refusals, *, bills: bool = False) -> Reply:
         """Have something created, unless it is time for a trouble; ``bills`` is of what needs room and is paid for."""

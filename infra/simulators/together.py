@@ -102,6 +102,8 @@ class _Project:
                 return await self._fetch(body)
             case "DELETE", ["models" | "endpoints" as kind, thing_id]:
                 return self._delete(kind, thing_id)
+            case "GET", ["endpoints", endpoint_id, "analytics"]:
+                return self._analytics(endpoint_id)
             case method, ["endpoints", endpoint_id, "deployments", *more]:
                 return await self._of_endpoint(method, endpoint_id, more, body, asked)
             case _:
@@ -115,7 +117,17 @@ class _Project:
         if found is None or slug != _PROJECT["slug"] or not found.is_running:
             return _error(404, f"Unable to access model {body.get('model')}.", "invalid_request_error", "model")
         path = asked.path.removeprefix(_ROOT).removeprefix("/v1")
+        self._hosting.count(found.details["endpoint"])
         return _as_there(spoken.answer(path, body, self._speech, found.details["content"]))
+
+    def _analytics(self, endpoint_id: str) -> Reply:
+        endpoint = self._thing("endpoints", endpoint_id)
+        if endpoint is None:
+            return _error(404, "endpoint not found", "not_found")
+        requests, latency = self._hosting.lately(endpoint.name), {"latencyP50Ms": 250.0, "latencyP99Ms": 300.0}
+        counted = {"totalRequests": str(requests), "requestsPerSecond": requests / 60}
+        metrics = {"endpointId": endpoint_id, "requestMetrics": counted, "latencyMetrics": latency}
+        return Reply({"endpointId": endpoint_id, "metrics": metrics})
 
     async def _create(self, kind: str, body: Json) -> Reply:
         def make() -> Reply:

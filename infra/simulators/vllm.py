@@ -27,8 +27,8 @@ class VllmServer:
     One server: its base model, what is loaded, and how it was started.
 
     ``refusals`` is how many requests are still answered with 503; a ``mute`` one answers no prompt at all;
-    ``ignores_adapters`` has the base model answer. ``voices`` are who adapters speak as; ``hosting`` knows what was
-    loaded, and the troubles to come.
+    ``ignores_adapters`` has the base model answer; one that does not count (``counts``) shows no counters. ``voices``
+    are who adapters speak as; ``hosting`` knows what was loaded, and the troubles to come.
     """
 
     base: str = "org/model"
@@ -37,6 +37,7 @@ class VllmServer:
     max_lora_rank: int = 64
     adapters: dict[str, str] = field(default_factory=dict[str, str])
     ignores_adapters: bool = False
+    counts: bool = True
     refusals: int = 0
     mute: bool = False
     answered: int = 0
@@ -60,7 +61,7 @@ class VllmServer:
         match asked.method, asked.path:
             case "GET", "/version":
                 return Reply({"version": "0.12.0"})
-            case "GET", "/metrics":
+            case "GET", "/metrics" if self.counts:
                 return self._metrics()
             case "GET", "/v1/models":
                 return Reply({"object": "list", "data": self._models()})

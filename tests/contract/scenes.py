@@ -135,6 +135,7 @@ def _an_uploaded_adapter(studio: Backstage) -> Names:
 
 
 def _a_running_deployment(studio: Backstage) -> Names:
+    """One that has answered within the last minute: without any requests nothing is known of latency."""
     deployment = Deployment(
         deployment_id=DEPLOYMENT,
         adapter_id=ADAPTER,
@@ -145,6 +146,8 @@ def _a_running_deployment(studio: Backstage) -> Names:
         endpoint=studio.endpoint(DEPLOYMENT),
     )
     anyio.run(studio.deployments.add, deployment)
+    asked = {"prompt": "the cat", "max_tokens": 1}
+    studio.client.post(f"/api/v1/deployments/{DEPLOYMENT}/test", json=asked).raise_for_status()
     return {"deployment_id": DEPLOYMENT, "status": "running"}
 
 

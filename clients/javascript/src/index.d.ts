@@ -374,7 +374,12 @@ export interface Deployment {
   expires_at: string | null;
   warning: string | null;
   flow_run_id: string | null;
-  metrics: { requests_per_minute: number; avg_latency_ms: number; cost_per_hour: number | null };
+  metrics: {
+    requests_per_minute: number | null;
+    avg_latency_ms: number | null;
+    cost_per_hour: number | null;
+    measured_by: "platform" | "studio" | null;
+  };
 }
 
 export interface Experiment {

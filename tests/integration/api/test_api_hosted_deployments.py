@@ -19,6 +19,7 @@ from infra.simulators.vllm import VllmServer, create_vllm
 from peft_studio.deployments import DeploymentStatus
 from peft_studio.effect import PROBES, Probe, Probes, Said, Verdict
 from peft_studio.errors import Conflict, DeployFailed
+from peft_studio.events import now
 from tests.adapter_files import weights
 from tests.integration.api.fixtures import Client, Connect
 from tests.loopback import on_loopback
@@ -139,10 +140,27 @@ async def test_it_answers_prompts_and_openai_clients(client: Client, running: st
 
 async def test_how_busy_it_is_is_shown(client: Client, running: str) -> None:
     where = f"/api/v1/deployments/{running}"
-    client.get(where)
+    nothing = {"requests_per_minute": 0, "avg_latency_ms": None, "cost_per_hour": 0.0, "measured_by": "studio"}
+    assert client.get(where).json()["metrics"] == nothing  # vLLM's counters are looked at for the first time
     client.post(f"{where}/test", json={"prompt": "Hello"})
+    counted = {"requests_per_minute": 1, "avg_latency_ms": 250.0, "cost_per_hour": 0.0, "measured_by": "platform"}
+    assert client.get(where).json()["metrics"] == counted
+
+
+async def test_what_its_platform_does_not_count_is_counted_where_it_goes_through_the_studio(
+    client: Client, running: str, deployments: DeploymentsInMemory, server: VllmServer, adapter_id: str
+) -> None:
+    server.counts = False
+    where = f"/api/v1/deployments/{running}"
+    client.post(f"{where}/test", json={"prompt": "Hello"})
+    question = [{"role": "user", "content": "Hello"}]
+    client.post("/v1/chat/completions", json={"model": adapter_id, "messages": question, "stream": True})
     metrics = client.get(where).json()["metrics"]
-    assert metrics == {"requests_per_minute": 1, "avg_latency_ms": 250.0, "cost_per_hour": 0.0}
+    assert (metrics["requests_per_minute"], metrics["measured_by"]) == (2, "studio") and metrics["avg_latency_ms"] > 0
+    record = await deployments.get(running)
+    leased = {"expires_at": now() + timedelta(hours=1)}
+    await deployments.replace(record.model_copy(update=leased))
+    assert client.get(where).json()["metrics"]["cost_per_hour"] is None  # it may bill, and does not say how much
 
 
 async def test_deleting_it_proves_that_it_is_gone(

@@ -54,6 +54,8 @@ class Row:
     has_door: bool = True
     sends_key: bool = False  # whether it is handed the key for its machines' use
     has_key: bool = True
+    counts: bool = False  # whether it tells how busy a deployment is, at the second look at the latest
+    tells_latency: bool = True  # of those
     is_a_folder: bool = False  # whether it is taken off without a word to its platform
     others: frozenset[str] = frozenset()  # what lies there that is none of the studio's
 
@@ -102,6 +104,7 @@ ROWS = (
         lambda hosting: create_vllm(VllmServer(key=hosting.key, hosting=hosting)),
         impossible=_NOT_ON_OWN_SERVERS,
         tells_rate=False,
+        counts=True,
     ),
     Row(
         "lorax",
@@ -110,6 +113,7 @@ ROWS = (
         impossible=_NOT_ON_OWN_SERVERS | {FaultKind.NAME_TAKEN},
         tells_rate=False,
         tells_chats=False,
+        counts=True,
         is_a_folder=True,
     ),
     Row(
@@ -125,8 +129,8 @@ ROWS = (
     ),
     Row("huggingface", HuggingFace, create_huggingface_endpoints, sends_key=True),
     # The adapter is merged into its base, which cannot be asked beside it.
-    Row("together", _together, create_together, asks_base=False),
-    Row("fireworks", _fireworks, create_fireworks, tells_rate=False),
+    Row("together", _together, create_together, asks_base=False, counts=True, tells_latency=False),
+    Row("fireworks", _fireworks, create_fireworks, tells_rate=False, counts=True),
     # LoRAX in OpenAI's form, which has no log-probabilities.
     Row("predibase", Predibase, create_predibase, tells_rate=False, gives_logprobs=False),
     Row(

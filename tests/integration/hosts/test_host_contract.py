@@ -16,6 +16,7 @@ from infra.platforms.vendors import VENDORS
 from infra.providers.base import NoCapacity
 from infra.simulators.accounts import BROKE, GOOD
 from infra.simulators.faults import FaultKind
+from peft_studio.deployments import MeasuredBy
 from peft_studio.errors import (
     CredentialRefused,
     InsufficientCredits,
@@ -251,6 +252,21 @@ async def test_what_it_costs_is_the_price_of_all_replicas(serving: Serving) -> N
     await serving.cleared(wanted.name)
     [bill] = serving.hosting.ledger()
     assert bill.gone is not None
+
+
+async def test_how_busy_it_is_is_told_by_the_platform_or_not_at_all(serving: Serving) -> None:
+    host, running = serving.host, await serving.running(serving.wanted())
+    if serving.row.name != "fireworks":  # whose page is looked at every half minute
+        await host.metrics(running)
+    for _ in range(3):
+        await host.ask(running, PROMPT, chat=False, max_tokens=5, temperature=0.0)
+    found = await host.metrics(running)
+    if not serving.row.counts:
+        assert found is None
+        return
+    assert found is not None and found.measured_by is MeasuredBy.PLATFORM
+    assert found.requests_per_minute == 3 and found.cost_per_hour is None
+    assert found.avg_latency_ms == (250.0 if serving.row.tells_latency else None)
 
 
 async def test_what_a_platform_does_not_take_is_refused_before_anything_is_made(serving: Serving) -> None:

@@ -119,7 +119,7 @@ async def test_a_request_is_handed_on_with_the_source_of_its_adapter(wanted: Wan
 async def test_how_busy_it_is_is_seen_from_one_look_to_the_next(wanted: Wanted, tmp_path: Path) -> None:
     with host_of(LoraxServer(), tmp_path / "lorax") as host:
         hosted = await host.deploy(wanted)
-        await host.metrics(hosted)
+        assert await host.metrics(hosted) is None
         for _ in range(3):
             await host.ask(hosted, PROMPT, chat=True, max_tokens=4, temperature=0)
         seen = await host.metrics(hosted)

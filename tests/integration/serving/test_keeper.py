@@ -70,7 +70,8 @@ async def test_deployments_of_one_base_model_share_an_endpoint_and_are_told_apar
     assert lora.endpoint == dora.endpoint is not None
     assert len(endpoints(lora.endpoint)) == 1
     assert await machine.says(lora) != await machine.says(dora)
-    assert (await machine.deployments.load(lora.deployment_id)).requests_per_minute == 1
+    load = await machine.deployments.load(lora.deployment_id)
+    assert load is not None and load.requests_per_minute == 1
 
 
 async def test_a_killed_endpoint_is_back_at_its_address_with_its_adapters(machine: Machine) -> None:
