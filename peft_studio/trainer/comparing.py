@@ -12,7 +12,14 @@ from numpy.typing import NDArray
 from peft_studio.config import TrainingConfig
 from peft_studio.datasets import Example
 from peft_studio.evaluation.bootstrap import compare, without_interval
-from peft_studio.evaluation.comparison import OF_ROWS, Bootstrap, EvaluationConfig, Generation, ModelComparison
+from peft_studio.evaluation.comparison import (
+    OF_ROWS,
+    Bootstrap,
+    EvaluationConfig,
+    Generation,
+    Measure,
+    ModelComparison,
+)
 from peft_studio.evaluation.texts import measure_texts
 from peft_studio.jobs import Answer, Evaluation, HeldOut
 from peft_studio.trainer.adapter import load_adapter
@@ -158,18 +165,23 @@ def _by_rows(before: Seen, after: Seen, count: int, bootstrap: Bootstrap) -> dic
     if before.held_out is None or after.held_out is None:
         return {}
     found: dict[str, ModelComparison] = {}
-    if before.rows and after.rows:
-        base, adapter, tokens = before.rows, after.rows, before.rows.tokens
-        pairs = (base.losses, adapter.losses), (base.losses, adapter.losses), (base.right, adapter.right)
-        for measured, values in zip(OF_ROWS, pairs, strict=True):
-            if (one := compare(measured, *values, bootstrap, tokens)) and math.isfinite(one.difference):
-                found[measured] = one
-        return found
     for measured in OF_ROWS:
         one, other = getattr(before.held_out, measured), getattr(after.held_out, measured)
         if one is not None and other is not None:
-            found[measured] = without_interval(measured, one, other, count)
+            sure = _sure(measured, before.rows, after.rows, bootstrap)
+            found[measured] = sure or without_interval(measured, one, other, count)
     return found
+
+
+def _sure(
+    measured: Measure, base: RowQualities | None, adapter: RowQualities | None, bootstrap: Bootstrap
+) -> ModelComparison | None:
+    """Compare by what each row comes to; None where that is not known."""
+    if base is None or adapter is None:
+        return None
+    pair = (base.right, adapter.right) if measured is Measure.ACCURACY else (base.losses, adapter.losses)
+    found = compare(measured, *pair, bootstrap, np.minimum(base.tokens, adapter.tokens))
+    return found if found and math.isfinite(found.difference) else None
 
 
 def _by_answers(

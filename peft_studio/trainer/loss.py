@@ -31,7 +31,11 @@ class Quality:
 
 @dataclass(frozen=True)
 class RowQualities:
-    """The same row by row, as sums: of cross-entropy in nats, of tokens that are right, of tokens; each (rows,)."""
+    """
+    The same row by row, as sums: of loss, of what is right, and of what both are means over; each (rows,).
+
+    Of sft that is cross-entropy in nats, tokens that are right, and tokens. What is not known of rows is nan.
+    """
 
     losses: NDArray[np.float64]
     right: NDArray[np.float64]

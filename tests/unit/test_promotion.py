@@ -84,7 +84,10 @@ def gated(rule: dict[str, Any], rows: int = 100, layout: RowFormat = RowFormat.M
     [
         ({}, {"rows": 40}, "validation_split"),
         ({}, {"validation_split": 0}, "validation_split"),
-        ({"measure": "accuracy"}, {"objective": "dpo"}, "deploy.only_if.measure"),
+        ({"measure": "perplexity"}, {"objective": "dpo"}, "deploy.only_if.measure"),
+        ({}, {"objective": "orpo"}, "deploy.only_if.measure"),
+        ({}, {"objective": "simpo", "objective_options": {"cpo_alpha": 0.5}}, "deploy.only_if.measure"),
+        ({"measure": "accuracy"}, {"objective": "grpo", "layout": RowFormat.PROMPT}, "deploy.only_if.measure"),
         ({"measure": "rougeL"}, {"layout": RowFormat.TEXT}, "deploy.only_if.measure"),
         ({"measure": "rougeL"}, {"objective": "grpo", "layout": RowFormat.PROMPT}, "deploy.only_if.measure"),
         ({"measure": "chrf"}, {"evaluation": {"generation_rows": 4}}, "evaluation.generation_rows"),
@@ -106,5 +109,23 @@ def test_any_measure_of_supervised_fine_tuning_can_be_asked_for(measure: Measure
     gated({"measure": measure})
 
 
-def test_written_answers_of_preferences_can_be_asked_for() -> None:
-    gated({"measure": "exact_match"}, layout=RowFormat.PREFERENCE, objective="dpo")
+@pytest.mark.parametrize(
+    ("objective", "measures"),
+    [
+        ("dpo", ("loss", "accuracy", "exact_match")),
+        ("kto", ("loss", "accuracy", "chrf")),
+        ("simpo", ("loss", "accuracy", "rougeL")),
+        ("orpo", ("accuracy", "exact_match")),
+        ("grpo", ("loss",)),
+    ],
+)
+def test_what_is_known_of_each_row_can_be_asked_for(objective: str, measures: tuple[str, ...]) -> None:
+    more: dict[str, Any] = {"grpo": {"rewards": [{"function": "json"}]}} if objective == "grpo" else {}
+    layout = RowFormat.PROMPT if objective == "grpo" else RowFormat.PREFERENCE
+    for measure in measures:
+        gated({"measure": measure}, layout=layout, objective=objective, **more)
+
+
+def test_a_gate_that_is_refused_for_its_measure_names_those_that_would_do() -> None:
+    with pytest.raises(InvalidConfig, match="use one of accuracy, exact_match"):
+        gated({}, objective="orpo", layout=RowFormat.PREFERENCE)

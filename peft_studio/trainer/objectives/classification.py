@@ -67,8 +67,13 @@ class Classification(Headed):
         """Return the cross-entropy of a batch's labels, as a share of the step's mean."""
         logits = self.asked(model, batch)
         targets = torch.from_numpy(np.concatenate([item.targets for item in items])).long().to(logits.device)
-        tally.judge(targets, logits.argmax(-1))
-        return cross_entropy(logits, targets, reduction="sum") / sum(len(item.targets) for item in step)
+        predicted, losses = logits.argmax(-1), cross_entropy(logits, targets, reduction="none")
+        tally.judge(targets, predicted)
+        counts = torch.tensor([len(item.targets) for item in items], device=losses.device)
+        owner = torch.arange(len(items), device=losses.device).repeat_interleave(counts)
+        right, none = (predicted == targets).float(), losses.new_zeros(len(items))
+        tally.rows(none.index_add(0, owner, losses.detach()), none.index_add(0, owner, right), counts)
+        return losses.sum() / sum(len(item.targets) for item in step)
 
     def answer(self, model: Any, renderer: Renderer, prompt: str | Example, limit: int) -> tuple[str, str]:
         """Name the label of a text, or of each of its words."""

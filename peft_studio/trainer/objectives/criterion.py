@@ -8,7 +8,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Generic
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from peft_studio.config import TrainingConfig
@@ -27,9 +29,11 @@ from peft_studio.trainer.stored_rows import StoredRows
 
 
 class Tally:
-    """Means of numbers that come in batches."""
+    """Means of numbers that come in batches; ``by_row``: what each row comes to is kept, too."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, by_row: bool = False) -> None:
+        self._by_row = by_row
+        self._rows: list[NDArray[np.float64]] = []
         self._sums: dict[str, tuple[float, int]] = {}
         self._judged: dict[tuple[int, int], tuple[float, int]] = {}  # label, prediction -> nothing, how often
 
@@ -51,6 +55,22 @@ class Tally:
         for pair, count in Counter(zip(labels.tolist(), predicted.tolist(), strict=True)).items():
             _, before = self._judged.get(pair, (0.0, 0))
             self._judged[pair] = 0.0, before + count
+
+    def rows(self, losses: torch.Tensor | None, right: torch.Tensor | None, counts: torch.Tensor | None = None) -> None:
+        """Keep what the rows of a batch lose and get right, each, and how many things that is over: one by default."""
+        if self._by_row and (known := right if losses is None else losses) is not None:
+            unknown, one = torch.full_like(known, math.nan), torch.ones_like(known)
+            parts = [unknown if part is None else part for part in (losses, right)]
+            told = torch.stack([part.detach().double() for part in (*parts, one if counts is None else counts)])
+            self._rows.append(told.cpu().numpy())
+
+    def qualities(self, places: Sequence[int]) -> RowQualities | None:
+        """Return what was kept of rows, which came in this order of places; None of an objective that keeps nothing."""
+        if not self._rows:
+            return None
+        found = np.empty((3, len(places)))
+        found[:, list(places)] = np.concatenate(self._rows, axis=1)
+        return RowQualities(*found)
 
     def means(self) -> dict[str, float]:
         """Return the mean of each number, and of labels the mean of their F1."""
@@ -175,15 +195,17 @@ class Criterion(ABC, Generic[T]):
         """Measure a model on rows, dropout off. Raises ``Stopped`` where a stop is asked for."""
         if not items:
             return Measured(math.nan)
-        tally, loss = Tally(), 0.0
+        tally, loss, order = Tally(by_row=True), 0.0, list[int]()
         with evaluating(model):
             step = self.begin_step(model, items, stop)
+            places = {id(item): place for place, item in enumerate(step)}
             for some in batches(step, batch_size, by_length=True):
                 stop.check()
+                order += [places[id(item)] for item in some]
                 with self.laid_out(model, some) as batch:
                     loss += self.loss(model, batch, some, step, tally).item()
         metrics = self.report(tally)
-        return Measured(loss, accuracy=metrics.pop("accuracy", None), metrics=metrics)
+        return Measured(loss, accuracy=metrics.pop("accuracy", None), metrics=metrics, rows=tally.qualities(order))
 
     def answer(self, model: Any, renderer: Renderer, prompt: str | Example, limit: int) -> tuple[str, str] | None:
         """Answer a question, or a row's own, greedily; return it as people read it, and the answer."""

@@ -29,10 +29,11 @@ class Dpo(Preference):
         found = self.answers(model, batch).view(-1, 2)
         gains = found - reference_of(items, found.device)
         beta = self._config.objective_option("beta")
-        tally_pairs(tally, *(beta * gains.detach()).unbind(1))
+        losses = self._losses(gains, items)
+        tally_pairs(tally, *(beta * gains.detach()).unbind(1), losses=losses)
         for name, column in zip(("logps/chosen", "logps/rejected"), found.unbind(1), strict=True):
             tally.add(name, column)
-        return self._losses(gains, items).sum() / len(step)
+        return losses.sum() / len(step)
 
     def _losses(self, gains: torch.Tensor, items: Sequence[Group]) -> torch.Tensor:
         beta, smoothing = (self._config.objective_option(name) for name in ("beta", "label_smoothing"))

@@ -112,8 +112,10 @@ class Embedding(Headed):
         self, model: Any, batch: Batch, items: Sequence[Group], step: Sequence[Group], tally: Tally
     ) -> torch.Tensor:
         """Return what the step's loss has from a batch's rows, with the gradients that it has by their embeddings."""
-        share = torch.tensor([item.targets[0] for item in items], device=batch.ids.device).float().sum() / len(step)
-        tally.add("accuracy", torch.tensor([item.targets[1] for item in items]))
+        losses, right = torch.from_numpy(np.stack([item.targets for item in items])).unbind(1)
+        share = losses.float().to(batch.ids.device).sum() / len(step)
+        tally.add("accuracy", right)
+        tally.rows(losses, right)
         if not torch.is_grad_enabled():
             return share
         slope = np.concatenate([item.reference for item in items if item.reference is not None])

@@ -17,7 +17,7 @@ from peft_studio.grpo import GrpoConfig
 from peft_studio.trainer.answers import stop_tokens
 from peft_studio.trainer.checkpoint import Stateful
 from peft_studio.trainer.data import Batch, Encoded, Prompt, Row, batches
-from peft_studio.trainer.loss import token_log_probs
+from peft_studio.trainer.loss import RowQualities, token_log_probs
 from peft_studio.trainer.model import Base
 from peft_studio.trainer.objectives.criterion import Criterion, Measured, Tally, evaluating
 from peft_studio.trainer.objectives.grpo_loss import Completion, Held, policy_loss, tally_completions
@@ -117,10 +117,13 @@ class Grpo(Criterion[Any]):
         """Draw answers to held-out prompts and have them judged; the loss is what the mean reward lacks of 0."""
         if not items:
             return Measured(np.nan)
-        tally = Tally()
-        tally_completions(tally, self.begin_step(model, items, stop), self._rewards.names)
+        tally, found = Tally(), self.begin_step(model, items, stop)
+        tally_completions(tally, found, self._rewards.names)
         metrics = self.report(tally)
-        return Measured(-metrics.get("reward", 0.0), metrics=metrics)
+        rewards = np.array([item.reward for item in found]).reshape(len(items), -1)
+        judged = np.array([not np.isnan(own).all() for own in rewards], dtype=np.float64)
+        rows = RowQualities(-np.array([_mean(own) for own in rewards]), np.full(len(items), np.nan), judged)
+        return Measured(-metrics.get("reward", 0.0), metrics=metrics, rows=rows)
 
     def _answered(self, model: Any, items: Sequence[Prompt], stop: StopSignal, step: int) -> list[Answers]:
         size, found = self._config.batch_size, list[Answers]()

@@ -70,7 +70,9 @@ class Kto(Preference):
         for name, which in (("chosen", good), ("rejected", ~good)):
             tally.add(f"rewards/{name}", rewards[which])
             tally.add(f"logps/{name}", found[which])
-        tally.add("accuracy", (torch.where(good, rewards, -rewards).sign() + 1) / 2)
+        right = (torch.where(good, rewards, -rewards).sign() + 1) / 2
+        tally.add("accuracy", right)
+        tally.rows(losses, right)
         tally.add("kl", self._kl)
         return losses.sum() / len(step)
 

@@ -78,11 +78,17 @@ def reference_of(items: Sequence[Group], device: torch.device) -> torch.Tensor:
     return torch.from_numpy(np.stack(found)).float().to(device)
 
 
-def tally_pairs(tally: Tally, chosen: torch.Tensor, rejected: torch.Tensor) -> None:
-    """Count the rewards of chosen and rejected answers by their names in TRL; of equal ones, half is right."""
+def tally_pairs(tally: Tally, chosen: torch.Tensor, rejected: torch.Tensor, losses: torch.Tensor | None = None) -> None:
+    """
+    Count the rewards of chosen and rejected answers by their names in TRL; of equal ones, half is right.
+
+    ``losses`` are those of the pairs, where the loss is a mean over pairs and nothing else.
+    """
     margins = (chosen - rejected).detach()
     tally.add("rewards/chosen", chosen)
     tally.add("rewards/rejected", rejected)
     tally.add("rewards/margins", margins)
     tally.add("rewards/accuracies", margins > 0)
-    tally.add("accuracy", (margins.sign() + 1) / 2)
+    right = (margins.sign() + 1) / 2
+    tally.add("accuracy", right)
+    tally.rows(losses, right)

@@ -40,9 +40,11 @@ class Reward(Headed):
         chosen, rejected = rewards.unbind(1)
         tally.add("mean_reward", rewards)
         tally.add("margin", chosen - rejected)
-        tally.add("accuracy", ((chosen - rejected).sign() + 1) / 2)
         centre = self._config.objective_option("center_rewards_coefficient") * (chosen + rejected) ** 2
-        return (centre - logsigmoid(chosen - rejected)).sum() / len(step)
+        losses, right = centre - logsigmoid(chosen - rejected), ((chosen - rejected).sign() + 1) / 2
+        tally.add("accuracy", right)
+        tally.rows(losses, right)
+        return losses.sum() / len(step)
 
     def answer(self, model: Any, renderer: Renderer, prompt: str | Example, limit: int) -> tuple[str, str]:
         """Give the reward of a text as it stands, or of a row's chosen answer."""

@@ -34,7 +34,7 @@ class Simpo(Preference):
         losses = -logsigmoid(margin) * (1 - smoothing) - logsigmoid(-margin) * smoothing
         imitation = -tokens[row_of_each(batch) % 2 == 0]
 
-        tally_pairs(tally, *(beta * means.detach()).unbind(1))
+        tally_pairs(tally, *(beta * means.detach()).unbind(1), losses=None if alpha else losses)
         for name, values in {"logps/chosen": chosen, "logps/rejected": rejected, "nll_loss": imitation}.items():
             tally.add(name, values)
         loss = losses.sum() / len(step)

@@ -13,7 +13,10 @@ from peft import (
     AutoPeftModelForTokenClassification,
 )
 
+from peft_studio.evaluation.bootstrap import FEWEST_ROWS
+from peft_studio.evaluation.comparison import OF_ROWS
 from peft_studio.objectives import AIMS, Head, Objective
+from peft_studio.promotion_rules import sure_measures
 from peft_studio.run_dir import RunDir
 from peft_studio.trainer.objectives import CRITERIA
 from peft_studio.trainer.outcome import STOPPED
@@ -94,6 +97,19 @@ def test_stock_peft_loads_its_adapter(whole: RunDir, model: Path) -> None:
     for name, weight in ours.items():
         there = weights.get(name, weights.get(name.replace(".score.", ".score.modules_to_save.")))
         assert there is not None and torch.equal(there, weight)
+
+
+def test_what_is_known_row_by_row_is_compared_with_an_interval(whole: RunDir) -> None:
+    evaluation = evaluated(whole)
+    own = {name: one for name, one in evaluation.comparison.items() if name in OF_ROWS}
+    sure = set(sure_measures(whole.read_config())) & set(OF_ROWS)
+    for name, one in own.items():
+        assert one.base == pytest.approx(getattr(evaluation.base, name), rel=1e-4)
+        assert one.adapter == pytest.approx(getattr(evaluation.adapter, name), rel=1e-4)
+        assert (one.differing is not None) == (name in sure)
+    if evaluation.held_out_rows >= FEWEST_ROWS:
+        assert {name for name, one in own.items() if one.low is not None} == sure
+        assert all(one.low <= one.difference <= one.high for one in own.values() if one.low is not None)
 
 
 def test_it_is_measured_before_and_after(whole: RunDir) -> None:
