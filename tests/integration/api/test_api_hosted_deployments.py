@@ -14,6 +14,8 @@ from infra.deploying.hosting import Hosting
 from infra.deploying.runs import DeployRunsInMemory
 from infra.serving.records import DeploymentsInMemory
 from infra.settings import Settings
+from infra.simulators.accounts import GOOD
+from infra.simulators.lorax import LoraxServer, create_lorax
 from infra.simulators.sources import Trouble, create_ollama
 from infra.simulators.vllm import VllmServer, create_vllm
 from peft_studio.deployments import DeploymentStatus
@@ -171,6 +173,31 @@ async def test_deleting_it_proves_that_it_is_gone(
     assert server.adapters == {}
     assert client.get(f"/api/v1/deployments/{running}").status_code == 404
     assert client.delete(f"/api/v1/adapters/{adapter_id}").status_code == 200
+
+
+async def test_a_lorax_server_is_given_the_adapter_in_the_studios_own_folder(
+    client: Client, adapter_id: str, tmp_path: Path, studio: Studio, deploy_runs: DeployRunsInMemory
+) -> None:
+    server = LoraxServer()
+    with on_loopback(create_lorax(server)) as url:
+        given = {"credentials": {"base_url": url, "api_key": GOOD}}
+        client.post("/api/v1/platforms/lorax/connect", json=given).raise_for_status()
+        created = client.post("/api/v1/deployments", json={"adapter_id": adapter_id, "platform": "lorax"})
+        where = f"/api/v1/deployments/{created.json()['deployment_id']}"
+        bringing = studio.bringing(created.json()["deployment_id"])
+        await bringing.place()
+        [voice] = server.voices.values()
+        server.speech.learn(voice, server.base, tmp_path / "data" / "adapters" / adapter_id)
+        await bringing.wait()
+        await bringing.prove()
+        deploy_runs.states.clear()
+        shown = client.get(where).json()
+        assert (shown["status"], shown["effect"]["verdict"]) == ("running", "effective"), shown
+        assert client.post(f"{where}/test", json={"prompt": "Hello"}).json()["response"]
+        [laid_out] = (tmp_path / "data" / "hosted" / "lorax").iterdir()
+        assert not (laid_out / PROBES).exists()
+        assert client.delete(where).status_code == 200
+    assert not laid_out.exists()
 
 
 async def test_one_that_cannot_be_seen_to_be_gone_is_stopped_and_remembered(
