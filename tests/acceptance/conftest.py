@@ -1,9 +1,11 @@
 """A real studio, started the way users start it."""
 
 import fcntl
+import os
+import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from time import monotonic, sleep
 from urllib.parse import urlsplit
@@ -24,9 +26,34 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
+def used_data_dir(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """
+    Give copies of a data directory in which a studio was once started, and stopped: named by what they are for.
+
+    The next start has neither a database to make nor a machine to measure. The one first start is for all processes
+    that run tests.
+    """
+    own = tmp_path_factory.getbasetemp()
+    shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+    used = shared / "used"
+    with locked(shared / "used.lock"):
+        if not used.exists():
+            with running_studio(shared / "first"):
+                pass
+            (shared / "first").rename(used)
+
+    def copy(name: str) -> Path:
+        folder = tmp_path_factory.mktemp(name) / "data"
+        subprocess.run(["cp", "-a", used, folder], check=True)  # with its owners: the database's is another user
+        return folder
+
+    return copy
+
+
+@pytest.fixture(scope="session")
+def studio(used_data_dir: Callable[[str], Path]) -> Iterator[Studio]:
     """One studio for all tests; what a test stops or kills in it must be back when the test ends."""
-    with running_studio(tmp_path_factory.mktemp("studio")) as started:
+    with running_studio(used_data_dir("studio")) as started:
         yield started
 
 
@@ -34,12 +61,19 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
 def at_the_documents_address(studio: Studio) -> Iterator[None]:
     """Have the port that examples name lead to the studio, whose own port is another one; one test after the other."""
     with ExitStack() as stack:
-        turn = stack.enter_context((Path(tempfile.gettempdir()) / f"peft-studio-port-{PORT}.lock").open("a"))
-        fcntl.flock(turn, fcntl.LOCK_EX)
+        stack.enter_context(locked(Path(tempfile.gettempdir()) / f"peft-studio-port-{PORT}.lock"))
         try:
             stack.enter_context(forwarded(PORT, urlsplit(studio.url).port or 0))
         except OSError as error:
             pytest.skip(f"port {PORT} of this machine is taken: {error}")
+        yield
+
+
+@contextmanager
+def locked(file: Path) -> Generator[None]:
+    """Hold a lock against other processes that run tests."""
+    with file.open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 

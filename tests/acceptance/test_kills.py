@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -109,8 +110,11 @@ def test_a_job_that_dies_again_and_again_fails_with_a_reason(studio: Studio) -> 
     assert failed.error is not None and "died 4 times" in failed.error["details"]
 
 
-def test_after_a_power_cut_the_history_is_there_and_the_job_goes_on(undisturbed: Curve, tmp_path: Path) -> None:
-    with running_studio(tmp_path / "data") as studio:
+def test_after_a_power_cut_the_history_is_there_and_the_job_goes_on(
+    undisturbed: Curve, used_data_dir: Callable[[str], Path]
+) -> None:
+    data_dir = used_data_dir("power-cut")
+    with running_studio(data_dir) as studio:
         first = submit(studio, max_steps=2)
         follow(studio, first)
         interrupted = submit(studio)
@@ -120,7 +124,7 @@ def test_after_a_power_cut_the_history_is_there_and_the_job_goes_on(undisturbed:
             with suppress(psutil.NoSuchProcess):  # some die with their parents
                 process.kill()
         studio.process.wait()
-    with running_studio(tmp_path / "data") as studio:
+    with running_studio(data_dir) as studio:
         assert losses(follow(studio, interrupted)) == undisturbed
         assert job(studio, interrupted).status is JobStatus.COMPLETED
         assert job(studio, first).status is JobStatus.COMPLETED

@@ -4,7 +4,7 @@ import json
 import secrets
 import stat
 import threading
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -30,8 +30,11 @@ HUB_TOKEN = "hub-token"  # a machine's file that may hold one, for its owner's e
 Place = tuple[str, bytes]
 
 
-def test_no_credential_is_seen_anywhere_nor_what_a_machine_claims_its_work_with(tmp_path: Path) -> None:
-    with renting_studio(tmp_path / "data", *VENDORS, keys=KEYS) as renting, looked_at_processes() as lines:
+def test_no_credential_is_seen_anywhere_nor_what_a_machine_claims_its_work_with(
+    used_data_dir: Callable[[str], Path],
+) -> None:
+    data_dir = used_data_dir("secrets")
+    with renting_studio(data_dir, *VENDORS, keys=KEYS) as renting, looked_at_processes() as lines:
         answers = record_answers(renting)
         jobs = run_jobs(renting)
         ask_what_may_repeat_a_key(renting)

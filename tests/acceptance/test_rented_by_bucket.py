@@ -1,7 +1,8 @@
 """Jobs on rented machines that never call the studio: all goes by way of a bucket, which is a real S3 server here."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import boto3
@@ -48,7 +49,7 @@ def bucket() -> Iterator[tuple[Bucket, str]]:
 
 
 @pytest.fixture(scope="module")
-def renting(tmp_path_factory: pytest.TempPathFactory, bucket: tuple[Bucket, str]) -> Iterator[RentingStudio]:
+def renting(used_data_dir: Callable[[str], Path], bucket: tuple[Bucket, str]) -> Iterator[RentingStudio]:
     credentials = {
         "AWS_ACCESS_KEY_ID": "test",
         "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
@@ -60,8 +61,7 @@ def renting(tmp_path_factory: pytest.TempPathFactory, bucket: tuple[Bucket, str]
         "PEFT_STUDIO_BUCKET_ENDPOINT": bucket[1],
         "PEFT_STUDIO_PUBLIC_URL": "http://127.0.0.1:9",  # where nobody is: no machine may need it
     }
-    folder = tmp_path_factory.mktemp("bucket")
-    with renting_studio(folder, "runpod", **credentials, **settings) as started:
+    with renting_studio(used_data_dir("bucket"), "runpod", **credentials, **settings) as started:
         yield started
 
 

@@ -15,6 +15,7 @@ from contextlib import suppress
 from functools import partial
 from itertools import pairwise
 from math import ceil
+from pathlib import Path
 from random import Random
 from typing import TypeVar
 
@@ -41,8 +42,8 @@ pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(SECONDS + 120)]
 
 
 @pytest.fixture
-def renting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RentingStudio]:
-    folder, minutes = tmp_path_factory.mktemp("chaos"), str(BOOT_MINUTES)
+def renting(used_data_dir: Callable[[str], Path]) -> Iterator[RentingStudio]:
+    folder, minutes = used_data_dir("chaos"), str(BOOT_MINUTES)
     with renting_studio(folder, *VENDORS, PEFT_STUDIO_MAX_RECOVERIES="50", PEFT_STUDIO_BOOT_MINUTES=minutes) as started:
         yield started
 

@@ -6,6 +6,7 @@ import stat
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -165,22 +166,25 @@ def test_what_is_killed_comes_back(studio: Studio, name: str) -> None:
     assert status_with(studio, studio.key) == 200
 
 
-def test_a_killed_studio_leaves_nothing_behind_and_the_next_one_recovers(tmp_path: Path) -> None:
-    with running_studio(tmp_path) as first:
+def test_a_killed_studio_leaves_nothing_behind_and_the_next_one_recovers(
+    used_data_dir: Callable[[str], Path],
+) -> None:
+    data_dir = used_data_dir("killed")
+    with running_studio(data_dir) as first:
         first.process.kill()
-        assert eventually(lambda: not everything_about(tmp_path), 10), everything_about(tmp_path)
+        assert eventually(lambda: not everything_about(data_dir), 10), everything_about(data_dir)
         key = first.key
-    assert (tmp_path / "studio.json").exists()
-    assert (tmp_path / "worker.ready").exists()
-    reuse_the_number_of(tmp_path / "postgres" / "postmaster.pid")
-    with running_studio(tmp_path) as second:
+    assert (data_dir / "studio.json").exists()
+    assert (data_dir / "worker.ready").exists()
+    reuse_the_number_of(data_dir / "postgres" / "postmaster.pid")
+    with running_studio(data_dir) as second:
         assert status_with(second, key) == 200
         began = time.monotonic()
         second.process.send_signal(signal.SIGTERM)
         assert second.process.wait(timeout=10) == 0
-        assert everything_about(tmp_path) == []
+        assert everything_about(data_dir) == []
         assert time.monotonic() - began < 10
-        assert not (tmp_path / "studio.json").exists()
+        assert not (data_dir / "studio.json").exists()
 
 
 def reuse_the_number_of(postmaster: Path) -> None:
