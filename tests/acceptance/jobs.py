@@ -7,17 +7,24 @@ import psutil
 
 from benchmarks.studio import Studio, demo_job
 from infra.jobs.heartbeats import HEARTBEAT
+from peft_studio.evaluation.comparison import EvaluationConfig
 from peft_studio.events import Event, Metrics
 from peft_studio.jobs import Job
 from peft_studio.run_dir import RunDir
 from tests.acceptance.conftest import eventually
 
 STEPS = 60
+# To measure an adapter on many rows, and have both models answer them, takes longer than the training does here.
+MEASURED_BRIEFLY: dict[str, Any] = {
+    "validation_split": 0.02,
+    "evaluation": EvaluationConfig(generation_rows=2, max_new_tokens=8).model_dump(mode="json"),
+}
 
 
 def short_job(**changes: Any) -> dict[str, Any]:
     """The demonstration's job, a fraction of it, really trained however often it was trained before."""
-    return demo_job(**{"max_steps": STEPS, "checkpoint_steps": 10, "force": True, "test_prompt": None} | changes)
+    fraction = {**MEASURED_BRIEFLY, "max_steps": STEPS, "checkpoint_steps": 10, "force": True, "test_prompt": None}
+    return demo_job(**fraction | changes)
 
 
 def submit(studio: Studio, **changes: Any) -> str:

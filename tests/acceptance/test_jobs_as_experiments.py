@@ -19,7 +19,8 @@ def ask(studio: Studio, method: str, path: str, **arguments: Any) -> Any:
 
 
 def test_jobs_are_experiments_of_their_project_and_the_longer_trained_is_the_best(studio: Studio) -> None:
-    long, short = submit(studio, project_name=PROJECT), submit(studio, project_name=PROJECT, max_steps=2)
+    of_project = {"project_name": PROJECT, "validation_split": 0.1}
+    long, short = submit(studio, **of_project), submit(studio, **of_project, max_steps=2)
     for job_id in (long, short):
         follow(studio, job_id)
 
