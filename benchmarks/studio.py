@@ -37,7 +37,8 @@ class Studio:
 
     def new_key(self, name: str) -> str:
         """Create another API key."""
-        return _command(self.data_dir, "keys", "create", name)
+        with self.client() as client:
+            return client.create_key(name, "admin").key
 
     def memory(self) -> dict[str, float]:
         """Return the proportional set size of every process, in MB, by what it is; shared pages count once in all."""

@@ -24,10 +24,9 @@ def own_key(studio: Studio) -> Path:
 
 def live_keys(studio: Studio) -> dict[str, str]:
     """The command line's own keys that hold: their ids by name."""
-    listed = json.loads(peft_studio("keys", "list", "--json", "--data-dir", studio.data_dir).stdout)
-    return {
-        key["name"]: key["id"] for key in listed if key["name"].startswith("command-line-") and not key["revoked_at"]
-    }
+    with studio.client() as client:
+        listed = client.list_keys(limit=100).keys
+    return {key.name: key.id for key in listed if key.name.startswith("command-line-") and not key.revoked_at}
 
 
 def test_the_first_command_gets_itself_a_key_and_all_others_use_it(studio: Studio, own_key: Path) -> None:
