@@ -75,6 +75,7 @@ def test_an_adapter_is_not_merged_into_a_base_model_that_is_stored_quantized(tmp
         ("mistral", {"head_dim": 32, "rope_parameters": YARN}),
         ("qwen2", {"tie_word_embeddings": True}),
         ("qwen3", {}),
+        ("gemma3", {"query_pre_attn_scalar": 16, "tie_word_embeddings": False}),
     ],
 )
 def test_llama_cpp_writes_what_the_adapter_writes(family: str, changes: dict[str, Any], tmp_path: Path) -> None:

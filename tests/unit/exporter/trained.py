@@ -8,6 +8,8 @@ import torch
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
     LlamaConfig,
     LlamaForCausalLM,
     MistralConfig,
@@ -27,6 +29,7 @@ from peft_studio.trainer.model import read_base
 from tests.tiny import TEMPLATE, tiny_tokenizer
 
 FAMILIES: dict[str, tuple[Any, Any]] = {
+    "gemma3": (Gemma3TextConfig, Gemma3ForCausalLM),
     "llama": (LlamaConfig, LlamaForCausalLM),
     "mistral": (MistralConfig, MistralForCausalLM),
     "qwen2": (Qwen2Config, Qwen2ForCausalLM),
@@ -51,7 +54,7 @@ def base_model(folder: Path, family: str = "llama", template: str | None = TEMPL
     tokenizer = changes.pop("tokenizer", None) or tiny_tokenizer(template)
     kind, model = FAMILIES[family]
     torch.manual_seed(1)
-    extra = {"head_dim": 16} if family == "qwen3" else {}
+    extra = {"head_dim": 16} if family in ("qwen3", "gemma3") else {}
     model(kind(**{**SIZES, **extra, "vocab_size": len(tokenizer) + 7, **changes})).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
