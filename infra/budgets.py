@@ -175,7 +175,7 @@ class BudgetsInPrefect:
             whose = f"the {budget.scope} {budget.id!r}"
             if wanted is None:
                 issue = f"nobody knows what the job will cost, and {whose} has a budget; say how much it may cost"
-                raise InvalidConfig(f"max_cost: {issue}", field="max_cost", issue=issue)
+                raise InvalidConfig.of("max_cost", issue)
             state = month.state(budget)
             if state.spent_usd + state.held_usd + wanted - month.spent_by(hold.job_id, budget) > budget.monthly_usd:
                 raise InsufficientCredits(

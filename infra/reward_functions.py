@@ -43,4 +43,4 @@ def is_allowed(path: str, settings: Settings) -> bool:
 
 
 def _invalid(issue: str) -> InvalidConfig:
-    return InvalidConfig(f"{FIELD}: {issue}", field=FIELD, issue=issue)
+    return InvalidConfig.of(FIELD, issue)

@@ -152,4 +152,4 @@ async def _connected(login: Login) -> "SSHClientConnection":
 
 
 def _invalid(name: str, issue: str) -> InvalidConfig:
-    return InvalidConfig(f"credentials.{name}: {issue}", field=f"credentials.{name}", issue=issue)
+    return InvalidConfig.of(f"credentials.{name}", issue)

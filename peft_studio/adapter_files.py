@@ -32,7 +32,7 @@ Layers = Mapping[str, AdaptedLayer]
 
 def refuse_file(issue: str, field: str = "file") -> InvalidConfig:
     """Return the error that says what is wrong with an adapter's file."""
-    return InvalidConfig(f"{field}: {issue}", field=field, issue=issue)
+    return InvalidConfig.of(field, issue)
 
 
 def read_layers(path: Path) -> dict[str, AdaptedLayer]:

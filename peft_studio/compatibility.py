@@ -113,4 +113,4 @@ def check_algorithm(config: TrainingConfig, facts: ModelFacts) -> None:
     frequencies = config.algorithm_options.get("n_frequency")
     issue = why_not(config.algorithm, facts, config.target_modules, int(frequencies) if frequencies else None)
     if issue:
-        raise InvalidConfig(f"algorithm: {issue}", field="algorithm", issue=issue)
+        raise InvalidConfig.of("algorithm", issue)

@@ -28,9 +28,9 @@ _FILE_SUFFIX = re.compile(r"\.[A-Za-z][A-Za-z0-9]{0,7}")
 def refuse(issue: str, row: int | None = None) -> InvalidConfig:
     """Return the error that says what is wrong with the data set, and in which row."""
     if row is None:
-        return InvalidConfig(f"dataset_path: {issue}", field="dataset_path", issue=issue)
+        return InvalidConfig.of("dataset_path", issue)
     issue = f"row {row} {issue}"
-    return InvalidConfig(f"dataset_path: {issue}", field="dataset_path", issue=issue, row=row)
+    return InvalidConfig.of("dataset_path", issue, row=row)
 
 
 def is_hub_id(path: str) -> bool:

@@ -62,6 +62,11 @@ class InvalidConfig(StudioError):
 
     code = "INVALID_CONFIG"
 
+    @classmethod
+    def of(cls, field: str, issue: str, **details: Any) -> "InvalidConfig":
+        """Return the error of one field, which the message names, too."""
+        return cls(f"{field}: {issue}", field=field, issue=issue, **details)
+
 
 class AuthenticationFailed(StudioError):
     """The API key is missing or not valid."""

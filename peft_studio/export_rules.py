@@ -110,4 +110,4 @@ def _beside_linear(adapter: Adapter) -> str | None:
 
 
 def _refused(issue: str) -> InvalidConfig:
-    return InvalidConfig(f"format: {issue}", field="format", issue=issue)
+    return InvalidConfig.of("format", issue)

@@ -45,7 +45,7 @@ NOT_WRITERS = (
 
 def refuse_model(issue: str, field: str = "base_model") -> InvalidConfig:
     """Return the error that says what is wrong with the base model."""
-    return InvalidConfig(f"{field}: {issue}", field=field, issue=issue)
+    return InvalidConfig.of(field, issue)
 
 
 def facts_of(

@@ -58,4 +58,4 @@ def _named(config: TrainingConfig) -> str:
 
 
 def _refused(field: str, issue: str) -> InvalidConfig:
-    return InvalidConfig(f"{field}: {issue}", field=field, issue=issue)
+    return InvalidConfig.of(field, issue)

@@ -95,12 +95,14 @@ def planned_conversion(config: TrainingConfig, model: ModelFacts) -> PlannedConv
         return None
     target = TARGETS[name]
     if not config.aim.writes:
-        raise _refuse("objective", f"{name} serves models that write text, and {config.objective} trains another")
+        raise InvalidConfig.of(
+            "objective", f"{name} serves models that write text, and {config.objective} trains another"
+        )
     if target.bases and config.base_model not in target.bases:
-        raise _refuse("base_model", f"{name} serves adapters of {', '.join(target.bases)} only")
+        raise InvalidConfig.of("base_model", f"{name} serves adapters of {', '.join(target.bases)} only")
     if config.algorithm is Algorithm.LOFTQ:
         issue = f"it belongs to a base model in int4 as this studio rounds it, which {name} does not hold; use qlora"
-        raise _refuse("algorithm", issue)
+        raise InvalidConfig.of("algorithm", issue)
     if target.takes is not Takes.ADAPTER:
         return _whole_model(config, model, name, target)
     _check_beside(config, name)
@@ -110,10 +112,10 @@ def planned_conversion(config: TrainingConfig, model: ModelFacts) -> PlannedConv
 def _whole_model(config: TrainingConfig, model: ModelFacts, name: str, target: Target) -> PlannedConversion:
     if config.algorithm in _UNMERGEABLE or config.method.targets is Targets.PROMPT:
         issue = f"{name} takes no adapters, and {config.algorithm} cannot be merged into its base model; use lora"
-        raise _refuse("algorithm", issue)
+        raise InvalidConfig.of("algorithm", issue)
     if target.takes is Takes.GGUF and model.architecture not in GGUF_ARCHITECTURES:
         known = ", ".join(GGUF_ARCHITECTURES)
-        raise _refuse("base_model", f"{name} takes GGUF, and a {model.architecture} is none of {known}")
+        raise InvalidConfig.of("base_model", f"{name} takes GGUF, and a {model.architecture} is none of {known}")
     reason = f"{name} takes no adapters: it is merged into its base model, in 16 bits"
     return PlannedConversion(target=name, format=target.takes.value, reason=reason)
 
@@ -123,25 +125,31 @@ def _check_beside(config: TrainingConfig, name: str) -> None:
     beside = {"modules_to_save": config.modules_to_save, "trainable_tokens": config.trainable_tokens}
     beside["bias"] = None if config.bias is Bias.NONE else [config.bias]
     if field := next((field for field, value in beside.items() if value), None):
-        raise _refuse(field, f"{name} serves the factors of linear layers only; leave the field out")
+        raise InvalidConfig.of(field, f"{name} serves the factors of linear layers only; leave the field out")
     if found := [one for one in config.target_modules or [] if one.rpartition(".")[2] in _BESIDE]:
-        raise _refuse("target_modules", f"{name} does not take an adapter on {', '.join(found)}")
+        raise InvalidConfig.of("target_modules", f"{name} does not take an adapter on {', '.join(found)}")
 
 
 def _as_adapter(config: TrainingConfig, name: str, target: Target) -> PlannedConversion | None:
     rank = stored_rank(config)
     if config.algorithm not in PLAIN and (name == ServeTarget.LOCAL or config.algorithm not in LOW_RANK):
         served = ", ".join(sorted((*PLAIN, *(() if name == ServeTarget.LOCAL else LOW_RANK))))
-        raise _refuse("algorithm", f"{name} serves LoRA, which {config.algorithm} does not come to; it serves {served}")
+        raise InvalidConfig.of(
+            "algorithm", f"{name} serves LoRA, which {config.algorithm} does not come to; it serves {served}"
+        )
     is_dora = config.use_dora or config.algorithm is Algorithm.DORA
     if is_dora and not target.dora:
         field = "use_dora" if config.use_dora else "algorithm"
-        raise _refuse(field, f"{name} does not serve DoRA, whose magnitudes no LoRA can stand for; use lora")
+        raise InvalidConfig.of(field, f"{name} does not serve DoRA, whose magnitudes no LoRA can stand for; use lora")
     low, high = _ranks(config, target)
     if not low <= rank <= high:
-        raise _refuse("rank", f"{name} takes ranks from {low} to {high}, and this {config.algorithm} would have {rank}")
+        raise InvalidConfig.of(
+            "rank", f"{name} takes ranks from {low} to {high}, and this {config.algorithm} would have {rank}"
+        )
     if config.algorithm in LOW_RANK and rank > HIGHEST_RANK:
-        raise _refuse("rank", f"{config.algorithm} would come to a LoRA of the rank {rank}; {HIGHEST_RANK} is the most")
+        raise InvalidConfig.of(
+            "rank", f"{config.algorithm} would come to a LoRA of the rank {rank}; {HIGHEST_RANK} is the most"
+        )
     if config.algorithm in LOW_RANK:
         reason = f"{name} serves LoRA, and {config.algorithm} comes to one of the rank {rank} when multiplied out"
         return PlannedConversion(target=name, format="lora", rank=rank, reason=reason)
@@ -163,7 +171,3 @@ def _ranks(config: TrainingConfig, target: Target) -> tuple[int, int]:
     if config.serve_target is ServeTarget.WANDB:
         return target.ranks[0], _WANDB_RANKS.get(config.base_model, _WANDB_RANK)
     return target.ranks
-
-
-def _refuse(field: str, issue: str) -> InvalidConfig:
-    return InvalidConfig(f"{field}: {issue}", field=field, issue=issue)

@@ -112,8 +112,7 @@ async def comparison_picture(
 def _split(name: str, text: str, most: int) -> list[str]:
     values = [value.strip() for value in text.split(",") if value.strip()]
     if not 1 <= len(values) <= most:
-        issue = f"Must be 1 to {most}, with commas between them"
-        raise InvalidConfig(f"{name}: {issue}", field=name, issue=issue)
+        raise InvalidConfig.of(name, f"Must be 1 to {most}, with commas between them")
     return values
 
 

@@ -45,4 +45,4 @@ def _check_base(model: ModelFacts) -> None:
 
 
 def _refused(issue: str) -> InvalidConfig:
-    return InvalidConfig(f"adapter_id: {issue}", field="adapter_id", issue=issue)
+    return InvalidConfig.of("adapter_id", issue)

@@ -119,7 +119,7 @@ def check_host(platform: str, host: Host, wanted: Wanted, *, converted: bool) ->
 
 def refused(field: str, issue: str) -> InvalidConfig:
     """Return the error of a request that cannot be honoured."""
-    return InvalidConfig(f"{field}: {issue}", field=field, issue=issue)
+    return InvalidConfig.of(field, issue)
 
 
 def _as_configured(adapter: Adapter, target: ServeTarget) -> TrainingConfig:

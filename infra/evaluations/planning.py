@@ -107,4 +107,4 @@ def _config(adapter: Adapter, model: ModelFacts, dataset: str) -> TrainingConfig
 
 
 def _refused(field: str, issue: str) -> InvalidConfig:
-    return InvalidConfig(f"{field}: {issue}", field=field, issue=issue)
+    return InvalidConfig.of(field, issue)

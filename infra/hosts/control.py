@@ -169,4 +169,4 @@ def understood(shape: type[Shape], body: Any) -> Shape:
 
 def refused(field: str, issue: str) -> InvalidConfig:
     """Return the error of a field that a platform cannot honour."""
-    return InvalidConfig(f"{field}: {issue}", field=field, issue=issue)
+    return InvalidConfig.of(field, issue)

@@ -22,10 +22,10 @@ def points_of(sweep: SweepConfig, most: int) -> list[Changes]:
     said = [name for name in ("grid", "random", "points") if getattr(sweep, name) is not None]
     if len(said) != 1:
         field = said[1] if said else "points"
-        raise _invalid(field, "give exactly one of grid, random and points")
+        raise InvalidConfig.of(field, "give exactly one of grid, random and points")
     count = _count(sweep)
     if count > most:
-        raise _invalid(said[0], f"{count} points; at most {most} are allowed")
+        raise InvalidConfig.of(said[0], f"{count} points; at most {most} are allowed")
     if sweep.grid is not None:
         return [dict(zip(sweep.grid, values, strict=True)) for values in itertools.product(*sweep.grid.values())]
     if sweep.random is not None:
@@ -92,7 +92,3 @@ def _issue(error: ErrorDetails) -> str:
 
 def _rounded(value: float) -> float:
     return float(f"{value:.{_DIGITS}g}")
-
-
-def _invalid(field: str, issue: str) -> InvalidConfig:
-    return InvalidConfig(f"{field}: {issue}.", field=field, issue=issue)

@@ -164,10 +164,10 @@ def _check_metric(sweep: SweepConfig, configs: Sequence[TrainingConfig]) -> None
     """Refuse a metric that some point never has, or has too late for early stopping."""
     if sweep.metric.startswith("eval_") and any(config.validation_split == 0 for config in configs):
         issue = "there are no held-out rows where validation_split is 0; compare by loss"
-        raise InvalidConfig(f"metric: {issue}.", field="metric", issue=issue)
+        raise InvalidConfig.of("metric", issue)
     if sweep.early_stopping and not sweep.metric.startswith(_WHILE_TRAINING):
         issue = "it is only known at the end, and early stopping looks earlier: use loss, eval_loss or another eval_…"
-        raise InvalidConfig(f"metric: {issue}.", field="metric", issue=issue)
+        raise InvalidConfig.of("metric", issue)
 
 
 def _limit(sweep: SweepConfig, plan: Plan, place: int) -> float | None:
@@ -180,7 +180,7 @@ def _limit(sweep: SweepConfig, plan: Plan, place: int) -> float | None:
         raise InvalidConfig(f"max_cost: {issue}.", field=at(place, "max_cost"), issue=issue)
     if limit > sweep.budget:
         issue = f"${limit:.2f} for the point {place} alone is more than the whole budget of ${sweep.budget:.2f}"
-        raise InvalidConfig(f"budget: {issue}.", field="budget", issue=issue)
+        raise InvalidConfig.of("budget", issue)
     return limit
 
 

@@ -14,13 +14,15 @@ def check_deployment(config: TrainingConfig) -> None:
     if config.deploy is None:
         return
     if not config.aim.writes:
-        raise _invalid("deploy", f"a model that was trained for {config.objective} writes no text to be served")
+        raise InvalidConfig.of("deploy", f"a model that was trained for {config.objective} writes no text to be served")
     if not config.method.served:
         served = ", ".join(name for name, method in METHODS.items() if method.served)
-        raise _invalid("deploy", f"the local endpoint does not serve {config.algorithm} adapters; it serves {served}")
+        raise InvalidConfig.of(
+            "deploy", f"the local endpoint does not serve {config.algorithm} adapters; it serves {served}"
+        )
     extras = [name for name in ("modules_to_save", "trainable_tokens") if getattr(config, name)]
     if extras := [*extras, *(["bias"] if config.bias is not Bias.NONE else [])]:
-        raise _invalid("deploy", f"the local endpoint does not serve adapters with {' and '.join(extras)}")
+        raise InvalidConfig.of("deploy", f"the local endpoint does not serve adapters with {' and '.join(extras)}")
 
 
 def check_engine(config: TrainingConfig, model: ModelFacts, settings: Settings) -> None:
@@ -29,10 +31,8 @@ def check_engine(config: TrainingConfig, model: ModelFacts, settings: Settings) 
         return
     there = config.model_copy(update={"serve_target": ServeTarget.VLLM})
     if conversion := planned_conversion(there, model):
-        raise _invalid("deploy", f"adapters are served by vLLM on this machine, and {conversion.reason}")
+        raise InvalidConfig.of("deploy", f"adapters are served by vLLM on this machine, and {conversion.reason}")
     if (rank := stored_rank(config)) > (most := settings.vllm_max_lora_rank):
-        raise _invalid("rank", f"vLLM serves ranks up to {most} on this machine, and the adapter would have {rank}")
-
-
-def _invalid(field: str, issue: str) -> InvalidConfig:
-    return InvalidConfig(f"{field}: {issue}", field=field, issue=issue)
+        raise InvalidConfig.of(
+            "rank", f"vLLM serves ranks up to {most} on this machine, and the adapter would have {rank}"
+        )

@@ -56,4 +56,4 @@ def _dataset(config: TrainingConfig, settings: Settings) -> DatasetFacts:
         return datasets.inspect(facts.path, config.columns, config.objective)
     except NotFound:
         issue = f"there is no data set {config.dataset_path!r} in the studio; upload it first"
-        raise InvalidConfig(f"dataset_path: {issue}", field="dataset_path", issue=issue) from None
+        raise InvalidConfig.of("dataset_path", issue) from None

@@ -35,11 +35,11 @@ def check_wishes(market: Market, provider: str, resource_id: str | None, spot: b
         )
     if resource_id is not None and all(offer.resource_id != resource_id for offer in offers):
         likely = likely_resource(resource_id, {offer.resource_id for offer in offers})
-        raise _invalid("resource_id", f"{provider} has no machine {resource_id[:64]!r}{likely}")
+        raise InvalidConfig.of("resource_id", f"{provider} has no machine {resource_id[:64]!r}{likely}")
     wanted = [offer for offer in offers if resource_id in (None, offer.resource_id)]
     if spot and not any(offer.spot for offer in wanted):
         what = f"the machine {resource_id!r}" if resource_id else "any machine"
-        raise _invalid("spot", f"{provider} does not rent {what} at a spot price; leave the field out")
+        raise InvalidConfig.of("spot", f"{provider} does not rent {what} at a spot price; leave the field out")
 
 
 def choose(work: Work, market: Market, provider: str) -> tuple[Priced, list[PlannedOffer]]:
@@ -71,7 +71,9 @@ def _why_none(work: Work, own: Sequence[Offer], market: Market, provider: str) -
     several = [offer for offer in priced if offer.gpu_count >= (config.num_processes or 1)]
     if not several:
         most = max((offer.gpu_count for offer in priced), default=0)
-        return _invalid("num_processes", f"such a machine of {provider}'s has {most} GPU(s); give at most as many")
+        return InvalidConfig.of(
+            "num_processes", f"such a machine of {provider}'s has {most} GPU(s); give at most as many"
+        )
     roomy = [offer for offer in several if has_room(offer, config, work.model, work.dataset) is not False]
     if not roomy:
         return _too_small(work, several, market, provider)
@@ -97,7 +99,7 @@ def _too_small(work: Work, offers: Sequence[Offer], market: Market, provider: st
         f"the job takes about {needed:g} GB of GPU memory, and {largest:g} GB do not hold it; {advice}, or have it "
         "take less: quantization int4, gradient_checkpointing, a smaller batch_size or max_length"
     )
-    return _invalid("resource_id", issue, fits=found, needed_vram_gb=needed)
+    return InvalidConfig.of("resource_id", issue, fits=found, needed_vram_gb=needed)
 
 
 def _elsewhere(work: Work, offers: Sequence[Offer]) -> list[str]:
@@ -116,12 +118,12 @@ def _beyond_limits(work: Work, offers: Sequence[Offer], market: Market) -> Inval
     in_time = [found for found in known if is_within_limits(config.model_copy(update={"max_cost": None}), found)]
     if not in_time:
         quickest = min(known, key=lambda found: found.minutes.low)
-        return _invalid(
+        return InvalidConfig.of(
             "max_duration",
             f"the quickest such machine takes {quickest.minutes.low:.1f} to {quickest.minutes.high:.1f} minutes",
         )
     cheapest: Estimate = min(in_time, key=lambda found: found.cost.low)
-    return _invalid(
+    return InvalidConfig.of(
         "max_cost",
         f"on the cheapest such machine the job costs ${cheapest.cost.low:.2f} to ${cheapest.cost.high:.2f} to finish",
     )
@@ -136,7 +138,3 @@ def _distinct(best: Sequence[Priced]) -> list[Priced]:
 def _planned(priced: Priced) -> PlannedOffer:
     shown = priced.offer.model_dump(include=set(PlannedOffer.model_fields))
     return PlannedOffer(**shown, estimate=priced.estimate)
-
-
-def _invalid(field: str, issue: str, **details: object) -> InvalidConfig:
-    return InvalidConfig(f"{field}: {issue}", field=field, issue=issue, **details)

@@ -175,13 +175,9 @@ def _steps_per_epoch(config: TrainingConfig, train_rows: int) -> int:
     return ceil(ceil(train_rows / config.batch_size) / config.gradient_accumulation_steps) * iterations_of(config.grpo)
 
 
-def _invalid(field: str, issue: str) -> InvalidConfig:
-    return InvalidConfig(f"{field}: {issue}", field=field, issue=issue)
-
-
 def _check_content(config: TrainingConfig, dataset: DatasetFacts) -> None:
     if config.dataset_sha256 not in (None, dataset.sha256):
-        raise _invalid(
+        raise InvalidConfig.of(
             "dataset_path",
             f"the data in {config.dataset_path!r} have changed: their SHA-256 is {dataset.sha256}, not "
             f"{config.dataset_sha256}; bring back what was there, or leave dataset_sha256 out",
@@ -190,28 +186,28 @@ def _check_content(config: TrainingConfig, dataset: DatasetFacts) -> None:
 
 def _check_platform(config: TrainingConfig, connected: Collection[str]) -> None:
     if issue := usable.unknown(config.provider, Feature.TRAINING):
-        raise _invalid("provider", issue)
+        raise InvalidConfig.of("provider", issue)
     usable.check(config.provider, Feature.TRAINING, connected, "provider")
     if rented_from(config):
         return
     if config.wanted_resource not in (None, "local"):
-        raise _invalid(
+        raise InvalidConfig.of(
             "resource_id", f"this machine has no resource {config.resource_id!r}; use 'local', or leave the field out"
         )
     if config.spot:
-        raise _invalid("spot", "this machine costs nothing and is not taken away; leave the field out")
+        raise InvalidConfig.of("spot", "this machine costs nothing and is not taken away; leave the field out")
 
 
 def _check_tracker(config: TrainingConfig, settings: Settings, connected: Collection[str]) -> None:
     if config.experiment_tracker is None:
         return
     if issue := usable.unknown(config.experiment_tracker, Feature.EXPERIMENTS):
-        raise _invalid("experiment_tracker", f"{issue}, or leave the field out")
+        raise InvalidConfig.of("experiment_tracker", f"{issue}, or leave the field out")
     if issue := libraries.missing(config, settings):
-        raise _invalid("experiment_tracker", issue)
+        raise InvalidConfig.of("experiment_tracker", issue)
     offline = config.tracking.mode == "offline"
     if offline and tracker_of(config) != "wandb":
-        raise _invalid("tracking.mode", "only wandb has files for a later sync; use online")
+        raise InvalidConfig.of("tracking.mode", "only wandb has files for a later sync; use online")
     if not offline and needs_account(config):
         usable.check(config.experiment_tracker, Feature.EXPERIMENTS, connected, "experiment_tracker")
 
@@ -224,16 +220,16 @@ def _check_output_dir(config: TrainingConfig, settings: Settings) -> None:
         target = (home / config.output_dir).resolve()
         existing = next(place for place in (target, *target.parents) if place.exists())
     except (OSError, ValueError, RuntimeError):  # of a name that is too long, say
-        raise _invalid("output_dir", f"{config.output_dir[:200]!r} is not a path") from None
+        raise InvalidConfig.of("output_dir", f"{config.output_dir[:200]!r} is not a path") from None
     if ".." in Path(config.output_dir).parts or target == home or not target.is_relative_to(home):
-        raise _invalid(
+        raise InvalidConfig.of(
             "output_dir", f"{config.output_dir!r} is not inside the studio's data directory; name a folder in it"
         )
     top = target.relative_to(home).parts[0]
     if top in RESERVED or top.startswith("."):
-        raise _invalid("output_dir", f"{top!r} is a folder of the studio's own; name another")
+        raise InvalidConfig.of("output_dir", f"{top!r} is a folder of the studio's own; name another")
     if not existing.is_dir():
-        raise _invalid("output_dir", f"{config.output_dir!r} leads through a file; name a folder")
+        raise InvalidConfig.of("output_dir", f"{config.output_dir!r} leads through a file; name a folder")
 
 
 def _check_machine(config: TrainingConfig, machine: Capabilities) -> None:
@@ -241,14 +237,16 @@ def _check_machine(config: TrainingConfig, machine: Capabilities) -> None:
     if quantization is not Quantization.NONE:
         reason = machine.quantizations.get(quantization, "never tried")
         if reason is not None:
-            raise _invalid(
+            raise InvalidConfig.of(
                 "quantization", f"{quantization} does not work on this machine ({reason}); use none with lora"
             )
     if config.precision is Precision.BFLOAT16 and machine.bf16_gflops is None:
-        raise _invalid("precision", "bfloat16 does not work on this machine; use float32")
+        raise InvalidConfig.of("precision", "bfloat16 does not work on this machine; use float32")
     if config.num_processes and config.num_processes > machine.most_processes:
         what = "GPU" if machine.gpus else "core"
-        raise _invalid("num_processes", f"this machine has {machine.most_processes} {what}(s); give at most as many")
+        raise InvalidConfig.of(
+            "num_processes", f"this machine has {machine.most_processes} {what}(s); give at most as many"
+        )
 
 
 def _check_length(config: TrainingConfig, model: ModelFacts) -> None:
@@ -256,7 +254,7 @@ def _check_length(config: TrainingConfig, model: ModelFacts) -> None:
     if "max_length" not in config.model_fields_set:
         return
     if model.context_length is not None and config.max_length > model.context_length:
-        raise _invalid(
+        raise InvalidConfig.of(
             "max_length",
             f"{config.max_length} is more than the {model.context_length} tokens {model.id!r} has room for",
         )

@@ -195,5 +195,4 @@ def _not_an_address(value: str) -> str | None:
 
 
 def _invalid(name: str, issue: str) -> InvalidConfig:
-    field = f"credentials.{name}"
-    return InvalidConfig(f"{field}: {issue}", field=field, issue=issue)
+    return InvalidConfig.of(f"credentials.{name}", issue)

@@ -19,5 +19,4 @@ class SshCheck:
 
 async def _check(login: Login, python: str) -> None:
     if missing := (await Facts.of(login, python)).missing:
-        field, issue = "credentials.python", f"{login.address} cannot train: {missing}"
-        raise InvalidConfig(f"{field}: {issue}", field=field, issue=issue)
+        raise InvalidConfig.of("credentials.python", f"{login.address} cannot train: {missing}")

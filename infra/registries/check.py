@@ -15,6 +15,6 @@ def check_registries(registries: Sequence[Registry], connected: Collection[str])
         field = f"registries.{number}"
         if registry.place in places[:number]:
             issue = f"{registry.place} is named twice; leave one of them out"
-            raise InvalidConfig(f"{field}: {issue}", field=field, issue=issue)
+            raise InvalidConfig.of(field, issue)
     for number, registry in enumerate(registries):
         usable.check(registry.platform, Feature.REGISTRY, connected, f"registries.{number}")

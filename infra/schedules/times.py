@@ -25,19 +25,17 @@ async def next_runs(cron: str, timezone: str, count: int, after: datetime | None
 async def check_times(cron: str, timezone: str, minutes: float) -> None:
     """Refuse a time zone that nobody knows, and times that never come or follow each other too fast."""
     if timezone not in available_timezones():
-        raise _invalid("timezone", f"{timezone!r} is no IANA time zone; write one like Europe/Berlin")
+        raise InvalidConfig.of("timezone", f"{timezone!r} is no IANA time zone; write one like Europe/Berlin")
     if len(cron.split()) not in (1, 5):
-        raise _invalid("cron", "Must have five parts: minute, hour, day of the month, month, day of the week")
+        raise InvalidConfig.of("cron", "Must have five parts: minute, hour, day of the month, month, day of the week")
     try:
         times = await next_runs(cron, timezone, _LOOK_AHEAD)
     except (ValueError, OverflowError):  # of croniter's, those too
         times = []
     if not times:
-        raise _invalid("cron", f"{cron!r} is no cron expression, or its time never comes")
+        raise InvalidConfig.of("cron", f"{cron!r} is no cron expression, or its time never comes")
     shortest = min(((later - earlier).total_seconds() / 60 for earlier, later in pairwise(times)), default=minutes)
     if shortest < minutes:
-        raise _invalid("cron", f"its runs follow each other after {shortest:g} minutes; {minutes:g} are the least")
-
-
-def _invalid(field: str, issue: str) -> InvalidConfig:
-    return InvalidConfig(f"{field}: {issue}.", field=field, issue=issue)
+        raise InvalidConfig.of(
+            "cron", f"its runs follow each other after {shortest:g} minutes; {minutes:g} are the least"
+        )

@@ -118,7 +118,7 @@ def head_size(config: Any) -> int:
 
 def refused(issue: str) -> InvalidConfig:
     """Say why a model is not written as GGUF."""
-    return InvalidConfig(f"format: {issue}", field="format", issue=issue)
+    return InvalidConfig.of("format", issue)
 
 
 def _takes_none(config: Any, *fields: str) -> None:

@@ -185,4 +185,4 @@ def _added_by(tokenizer: Any) -> tuple[bool, bool]:
 
 
 def _refused(issue: str) -> InvalidConfig:
-    return InvalidConfig(f"format: {issue}", field="format", issue=issue)
+    return InvalidConfig.of("format", issue)

@@ -121,4 +121,4 @@ def _targets(names: list[str], linear: set[str]) -> list[str]:
 
 def _refused(name: str) -> InvalidConfig:
     issue = f"it changes {name}, and a plain LoRA changes the weights of linear layers only; export it as merged"
-    return InvalidConfig(f"format: {issue}", field="format", issue=issue)
+    return InvalidConfig.of("format", issue)

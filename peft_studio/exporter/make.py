@@ -75,7 +75,7 @@ def _gguf(wanted: ExportTask, source: Source, folder: Path, say: Say, talks: Oll
 def _lora(wanted: ExportTask, source: Source, folder: Path, say: Say) -> ExportResult:
     if is_plain_lora(source.adapter):
         issue = "the adapter is a plain LoRA already; download it as it is"
-        raise InvalidConfig(f"format: {issue}", field="format", issue=issue)
+        raise InvalidConfig.of("format", issue)
     found = write_plain_lora(source, folder, wanted.config.rank or wanted.rank, say)
     notes = [f"A plain LoRA of rank {found.rank}, which misses {found.error:.2%} of what the adapter changes."]
     return ExportResult(files=[], approximation=found, notes=notes)

@@ -94,4 +94,4 @@ def _around(around: Around, inner: str) -> str:
 
 
 def _refused(issue: str) -> InvalidConfig:
-    return InvalidConfig(f"format: {issue}", field="format", issue=issue)
+    return InvalidConfig.of("format", issue)

@@ -52,7 +52,7 @@ class Rewards:
         for name, column in zip(self.names, self._columns, strict=True):
             if column is not None and columns.get(column) is None:
                 issue = f"row {number} has no {column!r}, which the reward {name} compares answers with"
-                raise InvalidConfig(f"dataset_path: {issue}", field="dataset_path", issue=issue, row=number)
+                raise InvalidConfig.of("dataset_path", issue, row=number)
 
     def of(self, row: Answered) -> NDArray[np.float64]:
         """Judge a row's answers; the shape is (answers, functions), and nan is no judgement."""

@@ -72,7 +72,7 @@ class Grpo(Criterion[Any]):
         if room < 1:
             field = "grpo.max_completion_length"
             issue = f"the base model has no room for a prompt and answers of {most} tokens; lower it"
-            raise InvalidConfig(f"{field}: {issue}", field=field, issue=issue)
+            raise InvalidConfig.of(field, issue)
         return room
 
     def begin(self, model: Any, items: Sequence[Prompt]) -> None:
