@@ -6,8 +6,7 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -19,6 +18,7 @@ from infra.simulators.accounts import GOOD
 from infra.simulators.faults import Fault, FaultKind
 from peft_studio.jobs import JobStatus, flow_run_id_of
 from peft_studio.machines import MachineStatus
+from peft_studio.run_dir import RunDir
 from tests.acceptance.conftest import eventually
 from tests.acceptance.jobs import flow_process, follow, job, losses, run_dir, short_job, submit, wait_for_step
 
@@ -27,8 +27,8 @@ STEPS = 30
 
 
 @pytest.fixture(scope="module")
-def renting(used_data_dir: Callable[[str], Path]) -> Iterator[RentingStudio]:
-    with renting_studio(used_data_dir("renting"), "runpod", "vast", "huggingface") as started:
+def renting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RentingStudio]:
+    with renting_studio(tmp_path_factory.mktemp("renting"), "runpod", "vast", "huggingface") as started:
         yield started
 
 
@@ -66,6 +66,9 @@ def test_a_job_trains_on_a_rented_machine_and_its_adapter_is_the_one_of_this_mac
     assert receipt.status is MachineStatus.GONE and receipt.hourly_rate is not None
     assert done["cost"] == pytest.approx(rented.billed(job_id), abs=0.005)
     assert done["cost"] > 0
+    again = short_job(provider=vendor, resource_id=receipt.resource_id)
+    plan = rented.post("/jobs/plan", config=again).raise_for_status().json()
+    assert plan["estimate"]["measured_jobs"] >= 1  # what it took is what the next one is expected to take
 
 
 def test_a_preempted_job_goes_on_elsewhere_from_its_last_checkpoint(rented: RentingStudio, at_home: str) -> None:
@@ -80,6 +83,21 @@ def test_a_preempted_job_goes_on_elsewhere_from_its_last_checkpoint(rented: Rent
     resumed = run_dir(rented.studio, job_id).read_summary()
     assert resumed is not None and resumed.resumed_at and resumed.resumed_at[0] in (5, 10, 15)
     assert done["cost"] == pytest.approx(rented.billed(job_id), abs=0.005)
+
+
+def test_training_that_does_not_go_on_as_it_was_fails_loudly(rented: RentingStudio) -> None:
+    long = {"max_steps": 5000, "num_epochs": 100, "checkpoint_steps": 5000}  # it begins again from its first step
+    job_id = submit(rented.studio, provider="runpod", **long)
+    wait_for_step(rented.studio, job_id, 6)
+    [machine] = rented.clouds["runpod"].existing()
+    report_another_loss(run_dir(rented.studio, job_id), step=3)
+    rented.clouds["runpod"].preempt(machine)
+    follow(rented.studio, job_id)
+    ended = rented.job(job_id)
+    assert ended["status"] == "failed"
+    assert ended["error"]["code"] == "RESUME_MISMATCH"
+    assert "Step 3 had the loss 9" in str(ended["error"])
+    assert [one.status for one in rented.receipts(job_id)] == [MachineStatus.GONE] * 2
 
 
 def test_a_killed_flow_process_finds_its_machine_again(rented: RentingStudio, at_home: str) -> None:
@@ -191,6 +209,15 @@ def test_a_job_that_no_budget_pays_for_is_refused_and_its_machine_is_never_rente
     assert rented.job(paid)["error"]["code"] == "INSUFFICIENT_CREDITS"
     assert len(rented.receipts(paid)) == machines
     assert rented.api.put("/budgets", json={"budgets": []}).json() == {"budgets": []}
+
+
+def report_another_loss(run: RunDir, step: int) -> None:
+    """Have it on record that a step had a much larger loss than it had."""
+    with run.events_path.open("r+b") as events:
+        content = events.read()
+        [line] = [line for line in content.splitlines() if b'"loss":' in line and f'"step":{step}.0'.encode() in line]
+        events.seek(content.index(line) + line.index(b'"loss":') + len(b'"loss":'))
+        events.write(b"9")
 
 
 def rent_directly(renting: RentingStudio, name: str) -> None:
