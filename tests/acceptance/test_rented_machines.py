@@ -6,7 +6,8 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,8 +28,8 @@ STEPS = 30
 
 
 @pytest.fixture(scope="module")
-def renting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RentingStudio]:
-    with renting_studio(tmp_path_factory.mktemp("renting"), "runpod", "vast", "huggingface") as started:
+def renting(used_data_dir: Callable[[str], Path]) -> Iterator[RentingStudio]:
+    with renting_studio(used_data_dir("renting"), "runpod", "vast", "huggingface") as started:
         yield started
 
 
