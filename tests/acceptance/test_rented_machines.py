@@ -17,14 +17,17 @@ from infra.providers.base import Account, Order
 from infra.providers.runpod import RunPod
 from infra.simulators.accounts import GOOD
 from infra.simulators.faults import Fault, FaultKind
+from peft_studio.events import Log
 from peft_studio.jobs import JobStatus, flow_run_id_of
 from peft_studio.machines import MachineStatus
+from peft_studio.remote import LAUNCHER_VARIABLE
 from peft_studio.run_dir import RunDir
 from tests.acceptance.conftest import eventually
 from tests.acceptance.jobs import flow_process, follow, job, losses, run_dir, short_job, submit, wait_for_step
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(300)]
 STEPS = 30
+SMALL_GPU = Path(__file__).with_name("small_gpu.py")
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +104,21 @@ def test_training_that_does_not_go_on_as_it_was_fails_loudly(rented: RentingStud
     assert [one.status for one in rented.receipts(job_id)] == [MachineStatus.GONE] * 2
 
 
+def test_a_job_that_needs_more_memory_goes_down_the_rungs_and_then_to_a_larger_gpu(
+    rented: RentingStudio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(LAUNCHER_VARIABLE, shlex.join((sys.executable, str(SMALL_GPU), str(tmp_path / "first"))))
+    job_id = submit(rented.studio, provider="runpod", resource_id="gpu-rtx4090", max_steps=STEPS, max_cost=5)
+    said = [event.message for event in follow(rented.studio, job_id) if isinstance(event, Log)]
+    done = rented.job(job_id)
+    assert (done["status"], done.get("error")) == ("completed", None)
+    assert sum("the same steps are tried with" in line for line in said) == 4  # 8 rows, 4, 2, 1, then less kept
+    assert any("more than 24 GB" in line for line in said)
+    first, second = rented.receipts(job_id)
+    assert (first.resource_id, first.vram_gb) == ("gpu-rtx4090", 24)
+    assert second.vram_gb is not None and second.vram_gb > 24
+
+
 def test_a_killed_flow_process_finds_its_machine_again(rented: RentingStudio, at_home: str) -> None:
     job_id = submit(rented.studio, provider="runpod", max_steps=STEPS)
     wait_for_step(rented.studio, job_id, 5)
@@ -154,9 +172,12 @@ def test_a_key_that_is_revoked_in_the_middle_fails_the_job_and_calls_for_a_perso
     assert ended["error"]["code"] == "AUTHENTICATION_FAILED"
     [receipt] = rented.receipts(job_id)
     assert receipt.status is MachineStatus.STRANDED and "console" in receipt.reason
-    cloud.faults.clear()
-    for machine in cloud.existing():  # as a person does
+    for machine in cloud.existing():  # as a person does, where the machine has not ended itself
         cloud.terminate(machine)
+    cloud.faults.clear()  # the platform is connected again
+    run_flow(rented, "sweep/default")
+    assert eventually(lambda: [one.status for one in rented.receipts(job_id)] == [MachineStatus.GONE], 90)
+    assert rented.job(job_id)["cost"] == pytest.approx(rented.billed(job_id), abs=0.005)
 
 
 def test_the_sweep_ends_what_no_live_job_works_on(rented: RentingStudio) -> None:
