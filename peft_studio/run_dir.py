@@ -19,8 +19,9 @@ agree with another on a counter. Writers append whole lines, one at a time.
 import errno
 import fcntl
 import os
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+import threading
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -223,11 +224,24 @@ def replace_file(path: Path, content: bytes) -> None:
 
 def write_whole(path: Path, fill: Callable[[Path], object]) -> None:
     """Have ``fill`` write a file beside ``path``, make it durable, then move it into place."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with _filled(path, fill) as temporary:
+        os.replace(temporary, path)
+
+
+def write_once(path: Path, fill: Callable[[Path], object]) -> None:
+    """The same, unless there is such a file by then: of several that write it at once the first one counts."""
+    with _filled(path, fill) as temporary, suppress(FileExistsError):
+        os.link(temporary, path)
+
+
+@contextmanager
+def _filled(path: Path, fill: Callable[[Path], object]) -> Generator[Path]:
+    # Threads write at the same time, too.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
     try:
         fill(temporary)
         make_durable(temporary)
-        os.replace(temporary, path)
+        yield temporary
     finally:
         temporary.unlink(missing_ok=True)
 

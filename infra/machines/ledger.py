@@ -20,7 +20,7 @@ from infra.settings import Settings
 from peft_studio.jobs import flow_run_id_of
 from peft_studio.machine_names import job_of_machine
 from peft_studio.machines import MachineReceipt
-from peft_studio.run_dir import RunDir, write_whole
+from peft_studio.run_dir import RunDir, write_once
 
 Publish = Callable[[MachineReceipt], None]
 
@@ -73,12 +73,5 @@ def studio_id(settings: Settings) -> str:
     path = settings.data_dir / "studio.id"
     if not path.is_file():
         settings.data_dir.mkdir(parents=True, exist_ok=True)
-        made = settings.data_dir / f".studio.id.{secrets.token_hex(4)}"
-        write_whole(made, lambda temporary: temporary.write_text(secrets.token_hex(3)))
-        try:
-            path.hardlink_to(made)  # of two processes that make one up at once, the first one counts
-        except FileExistsError:
-            pass
-        finally:
-            made.unlink()
+        write_once(path, lambda temporary: temporary.write_text(secrets.token_hex(3)))
     return path.read_text()

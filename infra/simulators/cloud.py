@@ -234,6 +234,8 @@ class Cloud:
         while machine.is_at_work:
             if machine.process is None:
                 self._start(machine)
+                if not machine.is_at_work:  # ended meanwhile, by another thread, which saw no process yet
+                    _kill(machine)
             elif (code := machine.process.poll()) is not None:
                 machine.exit_code = code
                 if not machine.is_restarted:

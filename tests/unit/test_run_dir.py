@@ -1,14 +1,16 @@
 """The run directory: what is written whole, and how events are numbered."""
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 
 from peft_studio.config import TrainingConfig
 from peft_studio.events import Failure, Log, Metrics, Status
 from peft_studio.jobs import JobStatus, Phase
-from peft_studio.run_dir import EventReader, Request, RunDir
+from peft_studio.run_dir import EventReader, Request, RunDir, write_once, write_whole
 
 
 @pytest.fixture
@@ -126,3 +128,31 @@ def test_a_file_url_is_a_run_directory_too(tmp_path: Path) -> None:
     run.append(log("a"))
     assert run.job_id == "job_2"
     assert (tmp_path / "job_2" / "events.jsonl").exists()
+
+
+def test_of_several_that_write_a_file_once_the_first_one_counts_for_all(tmp_path: Path) -> None:
+    file, all_there = tmp_path / "key", Barrier(8)
+
+    def key_of(number: int) -> str:
+        all_there.wait()
+        write_once(file, lambda temporary: temporary.write_text(f"key {number}"))
+        return file.read_text()
+
+    with ThreadPoolExecutor(8) as pool:
+        keys = set(pool.map(key_of, range(8)))
+    assert keys == {file.read_text()}
+    assert os.listdir(tmp_path) == ["key"]
+
+
+def test_threads_that_write_a_file_at_once_leave_what_one_of_them_wrote(tmp_path: Path) -> None:
+    file, all_there = tmp_path / "record", Barrier(8)
+
+    def write(number: int) -> None:
+        all_there.wait()
+        for _ in range(20):
+            write_whole(file, lambda temporary: temporary.write_text(f"{number}" * 1000))
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(write, range(8)))
+    assert len(file.read_text()) == 1000 and len(set(file.read_text())) == 1
+    assert os.listdir(tmp_path) == ["record"]

@@ -45,8 +45,14 @@ def desk(wandb: SimulatedWandb, comet: SimulatedComet, tmp_path: Path) -> Iterat
 
 
 def senders() -> list[psutil.Process]:
-    found = psutil.Process().children(recursive=True)
-    return [one for one in found if "peft_studio.trackers" in " ".join(one.cmdline())]
+    return [one for one in psutil.Process().children(recursive=True) if is_sender(one)]
+
+
+def is_sender(process: psutil.Process) -> bool:
+    try:
+        return "peft_studio.trackers" in " ".join(process.cmdline())
+    except psutil.NoSuchProcess:  # another test's process may have ended, or be about to
+        return False
 
 
 async def at_work_until(desk: Desk, run: RunDir, step: int) -> None:
