@@ -53,7 +53,7 @@ def losses(events: list[Event]) -> list[tuple[float, float]]:
     return [(point["step"], point["loss"]) for point in curve]
 
 
-def wait_for_step(studio: Studio, job_id: str, step: int, seconds: float = 60) -> None:
+def wait_for_step(studio: Studio, job_id: str, step: int, seconds: float = 120) -> None:
     """Wait until the trainer has reported a step."""
     run = run_dir(studio, job_id)
     assert eventually(lambda: run.latest().metrics.get("step", 0) >= step, seconds), f"never got to step {step}"

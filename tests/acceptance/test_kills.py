@@ -82,11 +82,11 @@ def test_a_dead_flow_process_and_worker_are_noticed_within_a_minute(studio: Stud
     for victim in victims:
         victim.kill()
 
-    def taken_up() -> bool:
-        events = [event for _, event in run_dir(studio, job_id).events() if isinstance(event, Status)]
-        return any(event.phase is Phase.RECOVERING for event in events) and events[-1].phase is Phase.TRAINING
+    def phases() -> list[Phase | None]:
+        return [event.phase for _, event in run_dir(studio, job_id).events() if isinstance(event, Status)]
 
-    assert eventually(taken_up, 60)
+    assert eventually(lambda: Phase.RECOVERING in phases(), 60)
+    assert eventually(lambda: phases()[-1] is Phase.TRAINING, 180)  # the worker starts anew meanwhile
     with studio.client() as client:
         client.cancel_job(job_id)
 
@@ -103,7 +103,7 @@ def test_a_job_that_dies_again_and_again_fails_with_a_reason(studio: Studio) -> 
             killed.add(pid)
         return run_dir(studio, job_id).latest().failure is not None
 
-    assert eventually(kill_whatever_runs, 120)
+    assert eventually(kill_whatever_runs, 300)
     follow(studio, job_id)
     failed = job(studio, job_id)
     assert failed.status is JobStatus.FAILED

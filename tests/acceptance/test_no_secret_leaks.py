@@ -22,7 +22,7 @@ from peft_studio.remote.assignment import CLAIMANT
 from tests.acceptance.conftest import eventually
 from tests.acceptance.jobs import follow, submit, wait_for_step
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(400)]
 VENDORS = ("runpod", "vast", "huggingface", "lambda", "kubernetes", "ssh")
 KEYS = {name: f"canary-{name}-{secrets.token_hex(12)}" for name in VENDORS}
 WRONG = f"canary-wrong-{secrets.token_hex(12)}"  # was never accepted by anybody
