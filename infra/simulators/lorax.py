@@ -20,7 +20,6 @@ from infra.simulators.spoken import Json, Speech
 from infra.simulators.vllm import content_of
 
 _CONFIG = "adapter_config.json"
-_PLAIN = {"Content-Type": "text/plain; charset=utf-8"}
 _ANSWERING = ("/generate", "/v1/completions", "/v1/chat/completions")
 
 
@@ -108,14 +107,7 @@ class LoraxServer:
                 self.hosting.remove(loaded)
 
     def _metrics(self) -> Reply:
-        name = "lorax_request_duration"
-        lines = [
-            f"# TYPE {name} histogram",
-            f'{name}_bucket{{le="+Inf"}} {self.answered}',
-            f"{name}_sum {0.25 * self.answered}",
-            f"{name}_count {self.answered}",
-        ]
-        return Reply("\n".join([*lines, ""]).encode(), headers=_PLAIN)
+        return spoken.durations("lorax_request_duration", self.answered, "+Inf")
 
 
 def create_lorax(server: LoraxServer) -> App:

@@ -122,17 +122,10 @@ class VllmServer:
         return spoken.answer(path, body, self.speech, voice)
 
     def _metrics(self) -> Reply:
-        name, label = "vllm:e2e_request_latency_seconds", f'model_name="{self.base}"'
-        lines = [
-            f"# TYPE {name} histogram",
-            f'{name}_bucket{{le="0.3",{label}}} {self.answered}',
-            f"{name}_sum{{{label}}} {0.25 * self.answered}",
-            f"{name}_count{{{label}}} {self.answered}",
-        ]
-        return Reply("\n".join([*lines, ""]).encode(), headers=_PLAIN)
+        label = f'model_name="{self.base}"'
+        return spoken.durations("vllm:e2e_request_latency_seconds", self.answered, "0.3", label)
 
 
-_PLAIN = {"Content-Type": "text/plain; charset=utf-8"}
 _UNTYPED = {"Content-Type": ""}  # as vLLM answers there
 _REFUSALS = Refusals(
     no_credit=Reply(None, 402),
