@@ -15,18 +15,10 @@ from peft_studio.exporter.merge import merge
 from peft_studio.exporter.verify import verify_gguf
 from peft_studio.exports import GgufType
 from peft_studio.trainer.adapter import load_adapter
-from tests.unit.exporter.trained import adapter, base_model, logits, quiet, task
+from tests.unit.exporter.trained import LLAMA3, adapter, base_model, logits, quiet, task
 
 TOKENS = [0, 281, 299, 287, 298, 284, 17, 45]
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 128, "rope_theta": 10000.0}
-LLAMA3 = {
-    "rope_type": "llama3",
-    "factor": 8.0,
-    "low_freq_factor": 1.0,
-    "high_freq_factor": 4.0,
-    "original_max_position_embeddings": 64,
-    "rope_theta": 10000.0,
-}
 
 
 def adapted(base: Path, stored: Path) -> Any:

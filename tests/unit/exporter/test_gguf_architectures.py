@@ -15,7 +15,7 @@ from peft_studio.exporter.gguf_file import write_gguf
 from peft_studio.exporter.merge import Merged
 from peft_studio.exports import GgufType
 from tests.tiny import tiny_tokenizer
-from tests.unit.exporter.trained import SIZES
+from tests.unit.exporter.trained import LLAMA3, SIZES
 
 PROMPT = [0, *range(20, 60)]  # longer than any window here
 TOKENS = 12
@@ -29,14 +29,6 @@ WINDOWED = {"sliding_window": 16, "num_hidden_layers": 7, "query_pre_attn_scalar
 LOCAL = {"rope_type": "default", "rope_theta": 10_000.0}
 FAR = {"rope_type": "linear", "factor": 8.0, "rope_theta": 1_000_000.0}
 PARTLY = {"rope_type": "default", "rope_theta": 10_000.0, "partial_rotary_factor": 0.5}
-LLAMA3 = {
-    "rope_type": "llama3",
-    "factor": 8.0,
-    "low_freq_factor": 1.0,
-    "high_freq_factor": 4.0,
-    "original_max_position_embeddings": 64,
-    "rope_theta": 10_000.0,
-}
 LONGROPE = {
     "rope_type": "longrope",
     "rope_theta": 10_000.0,
