@@ -12,7 +12,7 @@ import shlex
 
 from infra.hosts.base import Door, Hosted, Limits, Wanted
 from infra.hosts.control import refused, replicas_of
-from infra.hosts.modal_apps import PORT, App, Apps, ModalApps
+from infra.hosts.modal_apps import PORT, App, ModalApps
 from infra.hosts.openai_door import OpenAIDoor
 from infra.hosts.openai_host import OpenAIHost
 from infra.providers.base import Account
@@ -32,7 +32,7 @@ class Modal(OpenAIHost):
 
     limits = Limits(replicas=_MOST_REPLICAS, rests=True, scales=True, instance_types=True, bills=True, published=True)
 
-    def __init__(self, account: Account, apps: Apps | None = None):
+    def __init__(self, account: Account, apps: ModalApps | None = None):
         super().__init__(OpenAIDoor(PLATFORM, account))
         self._account = account
         self._apps = apps or ModalApps(account)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from infra.simulators import grpc
 from infra.simulators.exchange import App, Asked, Reply, application
 
 GOOD, BROKE, BUSY = "good-key-of-a-simulator", "broke-key", "busy-key"
@@ -149,6 +150,15 @@ DOORS = {
         _reply(401, {"code": 16, "message": "unauthenticated", "details": []}),
         _reply(412, {"code": 9, "message": "account is suspended", "details": []}),
         _bearer,
+    ),
+    # By gRPC: the answer is an empty list.
+    "modal": Door(
+        "POST",
+        "/AppList",
+        grpc.answered(b"").body,
+        grpc.failed(grpc.UNAUTHENTICATED, "Token validation failed"),
+        grpc.failed(grpc.RESOURCE_EXHAUSTED, "Workspace billing cycle spend limit reached"),
+        lambda headers: headers.get("x-modal-token-secret", ""),
     ),
     "wandb": Door(
         "POST",

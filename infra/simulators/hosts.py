@@ -10,6 +10,7 @@ from infra.simulators.fireworks import create_fireworks
 from infra.simulators.hosting import Hosting
 from infra.simulators.huggingface_endpoints import OWNER, create_huggingface_endpoints
 from infra.simulators.lorax import LoraxServer, create_lorax
+from infra.simulators.modal import TOKEN_ID, create_modal
 from infra.simulators.ollama_models import CreatedModels
 from infra.simulators.predibase import create_predibase
 from infra.simulators.replicate import MODEL, VERSION, create_replicate
@@ -58,5 +59,6 @@ SIMULATED_HOSTS: Mapping[str, SimulatedHost] = {
     "together": SimulatedHost(create_together, _api_key),
     "fireworks": SimulatedHost(create_fireworks, _api_key),
     "predibase": SimulatedHost(create_predibase, _api_key),
+    "modal": SimulatedHost(create_modal, lambda _: {"token_id": TOKEN_ID, "token_secret": GOOD}),
     "replicate": SimulatedHost(create_replicate, lambda _: {"api_key": GOOD, "model": f"{MODEL}:{VERSION}"}),
 }

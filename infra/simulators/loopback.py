@@ -9,14 +9,16 @@ from typing import Any
 
 import uvicorn
 
+from infra.simulators.grpc import HttpOrGrpc
+
 _START_SECONDS = 10.0
 
 
 @contextmanager
 def served(app: Any, port: int = 0) -> Generator[str]:
-    """Serve an ASGI application and yield its address; a port of its own by default."""
+    """Serve an ASGI application, to gRPC's calls, too, and yield its address; a port of its own by default."""
     with socket.create_server(("127.0.0.1", port)) as listener:
-        config = uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off")
+        config = uvicorn.Config(app, http=HttpOrGrpc, log_level="warning", access_log=False, lifespan="off")
         server = uvicorn.Server(config)
         thread = Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()

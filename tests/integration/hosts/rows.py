@@ -13,6 +13,8 @@ from infra.hosts.base import Host
 from infra.hosts.fireworks import Fireworks
 from infra.hosts.huggingface import HuggingFace
 from infra.hosts.lorax import Lorax
+from infra.hosts.modal import Modal
+from infra.hosts.modal_apps import ModalApps
 from infra.hosts.ollama import Ollama
 from infra.hosts.predibase import Predibase
 from infra.hosts.replicate import Replicate
@@ -26,6 +28,7 @@ from infra.simulators.fireworks import create_fireworks
 from infra.simulators.hosting import Hosting
 from infra.simulators.huggingface_endpoints import create_huggingface_endpoints
 from infra.simulators.lorax import LoraxServer, create_lorax
+from infra.simulators.modal import TOKEN_ID, create_modal
 from infra.simulators.ollama_models import CreatedModels
 from infra.simulators.predibase import create_predibase
 from infra.simulators.replicate import MODEL, VERSION, create_replicate
@@ -54,6 +57,10 @@ class Row:
     has_door: bool = True
     sends_key: bool = False  # whether it is handed the key for its machines' use
     has_key: bool = True
+    key_field: str = "api_key"
+    asks_with_own_key: bool = (
+        False  # whether a deployment lets in who has its own key, whatever becomes of the account's
+    )
     counts: bool = False  # whether it tells how busy a deployment is, at the second look at the latest
     tells_latency: bool = True  # of those
     is_a_folder: bool = False  # whether it is taken off without a word to its platform
@@ -61,7 +68,7 @@ class Row:
 
     def account(self, address: str, key: str = GOOD, folder: Path | None = None) -> Account:
         """Return the account that the good key, or another, opens; ``folder`` is where files are laid out for it."""
-        return Account(address, {**self.credentials, "api_key": key}, folder)
+        return Account(address, {**self.credentials, self.key_field: key}, folder)
 
 
 def _together(account: Account, patience: float, create_seconds: float) -> Host:
@@ -74,6 +81,10 @@ def _fireworks(account: Account, patience: float, create_seconds: float) -> Host
 
 def _replicate(account: Account, patience: float, create_seconds: float) -> Host:
     return Replicate(account, patience, create_seconds, pace_seconds=0.02)
+
+
+def _modal(account: Account, patience: float, create_seconds: float) -> Host:
+    return Modal(account, ModalApps(account, patience, 2 * create_seconds, create_seconds))  # a dozen calls
 
 
 def _vllm(account: Account, patience: float, create_seconds: float) -> Host:
@@ -133,6 +144,23 @@ ROWS = (
     Row("fireworks", _fireworks, create_fireworks, tells_rate=False, counts=True),
     # LoRAX in OpenAI's form, which has no log-probabilities.
     Row("predibase", Predibase, create_predibase, tells_rate=False, gives_logprobs=False),
+    Row(
+        "modal",
+        _modal,
+        create_modal,
+        credentials={"token_id": TOKEN_ID},
+        # An app shows no state there: who asks waits until a container has started, and for room. One that is deployed
+        # under a name that is taken is that app's next version.
+        impossible=frozenset(
+            (
+                *(FaultKind.SLOW_BOOT, FaultKind.ENDLESS_BOOT, FaultKind.FAILS_LOADING),
+                *(FaultKind.NO_CAPACITY, FaultKind.NAME_TAKEN),
+            )
+        ),
+        tells_rate=False,
+        key_field="token_secret",
+        asks_with_own_key=True,
+    ),
     Row(
         "replicate",
         _replicate,

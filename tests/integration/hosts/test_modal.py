@@ -1,110 +1,180 @@
-"""
-Modal as a host, with apps that are kept in memory in the place of its library, and a simulated vLLM where they answer.
+"""What is peculiar to Modal: what its own library makes of a deployment, seen from a simulated Modal."""
 
-What the library makes of Modal's private protocol is not tested: it cannot be emulated.
-"""
-
-import json
-from dataclasses import dataclass, field
-from importlib.util import find_spec
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 
-from infra.hosts.base import Wanted
 from infra.hosts.modal import Modal
-from infra.hosts.modal_apps import App, ModalApps
+from infra.hosts.modal_apps import ModalApps
 from infra.providers.base import Account
-from infra.simulators.vllm import VllmServer, create_vllm
-from peft_studio.deployments import DeploymentConfig
+from infra.simulators import grpc
+from infra.simulators.accounts import GOOD
+from infra.simulators.exchange import Asked, Reply, application
+from infra.simulators.faults import FaultKind
+from infra.simulators.hosting import Hosting
+from infra.simulators.loopback import served
+from infra.simulators.modal import TOKEN_ID, create_modal
 from peft_studio.errors import CredentialRefused, InvalidConfig
-from tests.loopback import on_loopback
+from peft_studio.ports import free_port
+from tests.integration.hosts.rows import ROWS
+from tests.integration.hosts.serving import PROMPT, Serving, eventually, serving_at
 
 pytestmark = pytest.mark.anyio
-NAME = "pst-abc123-0f0f0f0f"
-SECRET = "as-secret-of-the-token"
-ACCOUNT = Account("", {"token_id": "ak-1", "token_secret": SECRET, "hub_token": "hf_reads"})
-
-
-@dataclass
-class AppsInMemory:
-    """A workspace whose apps all answer at one address."""
-
-    address: str = "http://127.0.0.1:9"
-    apps: dict[str, App] = field(default_factory=dict[str, App])
-    deployed: int = 0
-
-    async def deploy(self, app: App) -> None:
-        self.apps[app.name] = app
-        self.deployed += 1
-
-    async def url(self, name: str) -> str | None:
-        return self.address if name in self.apps else None
-
-    async def names(self) -> list[str]:
-        return list(self.apps)
-
-    async def stop(self, name: str) -> None:
-        self.apps.pop(name, None)
+MODAL = next(row for row in ROWS if row.name == "modal")
+HUB_TOKEN = "hf_reads-what-is-private"
 
 
 @pytest.fixture
-def wanted(tmp_path: Path) -> Wanted:
-    return Wanted(name=NAME, folder=tmp_path, base_model="org/model", rank=12, repository="me/one", commit="c" * 40)
+def serving(tmp_path: Path) -> Iterator[Serving]:
+    with serving_at(MODAL, tmp_path) as serving:
+        yield serving
 
 
-async def test_an_app_is_deployed_once_answers_to_its_own_key_and_is_stopped(wanted: Wanted, tmp_path: Path) -> None:
-    (tmp_path / "adapter_config.json").write_text(json.dumps({"r": 8}))
-    apps = AppsInMemory()
-    host = Modal(ACCOUNT, apps)
-    assert await host.look(NAME) is None
-    for _ in range(2):
-        hosted = await host.deploy(wanted)
-    assert apps.deployed == 1 and await host.names() == [NAME]
-    server = VllmServer(base="base", key=apps.apps[NAME].secrets["VLLM_API_KEY"], adapters={NAME: str(tmp_path)})
-    with on_loopback(create_vllm(server)) as apps.address:
-        hosted = await host.look(NAME)
-        assert hosted is not None and hosted.base is not None
-        assert (await host.ask(hosted, "Once", chat=True, max_tokens=4, temperature=0.0)).tokens_generated == 4
-        assert (await host.say(hosted, NAME, "Once", 4)).tokens != (
-            await host.say(hosted, hosted.base, "Once", 4)
-        ).tokens
-        other = Modal(Account("", {"token_id": "ak-2", "token_secret": "of-somebody-else"}), apps)
-        with pytest.raises(CredentialRefused):
-            await other.ask(hosted, "Once", chat=True, max_tokens=4, temperature=0.0)
-    for _ in range(2):
-        await host.remove(NAME)
-    assert await host.look(NAME) is None and apps.apps == {}
+def with_hub_token(serving: Serving) -> Modal:
+    return Modal(Account(serving.address, {"token_id": TOKEN_ID, "token_secret": GOOD, "hub_token": HUB_TOKEN}))
 
 
-async def test_an_app_serves_the_very_commits_on_as_many_machines_as_are_wanted(wanted: Wanted) -> None:
-    apps = AppsInMemory()
-    config = DeploymentConfig(instance_type="H100:2", min_replicas=0, max_replicas=3, auto_scaling=True)
-    await Modal(ACCOUNT, apps).deploy(wanted.model_copy(update={"config": config, "revision": "b" * 40}))
-    app = apps.apps[NAME]
-    assert (app.gpu, app.least, app.most) == ("H100:2", 0, 3)
-    shell = app.command[-1]
-    for part in (f"--revision {'c' * 40} && exec vllm serve org/model", f"--revision {'b' * 40}", "--max-lora-rank 16"):
-        assert part in shell
-    seen = f"{app!r} {app.command}"
-    assert SECRET not in f"{seen} {dict(app.secrets)}" and "hf_reads" not in seen
+async def test_an_app_has_the_machines_that_are_wanted_and_takes_many_requests_at_once(serving: Serving) -> None:
+    wanted = serving.wanted(instance_type="H100:2", min_replicas=0, max_replicas=3, auto_scaling=True)
+    await serving.host.deploy(wanted)
+    [deployed] = serving.hosting.deployments
+    function = deployed.details["function"]
+    assert (function.resources.gpu_config.gpu_type, function.resources.gpu_config.count) == ("H100", 2)
+    scaling = function.autoscaler_settings
+    assert (scaling.min_containers, scaling.max_containers, scaling.scaledown_window) == (0, 3, 900)
+    # Modal starts a container for each request that comes meanwhile, unless it is told that one takes several.
+    assert function.max_concurrent_inputs == 100
+    assert (function.webhook_config.web_server_port, function.startup_timeout_secs) == (8000, 1800)
 
 
-async def test_what_cannot_be_served_there_is_refused_with_the_field(wanted: Wanted) -> None:
-    host = Modal(ACCOUNT, AppsInMemory())
-    machine = DeploymentConfig(instance_type="a graphics card")
-    for changes, field_name in (
-        ({"repository": None}, "adapter_id"),
-        ({"rank": 1024}, "adapter_id"),
-        ({"base_model": "/models/mine"}, "adapter_id"),
-        ({"config": machine}, "instance_type"),
+async def test_keys_go_into_a_secret_and_nowhere_else(serving: Serving) -> None:
+    await with_hub_token(serving).deploy(serving.wanted())
+    [deployed] = serving.hosting.deployments
+    environment = deployed.details["environment"]
+    assert environment.keys() == {"VLLM_API_KEY", "HF_TOKEN"} and environment["HF_TOKEN"] == HUB_TOKEN
+    assert GOOD not in environment.values()
+    elsewhere = [one for one in serving.exchanges if not one.path.endswith("/SecretGetOrCreate")]
+    assert len(elsewhere) > 10
+    for value in environment.values():
+        assert all(value.encode() not in one.sent + one.answered for one in elsewhere)
+
+
+async def test_nothing_of_the_studio_is_sent_but_the_function(serving: Serving) -> None:
+    await serving.host.deploy(serving.wanted())
+    asked = {one.path.rpartition("/")[2] for one in serving.exchanges}
+    assert "FunctionCreate" in asked and not asked & {"MountPutFile", "BlobCreate"}
+
+
+async def test_the_function_starts_vllm_where_modal_expects_it(serving: Serving, tmp_path: Path) -> None:
+    wanted = serving.wanted()
+    await with_hub_token(serving).deploy(wanted)
+    [deployed] = serving.hosting.deployments
+    (tmp_path / "function").write_bytes(deployed.details["function"].function_serialized)
+    port, programs = free_port(), tmp_path / "programs"
+    programs.mkdir()
+    _program(programs / "hf", f'echo "$@" > {tmp_path}/fetched')
+    _program(programs / "vllm", f'exec {sys.executable} -m infra.simulators.vllm_serve "$@" --port {port}')
+    container = f"import pickle; pickle.load(open({str(tmp_path / 'function')!r}, 'rb'))()"
+    environment = {**os.environ, **deployed.details["environment"], "PATH": f"{programs}:{os.environ['PATH']}"}
+    process = subprocess.Popen([sys.executable, "-c", container], env=environment, start_new_session=True)
+    try:
+        key = {"Authorization": f"Bearer {deployed.details['environment']['VLLM_API_KEY']}"}
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}/v1", headers=key) as client:
+
+            async def models() -> Any:
+                try:
+                    return (await client.get("/models")).json()
+                except httpx.TransportError:
+                    return None
+
+            assert [one["id"] for one in (await eventually(models))["data"]] == ["base", wanted.name]
+            assert (await client.get("/models", headers={"Authorization": "Bearer another"})).status_code == 401
+        assert (tmp_path / "fetched").read_text() == f"download me/one --local-dir /tmp/adapter --revision {'c' * 40}\n"
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait()
+
+
+def _program(path: Path, line: str) -> None:
+    path.write_text(f"#!/bin/sh\n{line}\n")
+    path.chmod(0o755)
+
+
+async def test_an_app_answers_to_the_key_that_follows_from_the_token_and_to_no_other(serving: Serving) -> None:
+    running = await serving.running(serving.wanted())
+    assert (await serving.host.ask(running, PROMPT, chat=True, max_tokens=4, temperature=0.0)).tokens_generated == 4
+    with pytest.raises(CredentialRefused):
+        await serving.host_with("of-somebody-else").ask(running, PROMPT, chat=True, max_tokens=4, temperature=0.0)
+
+
+async def test_the_studio_goes_on_while_modal_takes_its_time(serving: Serving) -> None:
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0.01)
+            turns += 1
+
+    counting = asyncio.create_task(count())
+    serving.fail(FaultKind.TIMEOUT_AFTER_CREATE, 0.3)
+    await serving.host.deploy(serving.wanted())
+    counting.cancel()
+    assert turns > 5
+
+
+async def test_a_failure_that_modals_library_asks_again_after_deploys_once(tmp_path: Path) -> None:
+    hosting, failures = Hosting(boot_seconds=0.0), ["AppPublish", "FunctionCreate", "AppStop"]
+    modal = create_modal(hosting)
+
+    async def failing(scope: Any, receive: Any, send: Any) -> None:
+        method = scope["path"].rpartition("/")[2]
+        if method not in failures:
+            return await modal(scope, receive, send)
+        failures.remove(method)
+
+        async def unheard(message: Any) -> None:
+            """Have it done, and lose the answer."""
+
+        await modal(scope, receive, unheard)
+
+        async def broken(_: Asked) -> Reply:
+            return grpc.failed(grpc.INTERNAL, "try again")
+
+        return await application(broken)({**scope, "headers": []}, receive, send)
+
+    with serving_at(MODAL, tmp_path) as other, served(failing) as address:
+        host, wanted = MODAL.host(MODAL.account(address), 0.1, 5.0), other.wanted()
+        await host.deploy(wanted)
+        assert hosting.left() == [f"deployment {wanted.name}"]
+        await host.remove(wanted.name)
+        assert failures == [] and hosting.left() == [] and len(hosting.deployments) == 1
+
+
+async def test_what_cannot_be_served_there_is_refused_with_the_field(serving: Serving) -> None:
+    wanted = serving.wanted()
+    for other, field in (
+        (wanted.model_copy(update={"repository": None}), "adapter_id"),
+        (wanted.model_copy(update={"rank": 1024}), "adapter_id"),
+        (wanted.model_copy(update={"base_model": "/models/mine"}), "adapter_id"),
+        (serving.wanted(instance_type="a graphics card"), "instance_type"),
+        (serving.wanted(instance_type="B9000"), "instance_type"),  # as Modal names them, but it has none
     ):
         with pytest.raises(InvalidConfig) as refused:
-            await host.deploy(wanted.model_copy(update=changes))
-        assert refused.value.details["field"] == field_name
+            await serving.host.deploy(other)
+        assert refused.value.details["field"] == field
+    assert serving.hosting.left() == []
 
 
-@pytest.mark.skipif(find_spec("modal") is not None, reason="the library is there")
-async def test_without_its_library_it_says_what_to_install() -> None:
+async def test_without_its_library_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "modal", None)
     with pytest.raises(InvalidConfig, match=r"pip install 'peft-studio\[modal\]'"):
-        await ModalApps(ACCOUNT).names()
+        await ModalApps(Account("", {"token_id": "ak-1", "token_secret": "as-1"})).names()
