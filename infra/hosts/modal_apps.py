@@ -17,7 +17,7 @@ from importlib import import_module
 from typing import Any, TypeVar
 
 from infra.providers.base import Account
-from infra.providers.wire import PATIENCE_SECONDS
+from infra.providers.wire import PATIENCE_SECONDS, words
 from peft_studio.errors import (
     CredentialRefused,
     InsufficientCredits,
@@ -172,11 +172,12 @@ class ModalApps:
                 retry_after_seconds=_BUSY_SECONDS,
             ) from None
         except wrong.InvalidError as error:
-            issue = self._account.without_secrets(" ".join(str(error).split()))[:300]
+            issue = words(error, self._account)
             field = "instance_type" if "gpu" in issue.lower() else "adapter_id"
             raise InvalidConfig(f"{field}: Modal refuses it: {issue}", field=field, issue=issue) from None
         except wrong.Error as error:
-            raise ResourceUnavailable(f"Modal did not do it ({type(error).__name__}); try again later.") from None
+            said = words(error, self._account) or type(error).__name__
+            raise ResourceUnavailable(f"Modal did not do it; try again later. {said}") from None
 
     def _connected(self, modal: Any) -> Any:
         """Return a client of this account alone: the library's usual one is of whoever the process runs for."""

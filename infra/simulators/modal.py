@@ -20,6 +20,7 @@ from typing import Any
 from infra.simulators import grpc
 from infra.simulators.entrance import Entrance
 from infra.simulators.exchange import App, Asked, Reply, application
+from infra.simulators.faults import FaultKind
 from infra.simulators.hosting import Hosting, Refusals
 from infra.simulators.vllm import VllmServer
 from infra.simulators.vllm_serve import parser
@@ -28,6 +29,7 @@ TOKEN_ID = "ak-good-token-of-a-simulator"
 _ROOT, _WEB = "/modal", "/web"
 _BUILDER = "2025.06"
 _RATES = {"T4": 0.59, "L4": 0.80, "A10G": 1.10, "L40S": 1.95, "A100-80GB": 2.50, "H100": 3.95, "H200": 4.54}
+_NOT_INSTALLED = "ERROR: No matching distribution found for vllm"
 _REFUSALS = Refusals(
     no_credit=grpc.failed(grpc.RESOURCE_EXHAUSTED, "Workspace billing cycle spend limit reached"),
     no_room=grpc.failed(grpc.RESOURCE_EXHAUSTED, "There is no room"),
@@ -165,10 +167,14 @@ class _Workspace:
 
     def image_joined(self, request: Any) -> Reply:
         """Show how an image is built, to its end."""
-        self._images[request.image_id] = True
         log = self._message("TaskLogs", data="Building image\n")
-        kind = "ImageJoinStreamingResponse"
-        first, last = self._message(kind, task_logs=[log], entry_id="1"), self._message(kind, eof=True, **self._built())
+        first = self._message("ImageJoinStreamingResponse", task_logs=[log], entry_id="1")
+        told = self._built()
+        if self._hosting.faults.take(FaultKind.FAILS_LOADING):
+            failure = self._proto.GenericResult.GENERIC_STATUS_FAILURE
+            told = {"result": self._message("GenericResult", status=failure, exception=_NOT_INSTALLED)}
+        self._images[request.image_id] = "metadata" in told
+        last = self._message("ImageJoinStreamingResponse", eof=True, **told)
         return grpc.answered(first.SerializeToString(), last.SerializeToString())
 
     def mount(self, request: Any) -> Reply:

@@ -18,11 +18,11 @@ from infra.providers.base import Account
 from infra.simulators import grpc
 from infra.simulators.accounts import GOOD
 from infra.simulators.exchange import Asked, Reply, application
-from infra.simulators.faults import FaultKind
+from infra.simulators.faults import Fault, FaultKind
 from infra.simulators.hosting import Hosting
 from infra.simulators.loopback import served
 from infra.simulators.modal import TOKEN_ID, create_modal
-from peft_studio.errors import CredentialRefused, InvalidConfig
+from peft_studio.errors import CredentialRefused, InvalidConfig, ResourceUnavailable
 from peft_studio.ports import free_port
 from tests.integration.hosts.rows import ROWS
 from tests.integration.hosts.serving import PROMPT, Serving, eventually, serving_at
@@ -157,6 +157,13 @@ async def test_a_failure_that_modals_library_asks_again_after_deploys_once(tmp_p
         assert hosting.left() == [f"deployment {wanted.name}"]
         await host.remove(wanted.name)
         assert failures == [] and hosting.left() == [] and len(hosting.deployments) == 1
+
+
+async def test_an_image_that_cannot_be_built_is_told_in_modals_words(serving: Serving) -> None:
+    serving.hosting.faults.add(Fault(kind=FaultKind.FAILS_LOADING))
+    with pytest.raises(ResourceUnavailable, match="No matching distribution found for vllm"):
+        await serving.host.deploy(serving.wanted())
+    assert serving.hosting.left() == [] and await serving.host.names() == []
 
 
 async def test_what_cannot_be_served_there_is_refused_with_the_field(serving: Serving) -> None:
