@@ -8,6 +8,7 @@ import pytest
 from infra.serving.endpoint import prepare
 from infra.serving.routes import create_app
 from infra.simulators.accounts import create_accounts, platform_urls
+from infra.simulators.grpc import HttpOrGrpc
 from infra.simulators.sources import Repositories, Trouble, create_hub
 from tests.integration.api.fixtures import (
     client,
@@ -58,5 +59,5 @@ def platforms(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, st
     """Where each platform answers; the hub has the document's model, a very small one."""
     folder = write_model(tmp_path_factory.mktemp("hub"), vocab_size=50)
     hub = create_hub(Repositories({"meta-llama/Llama-2-7b-hf": folder}), Trouble())
-    with on_loopback(create_accounts()) as url, on_loopback(hub) as hub_url:
+    with on_loopback(create_accounts(), http=HttpOrGrpc) as url, on_loopback(hub) as hub_url:
         yield platform_urls(url) | {"huggingface": hub_url}

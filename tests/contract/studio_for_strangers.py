@@ -27,6 +27,7 @@ from infra.exports.runs import ExportRunsInMemory
 from infra.serving.records import Deployment, DeploymentsInMemory
 from infra.settings import Settings
 from infra.simulators.accounts import create_accounts, platform_urls
+from infra.simulators.grpc import HttpOrGrpc
 from infra.simulators.sources import Repositories, Trouble, create_civitai, create_hub, create_ollama
 from peft_studio.deployments import DeploymentStatus
 from peft_studio.events import Event, Log, Metrics
@@ -90,7 +91,7 @@ def _outside(folder: Path) -> Iterator[dict[str, str]]:
     """Serve simulated platforms, and sources of models, one of which has a small one; yields where each is."""
     hub = create_hub(Repositories({"org/model": write_model(folder / "hub", vocab_size=50)}), Trouble())
     with (
-        on_loopback(create_accounts()) as accounts,
+        on_loopback(create_accounts(), http=HttpOrGrpc) as accounts,
         on_loopback(hub) as huggingface,
         on_loopback(create_civitai(Trouble())) as civitai,
         on_loopback(create_ollama(Trouble())) as ollama,
