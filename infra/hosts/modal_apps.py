@@ -175,7 +175,7 @@ class ModalApps:
             issue = words(error, self._account)
             field = "instance_type" if "gpu" in issue.lower() else "adapter_id"
             raise InvalidConfig(f"{field}: Modal refuses it: {issue}", field=field, issue=issue) from None
-        except wrong.Error as error:
+        except (wrong.Error, OSError, import_module("grpclib.exceptions").StreamTerminatedError) as error:
             said = words(error, self._account) or type(error).__name__
             raise ResourceUnavailable(f"Modal did not do it; try again later. {said}") from None
 

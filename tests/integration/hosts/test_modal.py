@@ -6,8 +6,10 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -67,7 +69,7 @@ async def test_keys_go_into_a_secret_and_nowhere_else(serving: Serving) -> None:
         assert all(value.encode() not in one.sent + one.answered for one in elsewhere)
 
 
-async def test_nothing_of_the_studio_is_sent_but_the_function(serving: Serving) -> None:
+async def test_no_files_of_the_studio_are_sent(serving: Serving) -> None:
     await serving.host.deploy(serving.wanted())
     asked = {one.path.rpartition("/")[2] for one in serving.exchanges}
     assert "FunctionCreate" in asked and not asked & {"MountPutFile", "BlobCreate"}
@@ -157,6 +159,45 @@ async def test_a_failure_that_modals_library_asks_again_after_deploys_once(tmp_p
         assert hosting.left() == [f"deployment {wanted.name}"]
         await host.remove(wanted.name)
         assert failures == [] and hosting.left() == [] and len(hosting.deployments) == 1
+
+
+async def test_a_line_that_breaks_while_an_image_is_built_is_no_fault_of_the_request(tmp_path: Path) -> None:
+    hosting, loop, lines = Hosting(boot_seconds=0.0), asyncio.get_running_loop(), set[asyncio.StreamWriter]()
+    modal, cuts = create_modal(hosting), 0
+
+    def cut() -> None:
+        for line in lines:
+            line.close()
+
+    async def building(scope: Any, receive: Any, send: Any) -> None:
+        nonlocal cuts
+        if scope["path"].endswith("/ImageJoinStreaming"):
+            cuts += 1
+            loop.call_soon_threadsafe(cut)
+            await asyncio.sleep(5)
+        await modal(scope, receive, send)
+
+    async def piped(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        lines.add(writer)
+        with suppress(OSError):
+            while data := await reader.read(1 << 16):
+                writer.write(data)
+                await writer.drain()
+        writer.close()
+        lines.discard(writer)
+
+    with serving_at(MODAL, tmp_path) as other, served(building) as address:
+
+        async def through(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            there = await asyncio.open_connection("127.0.0.1", urlsplit(address).port)
+            await asyncio.gather(piped(reader, there[1]), piped(there[0], writer))
+
+        async with await asyncio.start_server(through, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            with pytest.raises(ResourceUnavailable):
+                await MODAL.host(MODAL.account(f"http://127.0.0.1:{port}"), 0.1, 5.0).deploy(other.wanted())
+            cut()
+    assert cuts > 1 and hosting.left() == []
 
 
 async def test_an_image_that_cannot_be_built_is_told_in_modals_words(serving: Serving) -> None:
