@@ -234,6 +234,12 @@ def write_once(path: Path, fill: Callable[[Path], object]) -> None:
         os.link(temporary, path)
 
 
+def for_owner(content: str | bytes) -> Callable[[Path], object]:
+    """Return what fills a file that its owner alone may read, for the two above."""
+    data = content.encode() if isinstance(content, str) else content
+    return lambda path: (path.touch(mode=0o600), path.write_bytes(data))
+
+
 @contextmanager
 def _filled(path: Path, fill: Callable[[Path], object]) -> Generator[Path]:
     # Threads write at the same time, too.

@@ -10,7 +10,7 @@ from pathlib import Path
 from pydantic import SecretStr
 
 from infra.settings import Settings
-from peft_studio.run_dir import write_once
+from peft_studio.run_dir import for_owner, write_once
 
 # A user's own settings of this kind are about another Prefect server, and would win over ours.
 _FOREIGN = ("PREFECT_API_", "PREFECT_PROFILE", "PREFECT_SERVER_DATABASE_", "PREFECT_CLIENT_CUSTOM_HEADERS")
@@ -105,5 +105,5 @@ def _secret(path: Path, make: Callable[[], str]) -> str:
         return path.read_text()
     except FileNotFoundError:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_once(path, lambda temporary: (temporary.touch(mode=0o600), temporary.write_text(make())))
+        write_once(path, for_owner(make()))
         return path.read_text()

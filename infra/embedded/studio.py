@@ -19,7 +19,7 @@ from infra.embedded.environment import prefect_api_url, prefect_auth_file
 from infra.embedded.programs import answers, reachable_host
 from infra.settings import Settings
 from peft_studio.errors import Conflict, ResourceUnavailable
-from peft_studio.run_dir import write_whole
+from peft_studio.run_dir import for_owner, write_whole
 
 
 class RunningStudio(BaseModel):
@@ -124,10 +124,7 @@ def announce(settings: Settings) -> None:
         port=settings.port,
         prefect_port=settings.prefect_port,
     )
-    text = running.model_dump_json(indent=2)
-    write_whole(
-        _studio_json(settings.data_dir), lambda temporary: (temporary.touch(mode=0o600), temporary.write_text(text))
-    )
+    write_whole(_studio_json(settings.data_dir), for_owner(running.model_dump_json(indent=2)))
 
 
 def settings_of_running(settings: Settings) -> Settings:

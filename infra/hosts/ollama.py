@@ -36,7 +36,7 @@ class Ollama(OpenAIHost):
         """Refuse what is no export in Ollama's form."""
         if not (wanted.folder / _MODELFILE).is_file():
             issue = "its files are none that Ollama takes; export it with format 'ollama'"
-            raise InvalidConfig(f"adapter_id: {issue}", field="adapter_id", issue=issue)
+            raise InvalidConfig.of("adapter_id", issue)
 
     async def deploy(self, wanted: Wanted) -> Hosted:
         """Create the model; what the daemon has of its weights already is not sent again."""
@@ -48,7 +48,7 @@ class Ollama(OpenAIHost):
         try:
             await create_model(self._url, wanted.name, weights, sha256, template, {"stop": stops})
         except ExportFailed as error:
-            raise InvalidConfig(f"adapter_id: {error.message}", field="adapter_id", issue=error.message) from error
+            raise InvalidConfig.of("adapter_id", error.message) from error
         if (hosted := await self.look(wanted.name)) is None:
             raise ResourceUnavailable("Ollama has created the model and does not list it; try again in a moment.")
         return hosted

@@ -177,7 +177,7 @@ def _limit(sweep: SweepConfig, plan: Plan, place: int) -> float | None:
     limit = plan.config.max_cost or (plan.estimate.cost.high if plan.estimate else None)
     if limit is None:
         issue = "nobody knows what the job will cost, and the sweep has a budget; say how much it may cost"
-        raise InvalidConfig(f"max_cost: {issue}.", field=at(place, "max_cost"), issue=issue)
+        raise InvalidConfig.of(at(place, "max_cost"), issue)
     if limit > sweep.budget:
         issue = f"${limit:.2f} for the point {place} alone is more than the whole budget of ${sweep.budget:.2f}"
         raise InvalidConfig.of("budget", issue)

@@ -32,7 +32,7 @@ from peft_studio.errors import AuthenticationFailed, NotFound
 from peft_studio.events import now
 from peft_studio.machine_names import job_of_machine
 from peft_studio.remote.assignment import ORDERS, Assignment, InputFile, Orders, Upload
-from peft_studio.run_dir import RunDir, write_once
+from peft_studio.run_dir import RunDir, for_owner, write_once
 
 ROUTE = "/api/v1/rendezvous"
 HUB, HUB_VARIABLE = "huggingface", "HF_TOKEN"
@@ -189,6 +189,5 @@ def _secret(path: Path) -> bytes:
         return path.read_bytes()
     except FileNotFoundError:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        key = secrets.token_bytes(32)
-        write_once(path, lambda temporary: (temporary.touch(mode=0o600), temporary.write_bytes(key)))
+        write_once(path, for_owner(secrets.token_bytes(32)))
         return path.read_bytes()

@@ -14,7 +14,7 @@ from uuid import uuid4
 from pydantic import BaseModel, ValidationError
 
 from peft_studio.errors import AuthenticationFailed, InvalidConfig, NotFound
-from peft_studio.run_dir import write_whole
+from peft_studio.run_dir import for_owner, write_whole
 
 LOGIN = "Run `peft-studio login`, set PEFT_STUDIO_API_KEY, or name a file with --key-file."
 
@@ -104,7 +104,8 @@ def remember(address: Address) -> Path:
     """Keep an address and its key, readable by the owner alone."""
     path = remembered_file()
     path.parent.mkdir(parents=True, exist_ok=True)
-    _write_secret(path, Remembered(url=address.url, api_key=address.api_key).model_dump_json(indent=2) + "\n")
+    kept = Remembered(url=address.url, api_key=address.api_key).model_dump_json(indent=2) + "\n"
+    write_whole(path, for_owner(kept))
     return path
 
 
@@ -127,7 +128,7 @@ def _key_in(file: Path) -> str:
             return file.read_text().strip()
         with _alone_in(file.parent):
             if not file.exists():
-                _write_secret(file, _new_key())
+                write_whole(file, for_owner(_new_key()))
             return file.read_text().strip()
     except OSError as error:
         raise AuthenticationFailed(f"The key in {file} cannot be kept: {error.strerror}.", hint=LOGIN) from None
@@ -161,7 +162,3 @@ def forget(own_key: Path) -> AuthenticationFailed:
         "This command line's own key to the studio does not hold any more.",
         hint="Run the command again: it gets a new key.",
     )
-
-
-def _write_secret(path: Path, text: str) -> None:
-    write_whole(path, lambda temporary: (temporary.touch(mode=0o600), temporary.write_text(text)))

@@ -21,7 +21,7 @@ from peft_studio.remote.courier import TIMEOUT, Courier, Dismissed
 from peft_studio.remote.outbox import Outbox
 from peft_studio.remote.self_release import SelfRelease
 from peft_studio.remote.work import Work
-from peft_studio.run_dir import RunDir
+from peft_studio.run_dir import RunDir, for_owner, write_whole
 from peft_studio.trainer.outcome import CRASHED
 from peft_studio.trainer.stop import StopSignal, stop_on_signals
 
@@ -120,8 +120,7 @@ def _trainer_environment(assignment: Assignment, folder: Path, release: SelfRele
     kept = {name: value for name, value in os.environ.items() if name not in unwanted}
     file = folder / "hub-token"
     if token := assignment.secrets.get("HF_TOKEN"):
-        file.touch(mode=0o600)
-        file.write_text(token.get_secret_value())
+        write_whole(file, for_owner(token.get_secret_value()))
     return kept | ({"HF_TOKEN_PATH": str(file)} if file.is_file() else {})
 
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from peft_studio.remote import work_folder
 from peft_studio.remote.assignment import Assignment
 from peft_studio.remote.courier import claim
-from peft_studio.run_dir import write_whole
+from peft_studio.run_dir import for_owner, write_whole
 
 
 class _Kept(BaseModel):
@@ -49,4 +49,4 @@ def _claimant() -> str:
 def _keep(file: Path, text: str) -> None:
     """Write a file that its owner alone may read."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(file, lambda temporary: (temporary.touch(mode=0o600), temporary.write_text(text)))
+    write_whole(file, for_owner(text))

@@ -1,6 +1,8 @@
 """The run directory: what is written whole, and how events are numbered."""
 
 import os
+import stat
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
@@ -10,7 +12,7 @@ import pytest
 from peft_studio.config import TrainingConfig
 from peft_studio.events import Failure, Log, Metrics, Status
 from peft_studio.jobs import JobStatus, Phase
-from peft_studio.run_dir import EventReader, Request, RunDir, write_once, write_whole
+from peft_studio.run_dir import EventReader, Request, RunDir, for_owner, write_once, write_whole
 
 
 @pytest.fixture
@@ -156,3 +158,10 @@ def test_threads_that_write_a_file_at_once_leave_what_one_of_them_wrote(tmp_path
         list(pool.map(write, range(8)))
     assert len(file.read_text()) == 1000 and len(set(file.read_text())) == 1
     assert os.listdir(tmp_path) == ["record"]
+
+
+@pytest.mark.parametrize("write", [write_whole, write_once])
+def test_what_is_written_for_its_owner_nobody_else_can_read(write: Callable[..., None], tmp_path: Path) -> None:
+    write(tmp_path / "key", for_owner("sécret"))
+    assert (tmp_path / "key").read_text() == "sécret"
+    assert stat.S_IMODE((tmp_path / "key").stat().st_mode) == 0o600
