@@ -76,9 +76,18 @@ MACHINES: dict[str, Any] = {
             "gone_at": "2024-01-15T11:15:02Z",
             "cost": 0.5173,
             "cost_from": "vendor",
+            "lost": False,
             "reason": "The job had no more use for it.",
             "project": "my-finetuning",
             "key_id": None,
         }
     ]
+}
+SETTLE = {"cost": 1.84}
+SETTLED: dict[str, Any] = MACHINES["machines"][0] | {
+    "cost": 1.84,
+    "cost_from": "person",
+    "settled_by": "operations",
+    "hourly_rate": 0.72,
+    "reason": "Its vendor does not take the studio's key any more, so the studio cannot end it.",
 }

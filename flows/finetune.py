@@ -116,6 +116,7 @@ def train_somewhere(plan: Plan, record: JobRecord) -> tuple[Trained, float | Non
         except MachineLost as lost:
             record.say(f"{lost.message} Another one is rented; training goes on from the last checkpoint.", "WARNING")
             record.enter(Phase.RECOVERING)
+            JobMachines(record).note_loss(machine, lost.message)
         except OutOfMemory:
             if machine.vram_gb is None:
                 raise

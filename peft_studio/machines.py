@@ -2,7 +2,7 @@
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -47,9 +47,21 @@ class MachineReceipt(BaseModel):
     released_at: datetime | None = None
     gone_at: datetime | None = Field(default=None, description="When the vendor's own list no longer showed it.")
     cost: float | None = None
-    cost_from: Literal["vendor", "rate"] | None = Field(
-        default=None, description="Whether the vendor has told the cost, or it is rate times begun increments."
+    cost_from: Literal["vendor", "rate", "person"] | None = Field(
+        default=None, description="Whether the vendor has told the cost, it is rate times begun increments, or settled."
     )
+    lost: bool = Field(default=False, description="Whether it was taken away, or given up, before its work was done.")
     reason: str = Field(default="", description="Why it was given back, or why it could not be.")
+    settled_by: str | None = Field(default=None, description="The admin's key with which it was closed by hand.")
     project: str | None = None
     key_id: str | None = Field(default=None, description="The API key that the job was submitted with.")
+
+
+class Settlement(BaseModel):
+    """What a stranded machine has cost in the end, by a person's word."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    cost: Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)] = Field(
+        description="In US dollars, as its vendor's console has it."
+    )

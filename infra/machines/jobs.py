@@ -6,7 +6,8 @@ from infra.jobs.pausing import pause_if_asked
 from infra.jobs.record import JobRecord
 from infra.machines.base import LOCAL, Attempt, Machine
 from infra.machines.candidates import candidates
-from infra.machines.meter import Limits
+from infra.machines.ledger import Ledger
+from infra.machines.meter import Limits, affordable, out_of_reach
 from infra.machines.receipts import cost_of
 from infra.machines.remote import RemoteAttempt
 from infra.machines.rental import Rental, Wanted
@@ -14,11 +15,11 @@ from infra.planning import measured_speeds
 from infra.planning.job_plans import trained_before
 from infra.providers.local import LocalAttempt
 from infra.settings import Settings, settings
-from peft_studio.errors import BudgetExceeded, TimedOut
+from peft_studio.errors import ResourceUnavailable
 from peft_studio.events import LogLevel
 from peft_studio.experiments import project_of
 from peft_studio.jobs import TrainingSummary
-from peft_studio.machines import MachineReceipt, MachineStatus
+from peft_studio.machines import MachineReceipt
 from peft_studio.plan import Plan
 from peft_studio.run_dir import RunDir
 
@@ -30,7 +31,11 @@ class JobMachines:
     """Gets machines for a job and gives them back."""
 
     def __init__(
-        self, record: JobRecord, of_studio: Settings | None = None, credentials: CredentialStore | None = None
+        self,
+        record: JobRecord,
+        of_studio: Settings | None = None,
+        credentials: CredentialStore | None = None,
+        ledger: Ledger | None = None,
     ):
         self._record = record
         self._settings = of_studio or settings()
@@ -41,6 +46,7 @@ class JobMachines:
             self._credentials,
             say=lambda message: record.say(message, "WARNING"),
             check=lambda: pause_if_asked(record),
+            ledger=ledger,
         )
 
     @property
@@ -57,14 +63,16 @@ class JobMachines:
         """
         Get a machine; a job that has one keeps it.
 
-        After one was lost any connected provider will do; ``beyond_gb`` asks for GPUs with more memory than that.
+        After one was lost any connected provider will do, and, where the job has a limit, the usual price in the place
+        of a spot price. ``beyond_gb`` asks for GPUs with more memory than that.
         """
         if plan.config.provider == LOCAL or (not plan.config.force and trained_before(plan, self._settings)):
             return HERE  # what was trained before is not trained again, wherever it was
         if (receipt := self._rental.current()) is None:
             receipt = self._rent(plan, beyond_gb)
         rate = receipt.offered_rate if receipt.hourly_rate is None else receipt.hourly_rate
-        self._record.say(f"Training on {receipt.resource_id} at {receipt.provider}, ${rate:.4f} an hour.")
+        usual = ", the usual price, as no machine is to be had at a spot price" if _is_dearer(plan, receipt) else ""
+        self._record.say(f"Training on {receipt.resource_id} at {receipt.provider}, ${rate:.4f} an hour{usual}.")
         return Machine(
             provider=receipt.provider,
             resource_id=receipt.resource_id,
@@ -85,6 +93,11 @@ class JobMachines:
 
         return RemoteAttempt(receipt, run, self._limits(plan), self._settings, self._credentials, say)
 
+    def note_loss(self, machine: Machine, why: str) -> None:
+        """Put on record that a machine was lost, by which the next one is chosen, whichever process does so."""
+        if receipt := self._rental.ledger.get(machine.name):
+            self._rental.ledger.change(receipt, lost=True, reason=why)
+
     def release(self, reason: str) -> None:
         """Give back every machine that the job still has; done twice it does no harm."""
         for receipt in self.receipts:
@@ -99,31 +112,32 @@ class JobMachines:
         return limits_of(plan, self._record.run, self._settings, self._record.read_tags())
 
     def _rent(self, plan: Plan, beyond_gb: float) -> MachineReceipt:
-        earlier = self.receipts
-        anywhere = any(one.status is MachineStatus.GONE and one.ready_at for one in earlier)
-        offers = candidates(plan, self._settings, self._credentials, anywhere=anywhere, beyond_gb=beyond_gb)
-        limits, longest = self._limits(plan), 3600 * self._settings.machine_hours
-        left = {one.hourly_rate: limits.seconds_left(earlier, one.hourly_rate, longest) for one in offers}
-        affordable = [one for one in offers if left[one.hourly_rate] > limits.reserve_seconds]
-        if offers and not affordable:
-            _raise_limit(limits, self.cost)
-        dearest = max((one.hourly_rate for one in affordable), default=0.0)
+        earlier, limits, longest = self.receipts, self._limits(plan), 3600 * self._settings.machine_hours
+        lost = any(one.lost for one in earlier)
+        offers = candidates(
+            plan,
+            self._settings,
+            self._credentials,
+            anywhere=lost or beyond_gb > 0,
+            beyond_gb=beyond_gb,
+            usual_price=lost and limits.cost is not None,  # or nobody has said how much more it may be
+        )
+        if plan.config.spot and lost and not offers:
+            raise ResourceUnavailable(
+                "The job has lost its machine, and none is to be had at a spot price at the moment.",
+                issue="Retry the job later, or with max_cost, and it goes on at the usual price if need be.",
+            )
+        paid = affordable(offers, earlier, limits, longest)
+        if offers and not paid:
+            raise out_of_reach(limits, earlier)
         wanted = Wanted(
             plan=plan,
-            deadline_seconds=left.get(dearest, longest),
             disk_gb=_DISK_GB + round((4 * plan.model.parameters + 2 * plan.dataset.bytes) / 1e9),
             project=project_of(plan.config),
             key_id=self._record.key_id,
         )
-        return self._rental.rent(wanted, affordable)
+        return self._rental.rent(wanted, paid)
 
 
-def _raise_limit(limits: Limits, cost: float | None) -> None:
-    if limits.cost is not None and (cost or 0.0) > 0:
-        raise BudgetExceeded(
-            f"The job has cost ${cost or 0:.2f} of the ${limits.cost:.2f} it may cost: no further machine is rented.",
-            issue="Raise max_cost and retry the job: it goes on from its last checkpoint.",
-        )
-    if limits.cost is not None:
-        raise BudgetExceeded("max_cost does not pay for a minute of any machine.", issue="Raise max_cost.")
-    raise TimedOut("The job has had machines as long as it may.", issue="Raise max_duration and retry the job.")
+def _is_dearer(plan: Plan, receipt: MachineReceipt) -> bool:
+    return plan.config.spot and not receipt.spot

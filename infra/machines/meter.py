@@ -1,10 +1,13 @@
 """The meter: what a job's machines have cost so far, and when it has to stop because of that."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from infra.machines.receipts import cost_at_most
+from infra.providers.base import Offer
+from peft_studio.errors import BudgetExceeded, StudioError, TimedOut
 from peft_studio.events import now
 from peft_studio.machines import MachineReceipt
 
@@ -32,6 +35,35 @@ class Limits:
         if self.minutes is not None:
             left.append(60 * self.minutes - _seconds(earlier, at))
         return min(left)
+
+
+@dataclass(frozen=True)
+class Affordable:
+    """An offer that a job's limits pay for, and for how many seconds at its price."""
+
+    offer: Offer
+    seconds: float
+
+
+def affordable(
+    offers: Sequence[Offer], earlier: Sequence[MachineReceipt], limits: Limits, longest: float
+) -> list[Affordable]:
+    """Return the offers, in their order, that a job may have for longer than it takes to save and send a checkpoint."""
+    priced = [Affordable(one, limits.seconds_left(earlier, one.hourly_rate, longest)) for one in offers]
+    return [one for one in priced if one.seconds > limits.reserve_seconds]
+
+
+def out_of_reach(limits: Limits, earlier: Sequence[MachineReceipt]) -> StudioError:
+    """Return the error of a job whose limits pay for no machine that is on offer: it names the limit that is near."""
+    if limits.seconds_left(earlier, 0.0, math.inf) <= limits.reserve_seconds:
+        return TimedOut("The job has had machines as long as it may.", issue="Raise max_duration and retry the job.")
+    at = now()
+    if spent := sum(cost_at_most(one, at) for one in earlier):
+        return BudgetExceeded(
+            f"The job has cost ${spent:.2f} of the ${limits.cost or 0:.2f} it may cost: no further machine is rented.",
+            issue="Raise max_cost and retry the job: it goes on from its last checkpoint.",
+        )
+    return BudgetExceeded("max_cost does not pay for a minute of any machine.", issue="Raise max_cost.")
 
 
 @dataclass(frozen=True)

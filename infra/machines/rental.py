@@ -3,13 +3,15 @@
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from infra.credentials import CredentialStore
 from infra.machines.accounts import provider_of
 from infra.machines.ledger import Ledger, studio_id
+from infra.machines.meter import Affordable
 from infra.machines.release import LOST_ANSWER_SECONDS, Returns, find, may_yet_appear
-from infra.providers.base import MachineState, NoCapacity, Offer, Order, Provider, Rented, Unclear
+from infra.providers.base import MachineState, NoCapacity, Order, Provider, Rented, Unclear
 from infra.rendezvous.door import hub_secrets
 from infra.rendezvous.work import Terms, door_of, forget_work, heard_of, leave_work
 from infra.settings import Settings
@@ -27,10 +29,9 @@ _DEAD = (MachineState.ENDED, MachineState.LOST)
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a job wants a machine for, and how long it may have it."""
+    """What a job wants a machine for."""
 
     plan: Plan
-    deadline_seconds: float
     disk_gb: int
     project: str | None = None
     key_id: str | None = None
@@ -47,8 +48,10 @@ class Rental:
         say: Callable[[str], None],
         check: Callable[[], None],
         ledger: Ledger | None = None,
+        lost_answer_seconds: float = LOST_ANSWER_SECONDS,
     ):
         """``say`` tells the user something; ``check`` raises where nobody wants a machine any more."""
+        self._lost_answer_seconds = lost_answer_seconds
         self._job_id, self._settings, self._credentials = job_id, settings, credentials
         self._say, self._check = say, check
         self.ledger = ledger or Ledger(settings)
@@ -65,7 +68,10 @@ class Rental:
             # The process that has asked for it may have been killed before its vendor had answered.
             found = asyncio.run(self._look(receipt, 0 if has_ended else may_yet_appear(receipt)))
             is_dead = (found is None or found.state in _DEAD) and not has_ended
-            if is_dead or receipt.status is MachineStatus.RELEASING or usable:
+            if is_dead and receipt.status is MachineStatus.READY:
+                why = (found.reason or found.state) if found else "it is gone"
+                receipt = self.ledger.change(receipt, lost=True, reason=f"It was lost while nobody looked ({why}).")
+            if is_dead or receipt.released_at is not None or usable:
                 self.returns.release(receipt, "The job had no more use for it.")
             else:
                 usable = self._adopt(receipt, found)
@@ -73,20 +79,23 @@ class Rental:
             return usable
         return self._await_ready(usable)
 
-    def rent(self, wanted: Wanted, offers: Sequence[Offer]) -> MachineReceipt:
+    def rent(self, wanted: Wanted, offers: Sequence[Affordable]) -> MachineReceipt:
         """
         Rent the first of some offers that can be had, and return its receipt once the machine has reported.
+
+        Each machine ends by itself after the seconds that are paid for at its own price.
 
         Raises what kept the last of them: ``ResourceUnavailable``, ``InsufficientCredits`` ...
         """
         issue: StudioError = ResourceUnavailable("No machine that fits is to be had at the moment.")
         poor: set[str] = set()
-        for offer in offers:
+        for one in offers:
+            offer = one.offer
             if offer.provider in poor:
                 continue
             self._check()
             try:
-                receipt = self._order(wanted, offer)
+                receipt = self._order(wanted, one)
             except InsufficientCredits as error:
                 poor.add(offer.provider)
                 issue = error
@@ -99,12 +108,14 @@ class Rental:
                 return ready
         raise issue
 
-    def _order(self, wanted: Wanted, offer: Offer) -> MachineReceipt | None:
+    def _order(self, wanted: Wanted, chosen: Affordable) -> MachineReceipt | None:
         """Have the vendor create a machine; None where it is not known whether it did, or where it does not start."""
+        offer = chosen.offer
         earlier = self.ledger.of_job(self._job_id)
         if sum(one.status is not MachineStatus.NEVER for one in earlier) >= self._settings.machines_per_job:
             raise ResourceUnavailable(
                 f"The job has used up {self._settings.machines_per_job} machines; no further one is rented.",
+                issue="Raise PEFT_STUDIO_MACHINES_PER_JOB and retry the job: it goes on from its last checkpoint.",
             )
         receipt = MachineReceipt(
             name=machine_name(studio_id(self._settings), self._job_id, len(earlier) + 1),
@@ -123,12 +134,12 @@ class Rental:
         )
         self.ledger.write(receipt)
         try:
-            rented = asyncio.run(self._create(wanted, offer, receipt))
+            rented = asyncio.run(self._create(wanted, chosen, receipt))
         except Unclear as error:
             self._say(f"{offer.provider} did not say whether it has created a machine ({error.message})")
-            rented = asyncio.run(self._look(receipt, LOST_ANSWER_SECONDS))
+            rented = asyncio.run(self._look(receipt, self._lost_answer_seconds))
             if rented is None:
-                self.ledger.change(receipt, reason="Its vendor's answer was lost, and its list does not show it.")
+                self._let_go(receipt)
                 return None
         except StudioError as error:
             forget_work(self._settings, receipt.name)
@@ -140,10 +151,10 @@ class Rental:
             return None
         return receipt
 
-    async def _create(self, wanted: Wanted, offer: Offer, receipt: MachineReceipt) -> Rented:
-        provider = await self._provider(offer.provider)
+    async def _create(self, wanted: Wanted, chosen: Affordable, receipt: MachineReceipt) -> Rented:
+        provider = await self._provider(receipt.provider)
         hub = await hub_secrets(self._credentials) if self._settings.bucket else {}
-        terms = Terms(60 * self._settings.boot_minutes, wanted.deadline_seconds)
+        terms = Terms(60 * self._settings.boot_minutes, chosen.seconds)
         claim = await asyncio.to_thread(leave_work, wanted.plan, receipt.name, terms, self._settings, hub)
         release = provider.self_release
         order = Order(
@@ -152,9 +163,9 @@ class Rental:
             command=COMMAND,
             environment={CLAIM_VARIABLE: claim, **(release.as_environment() if release else {})},
             disk_gb=wanted.disk_gb,
-            max_seconds=int(wanted.deadline_seconds + terms.boot_seconds + self._settings.stop_seconds),
+            max_seconds=int(chosen.seconds + terms.boot_seconds + self._settings.stop_seconds),
         )
-        return await provider.rent(offer, order)
+        return await provider.rent(chosen.offer, order)
 
     def _adopt(self, receipt: MachineReceipt, rented: Rented | None) -> MachineReceipt:
         """Note that there is a machine; None stands for one that has done its work and is gone."""
@@ -186,6 +197,13 @@ class Rental:
             time.sleep(door.look_seconds)
         self._give_back(receipt, reason)
         return None
+
+    def _let_go(self, receipt: MachineReceipt) -> None:
+        """Want nothing more of a machine that may yet show up: it finds no work then, and the sweep ends it."""
+        with suppress(ResourceUnavailable):
+            door_of(self._settings, receipt.name).shut()
+        why = "Its vendor's answer was lost, and its list does not show it."
+        self.ledger.change(receipt, status=MachineStatus.RELEASING, released_at=now(), reason=why)
 
     def _give_back(self, receipt: MachineReceipt, reason: str) -> None:
         self._say(f"The machine {receipt.name} is given back: {reason}")

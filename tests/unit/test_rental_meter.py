@@ -5,9 +5,11 @@ from typing import Any
 
 import pytest
 
-from infra.machines.meter import WARN_AT, Limits, read
+from infra.machines.meter import WARN_AT, Limits, affordable, out_of_reach, read
+from peft_studio.errors import BudgetExceeded, TimedOut
 from peft_studio.events import now
 from peft_studio.machines import MachineReceipt, MachineStatus
+from tests.rented_jobs import offer
 
 NOW = now()
 
@@ -80,3 +82,26 @@ def test_a_further_machine_is_had_for_what_is_left() -> None:
     assert Limits(minutes=90).seconds_left([known], 2.0, 1e9) == pytest.approx(1800, abs=60)
     assert Limits().seconds_left([known], 2.0, 1234) == 1234
     assert Limits(cost=1.0).seconds_left([], 0.0, 1234) == 1234  # one's own machine costs nothing
+
+
+def test_each_machine_is_had_for_what_its_own_price_leaves_not_that_of_the_dearest() -> None:
+    cheap, dear, dearest = offer("gpu-l4", 0.5), offer("gpu-h100", 5.0), offer("gpu-h100-x8", 40.0)
+    paid = affordable([cheap, dear, dearest], [], Limits(cost=1.0, reserve_seconds=90), 3600 * 72)
+    assert [one.offer.resource_id for one in paid] == ["gpu-l4", "gpu-h100"]  # the last for no time at all
+    assert [one.seconds for one in paid] == [pytest.approx(2 * 3600 - 90), pytest.approx(720 - 90)]
+
+
+@pytest.mark.parametrize(
+    ("limits", "earlier", "kind", "said"),
+    [
+        (Limits(cost=100.0, minutes=61), [receipt()], TimedOut, "max_duration"),
+        (Limits(cost=1.01, minutes=600), [receipt()], BudgetExceeded, "it goes on from its last checkpoint"),
+        (Limits(cost=0.001), [], BudgetExceeded, "Raise max_cost."),
+    ],
+)
+def test_the_limit_that_leaves_no_machine_is_the_one_that_is_named(
+    limits: Limits, earlier: list[MachineReceipt], kind: type[Exception], said: str
+) -> None:
+    assert affordable([offer("gpu-l4", 0.5)], earlier, limits, 1e6) == []
+    error = out_of_reach(limits, earlier)
+    assert isinstance(error, kind) and said in str(error.details["issue"])

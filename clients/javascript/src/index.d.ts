@@ -87,8 +87,12 @@ export interface Machine {
   released_at?: string;
   gone_at?: string;
   cost?: number | null;
-  cost_from?: "vendor" | "rate";
+  cost_from?: "vendor" | "rate" | "person";
+  /** Whether it was taken away, or given up, before its work was done. */
+  lost: boolean;
   reason: string;
+  /** The admin's key with which it was closed by hand. */
+  settled_by?: string;
   project?: string;
   key_id?: string;
 }
@@ -787,8 +791,10 @@ export class Client {
   /** The secret in `key` cannot be shown again. */
   createKey(name: string, role?: Key["role"]): Promise<Key & { key: string }>;
   revokeKey(keyId: string): Promise<{ success: boolean; id: string }>;
-  /** What rented machines may cost in a calendar month (UTC). */
   listMachines(options?: { active?: boolean; provider?: string; limit?: number }): Promise<{ machines: Machine[] }>;
+  /** Close the receipt of a machine that is stranded and gone, in US dollars; with a key of the role admin. */
+  settleMachine(name: string, cost: number): Promise<Machine>;
+  /** What rented machines may cost in a calendar month (UTC). */
   listBudgets(): Promise<{ budgets: BudgetState[] }>;
   /** Has these budgets and no others; with a key of the role admin. */
   putBudgets(budgets: Budget[]): Promise<{ budgets: BudgetState[] }>;

@@ -15,10 +15,10 @@ from api.app import create_app
 from infra.credentials import Credentials, CredentialsInMemory
 from infra.machines.accounts import provider_of
 from infra.machines.ledger import Ledger
-from infra.machines.meter import Limits
+from infra.machines.meter import Affordable, Limits
+from infra.machines.release import LOST_ANSWER_SECONDS
 from infra.machines.remote import RemoteAttempt
 from infra.machines.rental import Rental, Wanted
-from infra.providers.base import Offer
 from infra.serving.records import DeploymentsInMemory
 from infra.settings import Settings
 from infra.simulators.accounts import GOOD
@@ -42,6 +42,7 @@ from tests.rented_jobs import DATA, LLAMA, config
 
 APPLICATIONS: dict[str, Callable[[Cloud], App]] = {"lambda": partial(create_lambda, launch_seconds=0)}
 SECRETS = ("api_key", "token", "private_key")
+SECONDS = 600.0  # that a job may have a machine
 BOOT_MINUTES = 0.3  # a busy machine takes its time to start Python
 
 
@@ -91,6 +92,7 @@ class Renting:
     settings: Settings
     credentials: CredentialsInMemory
     spot: bool = False
+    lost_answer_seconds: float = LOST_ANSWER_SECONDS
     ledger: Ledger = field(init=False)
 
     def __post_init__(self) -> None:
@@ -111,13 +113,19 @@ class Renting:
     def rental(self) -> Rental:
         """Return what a process of the job's flow begins with."""
         return Rental(
-            self.job.run.job_id, self.settings, self.credentials, self.job.said.append, lambda: None, self.ledger
+            self.job.run.job_id,
+            self.settings,
+            self.credentials,
+            self.job.said.append,
+            lambda: None,
+            self.ledger,
+            self.lost_answer_seconds,
         )
 
     def rent(self) -> MachineReceipt:
         """Have a machine: the one that is there, or another one."""
         rental = self.rental()
-        return rental.current() or rental.rent(Wanted(self._plan, deadline_seconds=600, disk_gb=20), self._offers)
+        return rental.current() or rental.rent(Wanted(self._plan, disk_gb=20), self._offers)
 
     def attempt(self, receipt: MachineReceipt) -> RemoteAttempt:
         """Follow a machine at work."""
@@ -132,10 +140,10 @@ class Renting:
         for one in self.ledger.of_job(self.job.run.job_id):
             self.rental().returns.release(one, "The job had no more use for it.")
 
-    async def _look_for_offers(self) -> list[Offer]:
+    async def _look_for_offers(self) -> list[Affordable]:
         provider = await provider_of(self.job.vendor.name, self.settings, self.credentials)
         offers = [one for one in await provider.offers() if one.available and one.spot == self.spot and one.gpu_count]
-        return sorted(offers, key=lambda one: one.hourly_rate)
+        return [Affordable(one, SECONDS) for one in sorted(offers, key=lambda one: one.hourly_rate)]
 
 
 @contextmanager

@@ -5,10 +5,7 @@ The layers are the studio's own, the machines run ``python -m peft_studio.remote
 vendor's module promises by itself is checked in ``test_provider_contract.py``.
 """
 
-import sys
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 
@@ -18,9 +15,8 @@ from infra.simulators.faults import OF_HOSTS, Fault, FaultKind
 from peft_studio.errors import CredentialRefused, InsufficientCredits
 from peft_studio.events import Metrics
 from peft_studio.machines import MachineStatus
-from peft_studio.remote import LAUNCHER_VARIABLE
 from tests.integration.machines import stand_in_trainer
-from tests.integration.machines.renting_jobs import Job, run_job, studio
+from tests.integration.machines.renting_jobs import Job, run_job
 from tests.integration.providers.vendors import VENDORS, Vendor
 
 PREEMPTED_AT, DRIFT = 11, 3.0
@@ -33,13 +29,6 @@ VALUES = {
 }
 FAULTS = [None, *(Fault(kind=kind, value=VALUES.get(kind, 0.0)) for kind in FaultKind if kind not in OF_HOSTS)]
 AT_ONCE = 8
-
-
-@pytest.fixture
-def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:
-    monkeypatch.setenv(LAUNCHER_VARIABLE, f"{sys.executable} {stand_in_trainer.__file__}")
-    with studio(tmp_path / "data") as started:
-        yield started
 
 
 @pytest.mark.parametrize("vendor", VENDORS, ids=lambda vendor: vendor.name)

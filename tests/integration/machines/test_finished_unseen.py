@@ -1,30 +1,19 @@
 """A machine that did its work, and was gone, while the process that had rented it was dead: nothing of it is lost."""
 
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 
 from infra.rendezvous.work import heard_of
 from infra.settings import Settings
 from peft_studio.machines import MachineReceipt, MachineStatus
-from peft_studio.remote import LAUNCHER_VARIABLE
 from peft_studio.trainer.outcome import DONE
-from tests.integration.machines import stand_in_trainer
-from tests.integration.machines.renting_jobs import Renting, renting_at, studio
+from tests.integration.machines.renting_jobs import Renting, renting_at
 from tests.integration.providers.vendors import VENDORS, Vendor
 
 GOING = [vendor for vendor in VENDORS if vendor.name in ("runpod", "vast")]  # their machines can end themselves
-
-
-@pytest.fixture
-def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:
-    monkeypatch.setenv(LAUNCHER_VARIABLE, f"{sys.executable} {stand_in_trainer.__file__}")
-    with studio(tmp_path / "data") as started:
-        yield started
 
 
 def followed(renting: Renting, receipt: MachineReceipt) -> None:
