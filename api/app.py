@@ -53,7 +53,8 @@ from infra.jobs.overrides import Overrides, ResultsInPrefect
 from infra.kept_answers import KeptAnswers
 from infra.machines.account_guard import AccountGuard
 from infra.machines.offers import OfferBook, offer_book
-from infra.machines.reads import MachineReads, Machines
+from infra.machines.reads import Machines
+from infra.machines.settling import MachinesInPrefect
 from infra.planning.job_plans import JobPlans
 from infra.platforms.connections import Platforms
 from infra.prefect_database import PrefectDatabase
@@ -88,7 +89,8 @@ def create_app(
     keys = keys or KeyRing(records_in(database))
     uploads, uploaded = Uploads(settings), UploadedAdapters(settings)
     records, credentials = deployments or DeploymentsInPrefect(database=database), credentials or CredentialsInPrefect()
-    machines, kept = machines or MachineReads(database), BudgetsInPrefect(ReadFromDatabase(database), settings)
+    machines = machines or MachinesInPrefect(database, settings)
+    kept = BudgetsInPrefect(ReadFromDatabase(database), settings)
     platforms = _platforms(credentials, settings, machines, records)
     publisher, offers = Publisher(credentials, settings, uploaded.weights_hash), offer_book(settings, credentials)
     watched = [] if jobs else [offers.keep_fresh]  # with jobs of a test's there is no Prefect to ask

@@ -94,6 +94,7 @@ if TYPE_CHECKING:
     from peft_studio.grpo import GrpoConfig, RewardConfig
     from peft_studio.jobs import Job, JobStatus, Phase, TerminationReason
     from peft_studio.lineage import Lineage
+    from peft_studio.machines import MachineReceipt
     from peft_studio.platforms import Platform
     from peft_studio.previews import DatasetPreview
     from peft_studio.registries import HuggingFaceRegistry, S3Registry
@@ -164,6 +165,7 @@ __all__ = [
     "LongRows",
     "MachineList",
     "MachineLost",
+    "MachineReceipt",
     "Metrics",
     "MetricsHistory",
     "ModelDetails",

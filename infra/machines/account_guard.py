@@ -25,7 +25,8 @@ class AccountGuard:
         if rented := await self._rented(platform):
             raise Conflict(
                 f"{_names(rented)} at {platform} must be gone first, or nobody could end them: wait for their jobs or "
-                "cancel them, see to those that need a person, then disconnect.",
+                "cancel them, see to those that need a person, then disconnect. Where no key of the vendor's is left, "
+                "an admin can settle one that is stranded and gone: POST /machines/{name}/settle.",
                 platform=platform,
             )
 

@@ -25,7 +25,7 @@ _OVER = ", ".join(f"'{status}'" for status in MachineStatus if status.is_over)
 
 
 class Machines(Protocol):
-    """Where receipts are read; each of these returns the oldest first."""
+    """Where receipts are read, each list the oldest first, and closed by hand."""
 
     async def not_over(self) -> Sequence[MachineReceipt]:
         """Return the machines of which something is still to be done."""
@@ -33,6 +33,10 @@ class Machines(Protocol):
 
     async def latest(self, limit: int, provider: str | None = None) -> Sequence[MachineReceipt]:
         """Return the machines rented last, of one provider or of all."""
+        ...
+
+    async def settle(self, name: str, cost: float, key_name: str) -> MachineReceipt:
+        """Close the receipt of a stranded machine; raises ``NotFound``, and ``Conflict`` for one that is at work."""
         ...
 
 

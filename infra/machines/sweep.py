@@ -1,15 +1,16 @@
 """Looks for machines that nobody works on any more, in the vendors' own lists and in the ledger."""
 
 import asyncio
-import fcntl
 import logging
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import Any, Protocol
 
-from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactCollectionFilter, ArtifactCollectionFilterType
-from prefect.client.schemas.objects import ArtifactCollection
+from prefect.client.schemas.objects import ArtifactCollection, State
 from prefect.exceptions import ObjectNotFound
 
 from infra.credentials import CredentialsInPrefect, CredentialStore
@@ -17,6 +18,7 @@ from infra.machines.accounts import connected_providers, provider_of
 from infra.machines.ledger import Ledger, studio_id
 from infra.machines.reads import KEY, MACHINE
 from infra.machines.release import Returns
+from infra.machines.settling import closing
 from infra.prefect_patience import insist
 from infra.providers.base import Rented
 from infra.settings import Settings
@@ -24,12 +26,13 @@ from peft_studio.errors import StudioError
 from peft_studio.events import now
 from peft_studio.jobs import flow_run_id_of
 from peft_studio.machine_names import is_of_studio, job_of_machine
-from peft_studio.machines import MachineReceipt, MachineStatus
+from peft_studio.machines import MachineStatus
 
 log = logging.getLogger(__name__)
 _PAGE = 200
 _LOST_ANSWERS = timedelta(hours=1)  # for so long a machine may show up whose creation was never confirmed
 _RELEASING = timedelta(minutes=15)  # in which a job's own process has given its machine back
+_TAKEN_UP = timedelta(hours=1)  # in which a job that has crashed is gone on with, where there is who does so
 _NO_JOB = "No live job works on it."
 
 
@@ -63,44 +66,62 @@ class SweepReport:
         return "\n".join(f"## {title}\n\n" + "".join(f"- {one}\n" for one in found) for title, found in parts if found)
 
 
-class Sweeper:
-    """Looks through everything once; one at a time does."""
+class JobsOfMachines(Protocol):
+    """Where it is known which machines there ever were, and which jobs may still use theirs."""
 
-    def __init__(self, settings: Settings, credentials: CredentialStore | None = None):
+    def machines(self) -> Sequence[str]:
+        """Return the names of all machines that were ever written down."""
+        ...
+
+    def is_live(self, job_id: str) -> bool:
+        """Tell whether a job may still use its machines."""
+        ...
+
+
+class Sweeper:
+    """Looks through everything once; one at a time does. What goes wrong with one thing keeps no other from it."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        credentials: CredentialStore | None = None,
+        ledger: Ledger | None = None,
+        jobs: JobsOfMachines | None = None,
+    ):
         self._settings = settings
         self._credentials = credentials or CredentialsInPrefect()
-        self._ledger = Ledger(settings)
+        self._ledger = ledger or Ledger(settings)
+        self._jobs = jobs or JobsInPrefect()
         self._returns = Returns(settings, self._ledger, self._credentials)
         self._id = studio_id(settings)
 
     def sweep(self) -> SweepReport:
         """End what belongs to no live job, and close the receipts of what is gone."""
         report = SweepReport()
-        with (self._settings.data_dir / "sweep.lock").open("a") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with closing(self._settings, patiently=True):
             for platform in asyncio.run(connected_providers(self._credentials)):
-                try:
+                with _telling(platform, report):
                     self._look_through(platform, report)
-                except StudioError as error:
-                    report.issues.append(f"{platform}: {error.message}")
-            for receipt in self._open_receipts():
-                self._close(receipt, report)
+            for name in filter(job_of_machine, self._jobs.machines()):
+                with _telling(name, report):
+                    self._close(name, report)
         return report
 
     def _look_through(self, platform: str, report: SweepReport) -> None:
         for machine in asyncio.run(self._machines(platform)):
             label = f"{machine.name or machine.id} at {platform}"
-            if not is_of_studio(machine.name, self._id):
-                report.strange.append(label)
-            elif self._is_wanted(machine):
-                report.kept.append(label)
-            else:
-                self._end(machine, platform)
-                report.ended.append(label)
+            with _telling(label, report):
+                if not is_of_studio(machine.name, self._id):
+                    report.strange.append(label)
+                elif self._is_wanted(machine):
+                    report.kept.append(label)
+                else:
+                    self._end(machine, platform)
+                    report.ended.append(label)
 
     def _is_wanted(self, machine: Rented) -> bool:
         receipt = self._ledger.get(machine.name)
-        if receipt is None or receipt.status.is_over or not self._is_live(receipt.job_id):
+        if receipt is None or receipt.status.is_over or not self._jobs.is_live(receipt.job_id):
             return False
         return receipt.released_at is None or now() - receipt.released_at < _RELEASING
 
@@ -116,31 +137,15 @@ class Sweeper:
         found = {"machine_id": machine.id, "rented_at": receipt.rented_at or created}
         self._returns.release(receipt.model_copy(update=found), _NO_JOB)
 
-    def _close(self, receipt: MachineReceipt, report: SweepReport) -> None:
+    def _close(self, name: str, report: SweepReport) -> None:
         """See to a receipt that is not closed although its job has ended."""
-        is_lost_answer = receipt.status is MachineStatus.INTENDED
-        if self._is_live(receipt.job_id) or (is_lost_answer and now() - receipt.intended_at < _LOST_ANSWERS):
+        receipt = self._ledger.get(name)
+        if receipt is None or receipt.status.is_over or self._jobs.is_live(receipt.job_id):
             return
-        try:
+        if receipt.status is MachineStatus.INTENDED and now() - receipt.intended_at < _LOST_ANSWERS:
+            return
+        with _telling(f"{name} at {receipt.provider}", report):
             self._returns.release(receipt, _NO_JOB)
-        except StudioError as error:
-            report.issues.append(f"{receipt.name} at {receipt.provider}: {error.message}")
-
-    def _open_receipts(self) -> Sequence[MachineReceipt]:
-        """Return all receipts that are not closed, as this machine has them."""
-        with get_client(sync_client=True) as client:
-            names = _names(client)
-        receipts = (self._ledger.get(name) for name in names if job_of_machine(name))
-        return [receipt for receipt in receipts if receipt and not receipt.status.is_over]
-
-    def _is_live(self, job_id: str) -> bool:
-        """Whether a job may still use its machines: one that is paused gives them back by itself."""
-        with get_client(sync_client=True) as client:
-            try:
-                state = insist(lambda: client.read_flow_run(flow_run_id_of(job_id))).state
-            except ObjectNotFound:
-                return False
-        return state is None or not state.is_final() or state.is_crashed()  # it is about to be taken up again
 
     async def _machines(self, platform: str) -> list[Rented]:
         return await (await provider_of(platform, self._settings, self._credentials)).machines()
@@ -149,13 +154,49 @@ class Sweeper:
         await (await provider_of(platform, self._settings, self._credentials)).release(machine_id)
 
 
-def _names(client: SyncPrefectClient) -> list[str]:
-    """Return the names of all machines that were ever written down."""
-    kind, names = ArtifactCollectionFilter(type=ArtifactCollectionFilterType(any_=[MACHINE])), list[str]()
+class JobsInPrefect:
+    """The jobs' flow runs and the ledger's artifacts, as Prefect's server has them."""
 
-    def read() -> list[ArtifactCollection]:
-        return client.read_latest_artifacts(artifact_filter=kind, limit=_PAGE, offset=len(names))
+    def machines(self) -> Sequence[str]:
+        """Return the names of all machines that were ever written down."""
+        kind, names = ArtifactCollectionFilter(type=ArtifactCollectionFilterType(any_=[MACHINE])), list[str]()
+        with get_client(sync_client=True) as client:
 
-    while page := insist(read):
-        names += [str(one.key).removeprefix(KEY) for one in page]
-    return names
+            def read() -> list[ArtifactCollection]:
+                return client.read_latest_artifacts(artifact_filter=kind, limit=_PAGE, offset=len(names))
+
+            while page := insist(read):
+                names += [str(one.key).removeprefix(KEY) for one in page]
+        return names
+
+    def is_live(self, job_id: str) -> bool:
+        """Tell whether a job may still use its machines."""
+        with get_client(sync_client=True) as client:
+            try:
+                return may_go_on(insist(lambda: client.read_flow_run(flow_run_id_of(job_id))).state)
+            except ObjectNotFound:
+                return False
+
+
+def may_go_on(state: State[Any] | None) -> bool:
+    """
+    Tell whether a flow run in this state may still use machines.
+
+    One that has crashed is soon taken up again, or never; one that is paused has given its machine back, unless it was
+    paused when it had no process to do so.
+    """
+    if state is None or not (state.is_crashed() or state.is_paused()):
+        return state is None or not state.is_final()
+    return now() - state.timestamp < (_TAKEN_UP if state.is_crashed() else _RELEASING)
+
+
+@contextmanager
+def _telling(label: str, report: SweepReport) -> Generator[None]:
+    """Have an error end the block, and no more than that; the report has it."""
+    try:
+        yield
+    except StudioError as error:
+        report.issues.append(f"{label}: {error.message}")
+    except Exception as error:
+        log.exception("Looking after %s failed.", label)
+        report.issues.append(f"{label}: {type(error).__name__}; see the log of the sweep")

@@ -27,6 +27,17 @@ def list_machines(
             session.aside.print(f"{one.name} at {one.provider}: {one.reason}", markup=False)
 
 
+@command(app, "settle")
+def settle_machine(
+    session: Session,
+    name: Annotated[str, typer.Argument(help="The machine's name, as `machines list` shows it.")],
+    cost: Annotated[float, typer.Option(help="What it has cost, in US dollars, by its vendor's own console.")],
+) -> None:
+    """Close the receipt of a machine that is stranded and gone, where no key of its vendor's is left (admins only)."""
+    closed = session.client.settle_machine(name, cost)
+    session.show(closed, lambda: f"{closed.name} is settled: {money(closed.cost)}.")
+
+
 def _row(one: MachineReceipt) -> tuple[object, ...]:
     rate = one.offered_rate if one.hourly_rate is None else one.hourly_rate
     times = (f"{at:%Y-%m-%d %H:%M}" if at else None for at in (one.rented_at, one.gone_at))

@@ -9,8 +9,12 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from infra.machines.ledger import Ledger
 from infra.machines.reads import KEY, MACHINE, MachineReads
+from infra.machines.settling import MachinesInPrefect, closing
 from infra.prefect_database import PrefectDatabase
+from infra.settings import Settings
+from peft_studio.errors import ResourceUnavailable
 from peft_studio.jobs import job_id_of
 from peft_studio.machines import MachineReceipt, MachineStatus
 from tests.integration.prefect_tables import Tables, prefect_tables
@@ -101,3 +105,24 @@ def test_a_month_begins_and_ends_in_utc(tables: Tables, month: int) -> None:
         keep(tables, receipt(name, run, MachineStatus.GONE, at), run)
     found = [name for name, _ in read(tables, lambda reads: reads.of_month(begin + timedelta(days=12)))]
     assert found == ["first", "last"]
+
+
+def test_a_receipt_that_is_settled_is_in_the_ledger_and_none_is_while_a_sweep_looks(
+    tables: Tables, tmp_path: Path
+) -> None:
+    run, settings, published = uuid4(), Settings(data_dir=tmp_path), list[MachineReceipt]()
+    stranded, ledger = receipt("a", run, MachineStatus.STRANDED, JULY), Ledger(settings, published.append)
+    keep(tables, stranded, run)
+
+    async def settle() -> MachineReceipt:
+        database = PrefectDatabase(tables.url)
+        try:
+            return await MachinesInPrefect(database, settings, ledger).settle(stranded.name, 1.5, "operations")
+        finally:
+            await database.close()
+
+    with closing(settings, patiently=True), pytest.raises(ResourceUnavailable, match="sweep"):
+        asyncio.run(settle())
+    closed = asyncio.run(settle())
+    assert (closed.status, closed.cost, closed.settled_by) == (MachineStatus.GONE, 1.5, "operations")
+    assert published == [closed] == [*ledger.of_job(job_id_of(run))]

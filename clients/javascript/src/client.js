@@ -307,6 +307,10 @@ export class Client {
     return this.#get("/machines", { active, provider, limit });
   }
 
+  settleMachine(name, cost) {
+    return this.#post(path("machines", name, "settle"), { cost });
+  }
+
   listBudgets() {
     return this.#get("/budgets");
   }

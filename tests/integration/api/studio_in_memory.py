@@ -9,6 +9,7 @@ from uuid import UUID, uuid4
 
 from api.dependencies import Role
 from infra.api_keys import ApiKey, check_key
+from infra.machines.settling import settled
 from peft_studio.budgets import Budget, BudgetState
 from peft_studio.checkpoints import Checkpoint
 from peft_studio.config import TrainingConfig
@@ -253,6 +254,12 @@ class MachinesInMemory:
 
     async def latest(self, limit: int, provider: str | None = None) -> Sequence[MachineReceipt]:
         return [one for one in self.kept if provider in (None, one.provider)][-limit:]
+
+    async def settle(self, name: str, cost: float, key_name: str) -> MachineReceipt:
+        found = next((one for one in await self.not_over() if one.name == name), None)
+        closed = settled(found, name, cost, key_name)
+        self.kept[[one.name for one in self.kept].index(name)] = closed
+        return closed
 
 
 def receipt(attempt: int, status: MachineStatus, provider: str) -> MachineReceipt:

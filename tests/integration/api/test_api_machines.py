@@ -55,3 +55,28 @@ def test_an_account_is_not_let_go_of_while_machines_are_rented_with_it(
         assert again.status_code == replaced, again.text
         assert client.delete("/api/v1/platforms/runpod").status_code == forgotten
     cloud.close()
+
+
+def test_a_stranded_machine_of_a_lost_account_is_settled_by_an_admin_and_that_is_recorded(connect: Connect) -> None:
+    machines = MachinesInMemory(receipt(1, MachineStatus.STRANDED, "runpod"), receipt(2, MachineStatus.READY, "vast"))
+    stranded, at_work = machines.kept
+    admin = connect("rules", machines=machines)
+    answer = admin.post(f"{PATH}/{stranded.name}/settle", json={"cost": 1.5})
+    assert answer.status_code == 200, answer.text
+    closed = answer.json()
+    assert (closed["status"], closed["cost"], closed["cost_from"]) == ("gone", 1.5, "person")
+    assert closed["settled_by"] == "rules" and closed["gone_at"]
+    assert [one["name"] for one in admin.get(PATH, params={"active": "true"}).json()["machines"]] == [at_work.name]
+    assert admin.post(f"{PATH}/{stranded.name}/settle", json={"cost": 1.5}).status_code == 404
+    refused = admin.post(f"{PATH}/{at_work.name}/settle", json={"cost": 1.5})
+    assert (refused.status_code, refused.json()["error"]["details"]["status"]) == (409, "ready")
+
+
+@pytest.mark.parametrize("cost", [-1, "much", None])
+def test_a_machine_is_settled_for_what_can_have_been_paid(connect: Connect, cost: object) -> None:
+    machines = MachinesInMemory(receipt(1, MachineStatus.STRANDED, "runpod"))
+    path = f"{PATH}/{machines.kept[0].name}/settle"
+    answer = connect("rules", machines=machines).post(path, json={"cost": cost})
+    assert (answer.status_code, answer.json()["error"]["details"]["field"]) == (400, "cost")
+    assert connect("writes", machines=machines).post(path, json={"cost": 1}).status_code == 403
+    assert machines.kept[0].status is MachineStatus.STRANDED
