@@ -1,5 +1,6 @@
 """Talks to an endpoint: loads and unloads its adapters, and asks them."""
 
+import json
 import os
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
@@ -19,6 +20,8 @@ TOKEN_VARIABLE = "PEFT_STUDIO_ENDPOINT_TOKEN"
 _BRIEF_SECONDS = 5.0
 _LOAD_SECONDS = 120.0
 _ANSWER_SECONDS = 600.0
+_BROKEN = "The answer broke off: what serves the model has ended, or cannot be reached. Ask again in some seconds."
+_BROKEN_OFF = f"data: {json.dumps({'error': {'message': _BROKEN, 'type': 'unavailable_error'}})}\n\n".encode()
 
 
 @dataclass(frozen=True)
@@ -50,14 +53,34 @@ class Forwarded:
         return {name: self.response.headers[name] for name in kept if name in self.response.headers}
 
     async def pieces(self) -> AsyncGenerator[bytes]:
-        """Yield the answer's bytes, and let go of the endpoint then."""
+        """
+        Yield the answer's bytes, unpacked where they were compressed, and let go of the endpoint then.
+
+        Events are yielded whole; a stream of them that breaks off, as when its endpoint was killed, ends with one that
+        says so.
+        """
+        is_stream, begun = self.media_type.startswith("text/event-stream"), b""
         try:
-            async for piece in self.response.aiter_raw():
-                yield piece
+            async for piece in self.response.aiter_bytes():
+                whole, begun = _cut(begun + piece) if is_stream else (piece, b"")
+                if whole:
+                    yield whole
+            if begun:
+                yield begun
             self.ended()
+        except httpx.TransportError:
+            if not is_stream:
+                raise
+            yield _BROKEN_OFF
         finally:
             await self.response.aclose()
             await self.client.aclose()
+
+
+def _cut(content: bytes) -> tuple[bytes, bytes]:
+    """Divide a piece of a stream into the events that are whole, and what has begun of the next."""
+    end = max(content.rfind(line) + len(line) if line in content else 0 for line in (b"\n\n", b"\r\n\r\n"))
+    return content[:end], content[end:]
 
 
 class EndpointClient:
