@@ -13,6 +13,7 @@ from infra.planning.machine_choice import likely_resource
 from infra.platforms import usable
 from infra.platforms.connections import Platforms
 from infra.providers.base import Offer
+from infra.providers.slugs import count_in
 from infra.settings import Settings
 from peft_studio.errors import NotFound, ResourceUnavailable
 from peft_studio.jobs import JobStatus
@@ -98,7 +99,7 @@ class Resources:
         )
 
     async def _rented(self, provider: str, resource_id: str) -> tuple[Pricing, Availability]:
-        offers = await self._offers.of(provider)
+        offers = await self._offers.in_stock(provider, count_in(resource_id))
         machine = next((one for one in rentable(offers) if one.id == resource_id), None)
         if machine is None:
             raise _no_resource(provider, resource_id, {offer.resource_id for offer in offers})

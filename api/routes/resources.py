@@ -24,6 +24,8 @@ async def list_resources(
     Return the machines that jobs can train on: this one, and what all connected providers offer.
 
     Prices are at most a minute old. A provider that is slow or fails holds up nobody: it is named with the reason.
+    RunPod's machines with several GPUs are shown by its stock of single ones, to spare its limit of calls: a machine's
+    pricing, a plan and a job ask for the machine itself.
     """
     found = await resources.list(provider, available)
     return ResourceList(resources=found.resources, unavailable_providers=found.unavailable)

@@ -99,12 +99,16 @@ class OfferBook:
         raise shelf.error or ResourceUnavailable(f"{name} does not answer; try again in a moment.", platform=name)
 
     async def to_rent_from(self, name: str, gpu_count: int = 1) -> Sequence[Offer]:
+        """Return the offers of a provider that a job on so many GPUs is to be trained at; raises what is in the way."""
+        await self._way_back(name)
+        return await self.in_stock(name, gpu_count)
+
+    async def in_stock(self, name: str, gpu_count: int) -> Sequence[Offer]:
         """
-        Return the offers of a provider that a job on so many GPUs is to be trained at; raises what keeps it from that.
+        Return one connected provider's offers, with the stock of machines that have so many GPUs.
 
         Where stock depends on how many they are, the provider is asked: what is kept here is of single ones.
         """
-        await self._way_back(name)
         if gpu_count > 1 and isinstance(provider := await self._provider(name), CountsStock):
             return await provider.offers_in_stock(gpu_count)
         return await self.of(name)

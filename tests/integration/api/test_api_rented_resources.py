@@ -84,6 +84,14 @@ def test_pricing_is_that_of_the_list(client: Client) -> None:
     assert availability["estimated_wait_minutes"] > 0
 
 
+def test_whether_a_machine_with_several_gpus_is_to_be_had_its_pricing_asks_its_vendor(client: Client) -> None:
+    free = {one["id"] for one in whole(client, "?provider=runpod&available=true")}
+    assert {"gpu-h100-80gb", "gpu-h100-80gb-x2"} <= free  # by the stock of single ones
+    said = client.get("/api/v1/resources/runpod/gpu-h100-80gb-x2/pricing").json()
+    assert (said["availability"]["available"], said["availability"]["estimated_wait_minutes"]) == (False, None)
+    assert said["pricing"]["hourly_rate"] > 0
+
+
 def test_an_unknown_machine_is_answered_with_close_ones(client: Client) -> None:
     known = [one["id"] for one in whole(client, "?provider=runpod")]
     answer = client.get(f"/api/v1/resources/runpod/{known[0]}0/pricing")
