@@ -13,14 +13,14 @@ import argparse
 
 from peft_studio.run_dir import RunDir
 from peft_studio.trainer.command import command_line, start
+from peft_studio.trainer.quick_imports import quick_imports
 from peft_studio.trainer.stop import StopSignal
-from peft_studio.trainer.unneeded import leave_out_unneeded
 
 
 def work(run: RunDir, _: argparse.Namespace, stop: StopSignal) -> int:
     """Load torch and what else it takes, with an ear open for the wish to stop already, and train."""
-    leave_out_unneeded(run)
-    from peft_studio.trainer import program
+    with quick_imports(run):
+        from peft_studio.trainer import program
 
     return program.run(run, stop)
 

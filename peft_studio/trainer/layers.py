@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers.initialization import no_init_weights
 from transformers.pytorch_utils import Conv1D
 
 from peft_studio.algorithms import Targets
@@ -18,7 +19,7 @@ from peft_studio.trainer.heads import CLASSES, head_layers
 def skeleton(settings: Any, head: Head = Head.CAUSAL_LM) -> Any:
     """Build a model from its configuration without memory for its weights."""
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), no_init_weights():
             return CLASSES[head].from_config(settings)
     except ValueError as error:
         what = "that writes text" if head is Head.CAUSAL_LM else f"that takes the head {head}"

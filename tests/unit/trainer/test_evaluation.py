@@ -11,7 +11,7 @@ from peft_studio.evaluation.comparison import Bootstrap, Generation, Measure
 from peft_studio.jobs import Evaluation, HeldOut
 from peft_studio.promotion import DeployIf, decide
 from peft_studio.run_dir import RunDir
-from peft_studio.trainer import evaluate
+from peft_studio.trainer import job_evaluation
 from peft_studio.trainer.data import encode
 from peft_studio.trainer.loss import row_qualities
 from peft_studio.trainer.model import load_base, read_base
@@ -26,7 +26,7 @@ from tests.tiny import conversations, make_run, write_rows
 
 def evaluated(run: RunDir) -> Evaluation:
     assert train(run, StopSignal()) == DONE, run.read_failure()
-    assert evaluate.run(run, run.adapter) == DONE, run.read_failure()
+    assert job_evaluation.run(run, run.adapter) == DONE, run.read_failure()
     evaluation = run.read_evaluation()
     assert evaluation is not None
     return evaluation
@@ -161,7 +161,7 @@ def test_without_held_out_rows_there_is_an_answer_all_the_same(
 
 def test_an_adapter_that_is_not_there_is_a_failure(tmp_path: Path, model: Path, rows: Path) -> None:
     run = make_run(tmp_path / "run", model, rows)
-    assert evaluate.run(run, tmp_path / "nothing") == FAILED
+    assert job_evaluation.run(run, tmp_path / "nothing") == FAILED
     failure = run.read_failure()
     assert failure is not None
     assert "no adapter" in failure.error
@@ -190,7 +190,7 @@ def test_intervals_are_those_of_the_rows_and_repeat(tmp_path: Path, model: Path)
     assert (loss.rows, match.rows) == (12, 3)
     assert loss.low is not None and loss.high is not None and loss.low < loss.difference < loss.high
     assert evaluation.generation and evaluation.generation.rows == 3 and evaluation.generation.cut > 0
-    assert evaluate.run(run, run.adapter) == DONE
+    assert job_evaluation.run(run, run.adapter) == DONE
     assert run.read_evaluation() == evaluation
 
 

@@ -182,7 +182,7 @@ def overfitting(tmp_path: Path, model: Path) -> RunDir:
 
 
 def test_training_ends_when_held_out_rows_show_nothing_better_and_the_best_is_kept(overfitting: RunDir) -> None:
-    from peft_studio.trainer import evaluate
+    from peft_studio.trainer import job_evaluation
 
     trained(overfitting)
     looks = curve(overfitting, "eval_loss")
@@ -191,7 +191,7 @@ def test_training_ends_when_held_out_rows_show_nothing_better_and_the_best_is_ke
     assert f"Stopped early at step {len(looks)}: nothing better in 3 looks." in lines(overfitting)
     assert f"The adapter of step {best + 1} was best and is kept." in lines(overfitting)
     assert overfitting.read_summary().eval_loss == min(looks)  # pyright: ignore[reportOptionalMemberAccess]
-    assert evaluate.run(overfitting, overfitting.adapter) == DONE
+    assert job_evaluation.run(overfitting, overfitting.adapter) == DONE
     evaluation = overfitting.read_evaluation()
     assert evaluation is not None
     assert evaluation.adapter is not None

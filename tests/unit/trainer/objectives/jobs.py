@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from peft_studio.events import Metrics
 from peft_studio.jobs import Evaluation
 from peft_studio.run_dir import RunDir
-from peft_studio.trainer import evaluate
+from peft_studio.trainer import job_evaluation
 from peft_studio.trainer.outcome import DONE
 from peft_studio.trainer.program import run as train
 from peft_studio.trainer.stop import StopSignal
@@ -67,7 +67,7 @@ def trained(run: RunDir) -> RunDir:
 
 
 def evaluated(run: RunDir) -> Evaluation:
-    assert evaluate.run(run, run.adapter) == DONE, run.read_failure()
+    assert job_evaluation.run(run, run.adapter) == DONE, run.read_failure()
     evaluation = run.read_evaluation()
     assert evaluation is not None
     return evaluation
