@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from pydantic import BaseModel, ValidationError
 
@@ -32,6 +32,14 @@ _FIELDS = (
 
 class _Page(BaseModel):
     items: list[dict[str, Any]]
+
+
+class _Row(BaseModel):
+    name: str
+
+
+class _Rows(BaseModel):
+    rows: list[_Row]
 
 
 @dataclass(frozen=True)
@@ -99,7 +107,7 @@ class ControlPlane:
             return None
         if answer.status >= 300:
             raise self.error(answer)
-        return answer.body if answer.body is not None else {}
+        return _object(answer)
 
     def call(self, path: str, method: str = "GET", body: Any = None, params: Mapping[str, str] | None = None) -> Call:
         """Return a request with the account's key."""
@@ -144,7 +152,7 @@ class ControlPlane:
             return None
         if answer.status >= 300:
             raise self.error(answer)
-        return answer.body if answer.body is not None else {}
+        return _object(answer)
 
     def _words(self, answer: Answer) -> str:
         body: Any = answer.body if isinstance(answer.body, dict) else {}
@@ -162,9 +170,26 @@ def understood(shape: type[Shape], body: Any) -> Shape:
     try:
         return shape.model_validate(body)
     except ValidationError:
-        raise ResourceUnavailable(
-            "What answered is not the platform's API as it is known; check the address of the platform."
-        ) from None
+        raise _something_else() from None
+
+
+def named(listed: Any) -> list[dict[str, Any]]:
+    """Return the rows of a list that a platform shows, each of which has a name; raises ``ResourceUnavailable``."""
+    understood(_Rows, {"rows": listed or []})
+    return listed or []
+
+
+def _object(answer: Answer) -> dict[str, Any]:
+    """Return an answer's JSON object, an empty one where it says nothing; raises ``ResourceUnavailable``."""
+    if answer.body is not None and not isinstance(answer.body, dict):
+        raise _something_else()
+    return cast(dict[str, Any], answer.body or {})
+
+
+def _something_else() -> ResourceUnavailable:
+    return ResourceUnavailable(
+        "What answered is not the platform's API as it is known; check the address of the platform."
+    )
 
 
 def refused(field: str, issue: str) -> InvalidConfig:

@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from infra.hosts.base import Hosted, Limits, Wanted
-from infra.hosts.control import ControlPlane, refused, replicas_of, understood
+from infra.hosts.control import ControlPlane, named, refused, replicas_of, understood
 from infra.hosts.fireworks_metrics import fireworks_metrics
 from infra.hosts.openai_door import OpenAIDoor
 from infra.hosts.openai_host import OpenAIHost
@@ -135,7 +135,7 @@ class Fireworks(OpenAIHost):
         models = await self._api.pages(f"{root}/models", "models", *_CURSOR, **asked)
         there = [one for one in deployments if one.get("state") != "DELETED"]
         there += [one for one in models if one.get("kind") == "HF_PEFT_ADDON"]
-        return list(dict.fromkeys(str(one["name"]).rpartition("/")[2] for one in there))
+        return list(dict.fromkeys(str(one["name"]).rpartition("/")[2] for one in named(there)))
 
     async def remove(self, name: str) -> None:
         """Unload the adapter, delete the machines and then the adapter; what is in use yet, the next call deletes."""
@@ -201,9 +201,9 @@ class Fireworks(OpenAIHost):
 
     async def _root(self) -> str:
         if not self._owner:
-            named = self._account.get("account").removeprefix("accounts/")
-            shown = [] if named else await self._api.pages("/v1/accounts", "accounts", *_CURSOR, **_PAGE)
-            names = [named] if named else [str(one["name"]).removeprefix("accounts/") for one in shown]
+            chosen = self._account.get("account").removeprefix("accounts/")
+            listed = [] if chosen else named(await self._api.pages("/v1/accounts", "accounts", *_CURSOR, **_PAGE))
+            names = [chosen] if chosen else [str(one["name"]).removeprefix("accounts/") for one in listed]
             if len(names) != 1:
                 known = ", ".join(names) or "no account"
                 raise refused("platform", f"The key opens {known} at Fireworks; connect it with 'account', one of them")

@@ -175,7 +175,7 @@ class ModalApps:
             issue = words(error, self._account)
             field = "instance_type" if "gpu" in issue.lower() else "adapter_id"
             raise InvalidConfig(f"{field}: Modal refuses it: {issue}", field=field, issue=issue) from None
-        except (wrong.Error, OSError, import_module("grpclib.exceptions").StreamTerminatedError) as error:
+        except (wrong.Error, OSError, *_unreadable()) as error:
             said = words(error, self._account) or type(error).__name__
             raise ResourceUnavailable(f"Modal did not do it; try again later. {said}") from None
 
@@ -184,6 +184,12 @@ class ModalApps:
         server = self._account.url or modal.config.config["server_url"]
         kind = import_module("modal_proto.api_pb2").CLIENT_TYPE_CLIENT
         return modal.Client(server, kind, (self._account.get("token_id"), self._account.get("token_secret")))
+
+
+def _unreadable() -> tuple[type[Exception], ...]:
+    """Return what the library passes on unsaid: a line that broke, and something else than Modal that answers."""
+    broken = import_module("grpclib.exceptions").StreamTerminatedError
+    return broken, import_module("google.protobuf.message").DecodeError, AssertionError, NotImplementedError
 
 
 def library() -> Any:

@@ -5,8 +5,11 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 from infra.exports.ollama import create_model
 from infra.hosts.base import Door, Hosted, Limits, Wanted
+from infra.hosts.control import named, understood
 from infra.hosts.openai_door import OpenAIDoor
 from infra.hosts.openai_host import OpenAIHost
 from infra.providers.base import Account
@@ -17,6 +20,10 @@ from peft_studio.exporter.modelfile import read_modelfile
 
 _PLATFORM = "ollama"
 _MODELFILE, _LATEST = "Modelfile", ":latest"
+
+
+class _Models(BaseModel):
+    models: list[dict[str, Any]] | None = None
 
 
 class Ollama(OpenAIHost):
@@ -62,10 +69,10 @@ class Ollama(OpenAIHost):
     async def names(self) -> list[str]:
         """Return the names of all models that the daemon has."""
         answer = await ask(Call(f"{self._url}/api/tags"))
-        body: Any = answer.body
-        if answer.status != 200 or not isinstance(body, dict):
+        if answer.status != 200:
             raise self._openai.error(answer)
-        return [str(model["name"]).removesuffix(_LATEST) for model in body.get("models") or []]
+        models = named(understood(_Models, answer.body).models)
+        return [str(model["name"]).removesuffix(_LATEST) for model in models]
 
     async def remove(self, name: str) -> None:
         """Delete the model."""

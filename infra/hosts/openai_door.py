@@ -3,11 +3,13 @@
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
 import httpx
+from pydantic import BaseModel
 
 from infra.hosts.base import Door
+from infra.hosts.control import understood
 from infra.platforms.vendors import VENDORS
 from infra.providers import wire
 from infra.providers.base import Account
@@ -20,6 +22,17 @@ from peft_studio.errors import InsufficientCredits, InvalidConfig, RateLimitExce
 ANSWER_SECONDS = 600.0
 _PROBE_SECONDS = 60.0
 _BUSY_SECONDS = 5
+
+
+class ListedModel(BaseModel):
+    """A model in an API's list; vLLM says of an adapter which model it is for."""
+
+    id: str
+    parent: str | None = None
+
+
+class _Models(BaseModel):
+    data: list[ListedModel]
 
 
 @dataclass(frozen=True)
@@ -51,14 +64,13 @@ class OpenAIDoor:
         plain = {name: value for name, value in body.items() if not name.endswith("logprobs")}
         return said(await self._post(door, path, plain, _PROBE_SECONDS))
 
-    async def models(self, door: Door) -> list[dict[str, Any]]:
+    async def models(self, door: Door) -> list[ListedModel]:
         """Return what the API lists as its models; some answer with a bare list."""
         answer = await ask(Call(f"{door.url}/models", headers=door.headers))
         if answer.status != 200:
             raise self.error(answer)
-        body: Any = answer.body
-        listed: Any = body.get("data") if isinstance(body, dict) else body
-        return cast(list[dict[str, Any]], listed) if isinstance(listed, list) else []
+        listed = answer.body if isinstance(answer.body, dict) else {"data": answer.body}
+        return understood(_Models, listed).data
 
     async def forward(self, door: Door, path: str, body: Mapping[str, Any]) -> Forwarded:
         """Hand a request on to the door's model; an answer comes as it is, a refusal is raised in our words."""

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit, urlunsplit
 from pydantic import BaseModel, Field
 
 from infra.hosts.base import Hosted, Limits, Wanted
-from infra.hosts.control import ControlPlane, replicas_of, understood
+from infra.hosts.control import ControlPlane, named, replicas_of, understood
 from infra.hosts.openai_door import OpenAIDoor
 from infra.hosts.openai_host import OpenAIHost
 from infra.hosts.sending import FILES, send
@@ -44,6 +44,18 @@ class _Deployment(BaseModel):
     status: str
     replicas: int | None = Field(default=None, alias="currentReplicas")
     model: _Model | None = None
+
+
+class _Repositories(BaseModel):
+    repos: list[dict[str, Any]] = []
+
+
+class _Tenant(BaseModel):
+    code: str = Field(default="", alias="shortCode")
+
+
+class _User(BaseModel):
+    tenant: _Tenant | None = None
 
 
 class _Upload(BaseModel):
@@ -95,9 +107,9 @@ class Predibase(OpenAIHost):
 
     async def names(self) -> list[str]:
         """Return the names of all deployments and of all repositories of adapters."""
-        deployments = _data(await self._api.get("/v2/deployments")) or []
-        repositories = (_data(await self._api.get("/v2/repos", limit=_REPOSITORIES)) or {}).get("repos") or []
-        there = cast(list[dict[str, Any]], [*deployments, *repositories])
+        deployments = named(_data(await self._api.get("/v2/deployments")))
+        repositories = _data(await self._api.get("/v2/repos", limit=_REPOSITORIES)) or {}
+        there = [*deployments, *named(understood(_Repositories, repositories).repos)]
         return list(dict.fromkeys(str(one["name"]) for one in there if one.get("status") != "deleted"))
 
     async def remove(self, name: str) -> None:
@@ -148,8 +160,8 @@ class Predibase(OpenAIHost):
     async def _of(self) -> str:
         """Return the short name of the key's tenant, which is part of every deployment's address."""
         if not self._tenant:
-            shown: Any = _data(await self._api.get("/v1/users/current")) or {}
-            self._tenant = str((shown.get("tenant") or {}).get("shortCode") or "")
+            user = understood(_User, _data(await self._api.get("/v1/users/current")) or {})
+            self._tenant = user.tenant.code if user.tenant else ""
         if not self._tenant:
             raise ResourceUnavailable("Predibase does not say whose the key is; try again later.")
         return self._tenant

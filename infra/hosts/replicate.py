@@ -10,13 +10,13 @@ import asyncio
 import re
 import time
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 from urllib.parse import quote, urlsplit
 
 from pydantic import BaseModel
 
 from infra.hosts.base import Door, Hosted, Limits, Wanted
-from infra.hosts.control import ControlPlane, refused, replicas_of, understood
+from infra.hosts.control import ControlPlane, named, refused, replicas_of, understood
 from infra.hosts.openai_door import ANSWER_SECONDS, OpenAIDoor
 from infra.providers import wire
 from infra.providers.base import Account
@@ -132,7 +132,7 @@ class Replicate:
         found, query = list[str](), ""
         for _ in range(_PAGES):
             shown: dict[str, Any] = await self._api.get(f"/deployments{query}") or {}
-            found += [str(one["name"]) for one in cast(list[dict[str, Any]], shown.get("results") or [])]
+            found += [str(one["name"]) for one in named(shown.get("results"))]
             if not shown.get("next"):
                 return found
             query = f"?{urlsplit(str(shown['next'])).query}"

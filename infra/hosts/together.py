@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from infra.hosts.base import Hosted, Limits, Wanted
-from infra.hosts.control import ControlPlane, refused, replicas_of, understood
+from infra.hosts.control import ControlPlane, named, refused, replicas_of, understood
 from infra.hosts.openai_door import OpenAIDoor
 from infra.hosts.openai_host import OpenAIHost
 from infra.providers import wire
@@ -166,14 +166,15 @@ class Together(OpenAIHost):
         """Return the names of all endpoints, and of the adapters that were uploaded."""
         endpoints, models = await asyncio.gather(self._list("endpoints"), self._list("models"))
         adapters = [one for one in models if (one.get("weights") or {}).get("type") == "WEIGHTS_TYPE_ADAPTER"]
-        return list(dict.fromkeys(_last(str(one["name"])) for one in [*endpoints, *adapters]))
+        return list(dict.fromkeys(_last(str(one["name"])) for one in named([*endpoints, *adapters])))
 
     async def remove(self, name: str) -> None:
         """Stop the machines, and delete all that they were for; what is still stopping is deleted by the next call."""
         endpoint = await self._found("endpoints", name)
         if endpoint is not None:
             for shown in await self._list(f"endpoints/{endpoint.id}/deployments"):
-                path = f"{await self._root()}/endpoints/{endpoint.id}/deployments/{shown['id']}"
+                deployment = understood(_Named, shown)
+                path = f"{await self._root()}/endpoints/{endpoint.id}/deployments/{deployment.id}"
                 await self._api.rest(path, {"autoscaling": {"minReplicas": 0, "maxReplicas": 0}})
                 if not await self._api.delete(path):
                     return
@@ -228,7 +229,7 @@ class Together(OpenAIHost):
 
     async def _rate(self, deployment: _Deployment) -> float | None:
         """Return the list price of the machines that are wanted now; None where it is not to be found out."""
-        with suppress(ResourceUnavailable, InvalidConfig):
+        with suppress(ResourceUnavailable, InvalidConfig, AttributeError, KeyError, TypeError, ValueError):
             kinds = (await self._api.get("/v2/public/inference-instance-types") or {}).get("data") or []
             for kind in kinds:
                 if deployment.hardware in (kind.get("name"), kind.get("id")) and deployment.desired is not None:

@@ -4,7 +4,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from infra.hosts.base import Door, Hosted, Limits, Wanted
-from infra.hosts.openai_door import OpenAIDoor
+from infra.hosts.openai_door import ListedModel, OpenAIDoor
 from infra.hosts.prometheus import VLLM, metrics_of
 from infra.providers import wire
 from infra.providers.base import Account
@@ -52,15 +52,15 @@ class Vllm:
     async def look(self, name: str) -> Hosted | None:
         """Look the adapter up among the server's models."""
         models = await self._models()
-        if name not in [model["id"] for model in models if model.get("parent")]:
+        if name not in [model.id for model in models if model.parent]:
             return None
-        base = next((str(model["id"]) for model in models if not model.get("parent")), None)
+        base = next((model.id for model in models if not model.parent), None)
         endpoint = f"{self._account.url}/v1"
         return Hosted(name=name, status=DeploymentStatus.RUNNING, endpoint=endpoint, model=name, base=base, replicas=1)
 
     async def names(self) -> list[str]:
         """Return the names of all adapters that are loaded."""
-        return [str(model["id"]) for model in await self._models() if model.get("parent")]
+        return [model.id for model in await self._models() if model.parent]
 
     async def remove(self, name: str) -> None:
         """Unload the adapter."""
@@ -98,7 +98,7 @@ class Vllm:
             return str(PurePosixPath(elsewhere) / folder.name)
         return str(folder)
 
-    async def _models(self) -> list[dict[str, Any]]:
+    async def _models(self) -> list[ListedModel]:
         return await self._api.models(Door(f"{self._account.url}/v1", "", self._headers))
 
     async def _post(self, route: str, body: dict[str, str]) -> Answer:
