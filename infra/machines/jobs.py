@@ -122,7 +122,12 @@ class JobMachines:
             beyond_gb=beyond_gb,
             usual_price=lost and limits.cost is not None,  # or nobody has said how much more it may be
         )
-        if plan.config.spot and lost and not offers:
+        if not offers and beyond_gb:
+            raise ResourceUnavailable(
+                f"The job ran out of memory, and no GPU with more than {beyond_gb:g} GB is to be had at the moment.",
+                issue="Retry the job later, or have another one take less: quantization int4, a smaller max_length.",
+            )
+        if not offers and plan.config.spot and lost:
             raise ResourceUnavailable(
                 "The job has lost its machine, and none is to be had at a spot price at the moment.",
                 issue="Retry the job later, or with max_cost, and it goes on at the usual price if need be.",

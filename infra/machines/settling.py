@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from infra.machines.ledger import Ledger
 from infra.machines.reads import MachineReads
 from infra.prefect_database import PrefectDatabase
+from infra.prefect_patience import answering
 from infra.settings import Settings
 from peft_studio.errors import Conflict, NotFound, ResourceUnavailable
 from peft_studio.events import now
@@ -26,7 +27,9 @@ class MachinesInPrefect(MachineReads):
         """Close a receipt, with what its machine has cost, by whose word; the ledger keeps what it was before."""
         with closing(self._settings, patiently=False):
             known = {one.name: one for one in await self.not_over()}
-            return await asyncio.to_thread(self._ledger.write, settled(known.get(name), name, cost, key_name))
+            closed = settled(known.get(name), name, cost, key_name)
+            async with answering():
+                return await asyncio.to_thread(self._ledger.write, closed)
 
 
 def settled(receipt: MachineReceipt | None, name: str, cost: float, key_name: str) -> MachineReceipt:

@@ -38,12 +38,13 @@ class Served:
     jobs: JobsInMemory
     data_dir: Path
     evaluations: RunsInMemory
+    machines: MachinesInMemory
 
 
 @contextmanager
 def served(**settings: Any) -> Iterator[Served]:
     """Serve the API for as long as the block lasts."""
-    jobs, evaluations = JobsInMemory(), RunsInMemory()
+    jobs, evaluations, machines = JobsInMemory(), RunsInMemory(), MachinesInMemory()
     with tempfile.TemporaryDirectory() as folder:
         measured(Path(folder))
         given = Settings.model_validate({"requests_per_minute": 10_000, "data_dir": folder, **settings})
@@ -55,11 +56,11 @@ def served(**settings: Any) -> Iterator[Served]:
             jobs,
             CredentialsInMemory(),
             BudgetsInMemory(),
-            MachinesInMemory(),
+            machines,
             runs=RunsOfAdapters(ExportRunsInMemory(), DeployRunsInMemory(), evaluations, jobs),
         )
         with on_loopback(app) as url:
-            yield Served(url, jobs, given.data_dir, evaluations)
+            yield Served(url, jobs, given.data_dir, evaluations, machines)
 
 
 def eventful(jobs: JobsInMemory) -> Job:

@@ -14,8 +14,9 @@ import yaml
 
 from peft_studio.events import Failure, Metrics, Status
 from peft_studio.jobs import JobStatus, Phase
+from peft_studio.machines import MachineStatus
 from peft_studio.ports import free_port
-from tests.integration.api.studio_in_memory import CONFIG
+from tests.integration.api.studio_in_memory import CONFIG, receipt
 from tests.integration.clients.served import Served, eventful
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -110,6 +111,18 @@ def test_people_get_tables_and_scripts_get_the_answer(run: Run, api: Served) -> 
     assert json.loads(run("jobs", "logs", job.job_id, "--json").stdout)[0]["message"].endswith("完成")
     machines = json.loads(run("resources", "list", "--json").stdout)["resources"]
     assert machines[0]["id"] in run("resources", "list").stdout
+
+
+def test_a_stranded_machine_is_listed_with_the_reason_and_settled_by_an_admin(run: Run, api: Served) -> None:
+    stranded = receipt(1, MachineStatus.STRANDED, "runpod").model_copy(update={"reason": "See to it there."})
+    api.machines.kept.append(stranded)
+    assert f"{stranded.name} at runpod: See to it there." in run("machines", "list", "--active").stderr
+    settle = "machines", "settle", stranded.name, "--cost"
+    assert run(*settle, "1.5").returncode == 5
+    assert run(*settle, "1.5", key="rules").stdout.strip() == f"{stranded.name} is settled: $1.50."
+    assert run(*settle, "1.5", key="rules").returncode == 2  # it is settled
+    [shown] = json.loads(run("machines", "list", "--json").stdout)["machines"]
+    assert (shown["status"], shown["settled_by"]) == ("gone", "rules")
 
 
 def test_a_budget_is_set_seen_and_removed(run: Run) -> None:

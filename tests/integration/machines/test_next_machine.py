@@ -95,6 +95,13 @@ def test_a_job_that_goes_on_keeps_to_its_own_wishes_until_it_has_lost_a_machine(
         assert one.receipts[1].reason == "The machine was lost."
 
 
+def test_where_no_larger_gpu_is_to_be_had_the_lack_of_memory_is_what_is_said(settings: Settings) -> None:
+    with job(settings, provider="runpod") as one:
+        with pytest.raises(ResourceUnavailable, match="ran out of memory, and no GPU with more than 1000 GB"):
+            one.machines.provision(one.plan, beyond_gb=1000)
+        assert one.receipts == []
+
+
 def test_a_job_that_has_lost_its_spot_machine_pays_the_usual_price_within_its_limit(settings: Settings) -> None:
     with job(settings, provider="vast", spot=True, max_cost=20) as one:
         first = one.machines.provision(one.plan)
