@@ -2,9 +2,11 @@
 Packages that run when something of theirs is asked for, not when they are imported, which most jobs leave it at.
 
 transformers imports PyTorch's compiler for its decorators, which change nothing where nothing is compiled, and lists
-twice what each file of its hundreds of architectures holds.
+twice what each file of its hundreds of architectures holds. PyTorch has the shapes of all operations in Python, which
+tensors without memory are computed with, and those of most in C++ as well.
 """
 
+import operator
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
@@ -12,7 +14,11 @@ from dataclasses import dataclass, field
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+SHAPES = "torch._meta_registrations"
+INDEXING = "torch._dynamo._trace_wrapped_higher_order_op"
 
 
 def _as_it_is(function: Any = None, *_: Any, **__: Any) -> Any:
@@ -24,12 +30,23 @@ def _nothing() -> None:
     return None
 
 
+def _indexing() -> Any:
+    """Make the mode that transformers computes masks in, where it computes any."""
+    _run(INDEXING)
+    return sys.modules[INDEXING].TransformGetItemToIndex()
+
+
 @dataclass(frozen=True)
 class Manners:
-    """What works of a package that has not run: answers for some of its names, and submodules (None: all of them)."""
+    """
+    What works of a package that has not run, and what has to run before it.
+
+    It has ``answers`` for some of its names, and submodules that do ``alone`` (None: all of them).
+    """
 
     answers: Mapping[str, Callable[..., Any]] = field(default_factory=dict[str, Callable[..., Any]])
     alone: frozenset[str] | None = frozenset()
+    behind: str = ""
 
 
 LATE: Mapping[str, Manners] = {
@@ -40,9 +57,14 @@ LATE: Mapping[str, Manners] = {
             "disable": _as_it_is,
             "graph_break": _nothing,
         },
-        alone=frozenset({"_trace_wrapped_higher_order_op"}),
+        alone=frozenset({INDEXING.rpartition(".")[2]}),
+        behind=SHAPES,
     ),
-    "torch.export": Manners(),
+    INDEXING: Manners({"TransformGetItemToIndex": _indexing}),
+    "torch.export": Manners(behind=SHAPES),
+    SHAPES: Manners(),
+    # Asked by every backward pass; of numbers, for nothing makes symbols before this has run.
+    "torch.fx.experimental.symbolic_shapes": Manners({"expect_true": _as_it_is, "sym_eq": operator.eq}),
     "transformers.models": Manners(alone=None),
 }
 
@@ -50,6 +72,26 @@ LATE: Mapping[str, Manners] = {
 def run_late(packages: Mapping[str, Manners] = LATE) -> None:
     """Have packages run late from here on; those that are loaded already stay as they are."""
     sys.meta_path.insert(0, _Finder(packages))
+
+
+def with_all_shapes(build: Callable[[], T]) -> T:
+    """Build what has no memory; where PyTorch knows no shape of a result, have it know all, and build it again."""
+    try:
+        return build()
+    except NotImplementedError:
+        if not _run(SHAPES):
+            raise
+        return build()
+
+
+def _run(name: str) -> bool:
+    """Have a package run now; say whether it had not."""
+    module = sys.modules.get(name)
+    loader = getattr(module and module.__spec__, "loader", None)
+    if module is None or not isinstance(loader, _LateLoader) or loader.has_run:
+        return False
+    loader.run(module)
+    return True
 
 
 class _Late(ModuleType):
@@ -84,6 +126,7 @@ class _LateLoader(Loader):
         """Run it, unless it has."""
         if not self.has_run:
             self.has_run = True
+            _run(self.manners.behind)
             self._stock.exec_module(module)
 
 
@@ -118,13 +161,9 @@ class _Finder(MetaPathFinder):
                 spec.loader = _LateLoader(spec.loader, manners)
             return spec
         above, _, name = fullname.rpartition(".")
-        package = sys.modules.get(above)
-        loader = getattr(package and package.__spec__, "loader", None)
-        if package is None or not isinstance(loader, _LateLoader) or loader.has_run:
+        manners = self._packages.get(above)
+        if manners is None or manners.alone is None or name in manners.alone or not _run(above):
             return None
-        if loader.manners.alone is None or name in loader.manners.alone:
-            return None
-        loader.run(package)
         there = sys.modules.get(fullname)
         spec = copy(there.__spec__) if there else None
         if there and spec:

@@ -14,13 +14,18 @@ from peft_studio.config import TrainingConfig
 from peft_studio.errors import InvalidConfig
 from peft_studio.objectives import Head
 from peft_studio.trainer.heads import CLASSES, head_layers
+from peft_studio.trainer.late import with_all_shapes
 
 
 def skeleton(settings: Any, head: Head = Head.CAUSAL_LM) -> Any:
     """Build a model from its configuration without memory for its weights."""
-    try:
+
+    def build() -> Any:
         with torch.device("meta"), no_init_weights():
             return CLASSES[head].from_config(settings)
+
+    try:
+        return with_all_shapes(build)
     except ValueError as error:
         what = "that writes text" if head is Head.CAUSAL_LM else f"that takes the head {head}"
         raise InvalidConfig(

@@ -13,6 +13,7 @@ from peft_studio.config import Precision, Quantization, TrainingConfig
 from peft_studio.errors import InvalidConfig
 from peft_studio.plan import Plan
 from peft_studio.trainer.heads import CLASSES, NEW
+from peft_studio.trainer.late import with_all_shapes
 from peft_studio.trainer.quantization import keep_trainable, loading_settings
 
 MISSING = {"RepositoryNotFoundError", "RevisionNotFoundError", "EntryNotFoundError", "GatedRepoError"}
@@ -96,9 +97,13 @@ def load_base(base: Base, config: TrainingConfig, place: Literal["device", "host
         extra["quantization_config"] = loading_settings(quantization, dtype, kept)
     if not config.aim.writes:
         extra["num_labels"] = base.config.num_labels
-    torch.manual_seed(config.seed)  # a new head starts at random
+
+    def load() -> Any:
+        torch.manual_seed(config.seed)  # a new head starts at random
+        return CLASSES[config.aim.head].from_pretrained(base.source, revision=base.revision, dtype=dtype, **extra)
+
     try:
-        model: Any = CLASSES[config.aim.head].from_pretrained(base.source, revision=base.revision, dtype=dtype, **extra)
+        model = with_all_shapes(load)
     except (OSError, ValueError) as error:
         raise _refusal(config, error) from error
     keep_trainable(model)

@@ -1,5 +1,6 @@
 """What a job makes no use of is not loaded, and what it asks for after all is there."""
 
+import json
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import pytest
 
 from peft_studio.trainer.late import Manners, run_late
 from tests.tiny import make_run
+from tests.unit.exporter.trained import LLAMA3
 
 TRAIN = """
 import sys
@@ -17,10 +19,17 @@ from peft_studio.run_dir import RunDir
 from peft_studio.trainer.stop import StopSignal
 
 code = work(RunDir(sys.argv[1]), None, StopSignal())
-unneeded = ("bitsandbytes", "torchao", "boto3", "torch.distributed.fsdp", "torch._dynamo.eval_frame")
+unneeded = ("bitsandbytes", "torchao", "boto3", "sympy", "torch.distributed.fsdp", "torch._dynamo.eval_frame")
 print([name for name in unneeded if sys.modules.get(name)])
 
+import json
 import torch
+from peft_studio.trainer.layers import skeleton
+from transformers import LlamaConfig
+
+# PyTorch knows a shape that these take in Python alone.
+print(skeleton(LlamaConfig(num_hidden_layers=1, rope_parameters=json.loads(sys.argv[2]))).device)
+
 import torch.export.exported_program as exported
 
 doubled = torch.compile(lambda x: 2 * x, backend="eager")(torch.ones(2)).tolist()
@@ -39,9 +48,9 @@ print(gc.isenabled())
 """
 
 
-def run_python(script: str, run: Path, **environment: str) -> list[str]:
+def run_python(script: str, *arguments: str | Path, **environment: str) -> list[str]:
     done = subprocess.run(
-        [sys.executable, "-c", script, str(run)],
+        [sys.executable, "-c", script, *map(str, arguments)],
         capture_output=True,
         text=True,
         timeout=110,
@@ -56,7 +65,7 @@ def test_a_cold_trainer_loads_what_it_does_not_need_when_it_is_asked_for(
     model: Path, rows: Path, tmp_path: Path
 ) -> None:
     run = make_run(tmp_path, model, rows, max_steps=1)
-    assert run_python(TRAIN, run.path) == ["[]", "[2.0, 2.0] True True"]
+    assert run_python(TRAIN, run.path, json.dumps(LLAMA3)) == ["[]", "meta", "[2.0, 2.0] True True"]
     assert run.read_summary() is not None
 
 
