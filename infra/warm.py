@@ -30,27 +30,31 @@ import setproctitle
 
 SOCKET_VARIABLE = "PEFT_STUDIO_WARM_SOCKET"
 GRACE_SECONDS = 10.0
+HERE = b"here\n"  # the answer to who asks for nothing
 KILLED = 128 + signal.SIGKILL
 _PR_SET_PDEATHSIG = 1
 
 
 def serve(path: Path, modules: list[str]) -> NoReturn:
-    """Import ``modules``, listen on ``path`` and fork for every request, until killed."""
+    """Listen on ``path``, import ``modules`` and fork for every request, until killed."""
     die_with_parent(signal.SIGKILL)
     setproctitle.getproctitle()  # finds its place now, while the environment is as it was when the process began
-    for name in modules:
-        importlib.import_module(name)
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the children here: the kernel reaps them
     path.unlink(missing_ok=True)
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))
         path.chmod(0o600)
-        listener.listen(64)
+        listener.listen(64)  # who comes while the modules are imported waits: to import them as well takes longer
+        for name in modules:
+            importlib.import_module(name)
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the children here: the kernel reaps them
         while True:
             connection, _ = listener.accept()
             with connection:
                 request, streams = _receive(connection)
-                if request is not None and os.fork() == 0:
+                if request is None:
+                    with suppress(OSError):
+                        connection.sendall(HERE)
+                elif os.fork() == 0:
                     listener.close()
                     _become(connection, request, streams)
                 for stream in streams:
@@ -162,7 +166,9 @@ def run(module: str, arguments: list[str]) -> NoReturn:
     connection.sendmsg([b" "], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, streams)])
     connection.sendall(json.dumps(request).encode() + b"\n")
     replies = connection.makefile("rb")
-    child = replies.readline()
+    child = b""
+    with suppress(OSError):
+        child = replies.readline()
     if not child:
         os.execv(sys.executable, [sys.executable, "-m", module, *arguments])
 

@@ -157,9 +157,19 @@ async def _keep_warm_server(settings: Settings) -> None:
 
 async def _tell_when_ready(worker: ProcessWorker, settings: Settings) -> None:
     """Leave the file that says so, once jobs are taken and start warm."""
-    while not (worker.is_setup and Path(os.environ[warm.SOCKET_VARIABLE]).exists()):
+    while not (worker.is_setup and await _is_warm()):
         await asyncio.sleep(0.05)
     (settings.data_dir / READY).touch()
+
+
+async def _is_warm() -> bool:
+    """Ask the warm server for nothing: it answers once it has imported what it forks with."""
+    with contextlib.suppress(OSError):
+        reader, writer = await asyncio.open_unix_connection(os.environ[warm.SOCKET_VARIABLE])
+        with contextlib.closing(writer):
+            writer.write_eof()
+            return await reader.read() == warm.HERE
+    return False
 
 
 def main() -> None:

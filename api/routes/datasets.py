@@ -112,7 +112,7 @@ async def preview_dataset(
     """
     Render and tokenize the first rows with the trainer's own code, and mark the tokens that carry loss.
 
-    Told of the first 5,000 rows (or ten million characters): the share of tokens that carry loss, how many rows are
+    Told of the first 5,000 rows (or two million characters): the share of tokens that carry loss, how many rows are
     cut, which say the same as an earlier one, and of which nothing would be learnt.
     """
     named = _columns(columns)

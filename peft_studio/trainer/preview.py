@@ -23,7 +23,7 @@ from peft_studio.trainer.model import Base, read_base
 from peft_studio.trainer.render import READ, Renderer
 
 EXAMINED_ROWS = 5000
-EXAMINED_CHARACTERS = 10_000_000
+EXAMINED_CHARACTERS = 2_000_000  # about a second's work
 MOST_NUMBERS = 100
 
 

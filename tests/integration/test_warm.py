@@ -128,3 +128,22 @@ def test_a_program_ends_with_its_caller(program: Path, environment: dict[str, st
     process.kill()
     wait_until(lambda: is_gone(child))
     process.communicate()
+
+
+def test_a_program_that_is_asked_for_while_the_server_still_imports_waits_for_it(program: Path) -> None:
+    """Ten jobs that are taken up again at once must not import ten times what one process is importing already."""
+    gate = program / "gate"
+    (program / "slow.py").write_text(f"import os, time\nwhile not os.path.exists({str(gate)!r}): time.sleep(0.02)")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "warm.sock"
+        environment = os.environ | {"PYTHONPATH": f"{Path(__file__).parents[2]}:{program}"}
+        server = subprocess.Popen([sys.executable, "-m", "infra.warm", "serve", str(path), "slow"], env=environment)
+        wait_until(path.exists)
+        process = start(program, environment | {"PEFT_STUDIO_WARM_SOCKET": str(path)}, "exit", "0")
+        wait_until(lambda: psutil.Process(process.pid).net_connections("unix") != [])
+        gate.touch()
+        out, _ = process.communicate()
+        server.kill()
+        server.wait()
+    has_what_the_server_has = out.split()[-3]
+    assert (process.returncode, has_what_the_server_has) == (0, "True")
