@@ -220,9 +220,10 @@ def _adapters(
 
 
 def _routers() -> list[Router]:
-    below_api = Router("/api/v1", route_handlers=[openapi_document, *_sections(routes.BELOW_API)])
-    return [*_sections(routes.AT_ROOT), below_api]
+    """Return a router for each section, none within another: Litestar copies a router with all that is in it."""
+    document = Router("/api/v1", route_handlers=[openapi_document])
+    return [*_sections("/", routes.AT_ROOT), document, *_sections("/api/v1", routes.BELOW_API)]
 
 
-def _sections(sections: Mapping[str, Sequence[ControllerRouterHandler]]) -> list[Router]:
-    return [Router("/", route_handlers=routes, tags=[name]) for name, routes in sections.items()]
+def _sections(path: str, sections: Mapping[str, Sequence[ControllerRouterHandler]]) -> list[Router]:
+    return [Router(path, route_handlers=routes, tags=[name]) for name, routes in sections.items()]

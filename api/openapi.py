@@ -66,6 +66,14 @@ no valid key or ticket, 4404 no such job, 4429 too many sockets for this key or 
 """
 
 
+class _Answer(ResponseSpec):
+    """What is said of an answer: the same wherever a handler is, which Litestar copies to the last leaf, twice."""
+
+    def __deepcopy__(self, _: dict[int, Any]) -> "_Answer":
+        """Return itself: nobody changes it."""
+        return self
+
+
 def documented(model: type[BaseModel], example: dict[str, Any], *errors: int, status: int = 200) -> dict[int, Any]:
     """Describe a route's answers: the good one, the errors of its own, and those that every route has."""
     every = {*errors, 400, 401, 429, 500, 503}
@@ -75,14 +83,14 @@ def documented(model: type[BaseModel], example: dict[str, Any], *errors: int, st
 def documented_without_body(status: int, *errors: int) -> dict[int, Any]:
     """Describe the answers of a route whose good one is told by its status and headers alone."""
     every = {*errors, 400, 401, 429, 500, 503}
-    good = ResponseSpec(data_container=None, description=HTTPStatus(status).phrase, generate_examples=False)
+    good = _Answer(data_container=None, description=HTTPStatus(status).phrase, generate_examples=False)
     return {status: good} | {code: error_answer(code) for code in sorted(every)}
 
 
 def documented_file(media_type: str, *errors: int) -> dict[int, Any]:
     """Describe the answers of a route that sends a file."""
     every = {*errors, 400, 401, 429, 500, 503}
-    good = ResponseSpec(bytes, generate_examples=False, description="The file", media_type=media_type)
+    good = _Answer(bytes, generate_examples=False, description="The file", media_type=media_type)
     return {200: good} | {code: error_answer(code) for code in sorted(every)}
 
 
@@ -100,7 +108,7 @@ def streamed(event: type[BaseModel], example: str, *errors: int) -> dict[int, An
     """Describe the answers of a route that sends Server-Sent Events, of which each is such an ``event``."""
     answers = documented(event, {}, *errors)
     return answers | {
-        200: ResponseSpec(
+        200: _Answer(
             data_container=event,
             description="OK",
             media_type="text/event-stream",  # pyright: ignore[reportArgumentType]
@@ -117,7 +125,7 @@ def error_answer(status: int) -> ResponseSpec:
 
 def answer(status: int, model: type[BaseModel], example: dict[str, Any]) -> ResponseSpec:
     """Describe one answer."""
-    return ResponseSpec(
+    return _Answer(
         data_container=model,
         description=HTTPStatus(status).phrase,
         generate_examples=False,

@@ -23,7 +23,14 @@ MEASURED_BRIEFLY: dict[str, Any] = {
 
 def short_job(**changes: Any) -> dict[str, Any]:
     """The demonstration's job, a fraction of it, really trained however often it was trained before."""
-    fraction = {**MEASURED_BRIEFLY, "max_steps": STEPS, "checkpoint_steps": 10, "force": True, "test_prompt": None}
+    fraction = {
+        **MEASURED_BRIEFLY,
+        "max_steps": STEPS,
+        "batch_size": 4,
+        "checkpoint_steps": 10,
+        "force": True,
+        "test_prompt": None,
+    }
     return demo_job(**fraction | changes)
 
 

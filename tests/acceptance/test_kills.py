@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from tests.acceptance.jobs import (
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(400)]
 Curve = list[tuple[float, float]]
+Kill = Callable[[Studio, str], None]
 
 
 @pytest.fixture(scope="module")
@@ -63,12 +64,16 @@ def kill_database(studio: Studio, job_id: str) -> None:
     part(studio, "postgres").kill()
 
 
-@pytest.mark.parametrize("kill", [kill_trainer, kill_flow, kill_worker, kill_api, kill_prefect, kill_database])
-def test_a_killed_process_leaves_no_mark_on_the_job(studio: Studio, undisturbed: Curve, kill: object) -> None:
-    assert callable(kill)
+@pytest.mark.parametrize(
+    "kills",
+    [(kill_trainer, kill_flow, kill_worker), (kill_api, kill_prefect, kill_database)],
+    ids=["those that run it", "those that serve it"],
+)
+def test_killed_processes_leave_no_mark_on_a_job(studio: Studio, undisturbed: Curve, kills: Sequence[Kill]) -> None:
     job_id = submit(studio)
-    wait_for_step(studio, job_id, 14)
-    kill(studio, job_id)
+    for step, kill in zip((8, 24, 40), kills, strict=True):
+        wait_for_step(studio, job_id, step)
+        kill(studio, job_id)
     events = follow(studio, job_id)
     assert losses(events) == undisturbed
     assert job(studio, job_id).status is JobStatus.COMPLETED
