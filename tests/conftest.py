@@ -1,5 +1,6 @@
 """What every test may ask for."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -11,6 +12,12 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 # isort: split
 
 from infra.settings import Settings
+
+
+def pytest_collection_finish() -> None:
+    """Leave what was imported out of all garbage collections to come: to look through it takes a third of the time."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture
