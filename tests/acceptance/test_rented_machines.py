@@ -108,7 +108,8 @@ def test_a_job_that_needs_more_memory_goes_down_the_rungs_and_then_to_a_larger_g
     rented: RentingStudio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(LAUNCHER_VARIABLE, shlex.join((sys.executable, str(SMALL_GPU), str(tmp_path / "first"))))
-    job_id = submit(rented.studio, provider="runpod", resource_id="gpu-rtx4090", max_steps=STEPS, max_cost=5)
+    wanted = {"resource_id": "gpu-rtx4090", "batch_size": 8, "max_steps": STEPS, "max_cost": 5}
+    job_id = submit(rented.studio, provider="runpod", **wanted)
     said = [event.message for event in follow(rented.studio, job_id) if isinstance(event, Log)]
     done = rented.job(job_id)
     assert (done["status"], done.get("error")) == ("completed", None)
