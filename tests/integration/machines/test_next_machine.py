@@ -19,7 +19,7 @@ from infra.settings import Settings
 from infra.simulators.accounts import GOOD
 from infra.simulators.loopback import served
 from infra.simulators.vendors import SIMULATED
-from peft_studio.errors import ResourceUnavailable
+from peft_studio.errors import ResourceUnavailable, StudioError
 from peft_studio.events import Log, now
 from peft_studio.jobs import job_id_of
 from peft_studio.machines import MachineReceipt
@@ -37,6 +37,7 @@ class Job:
     record: JobRecord
     machines: JobMachines
     credentials: CredentialsInMemory
+    addresses: dict[str, str]  # of the vendors, as the studio has them
 
     def loses(self, machine: Machine) -> None:
         self.machines.note_loss(machine, "The machine was lost.")
@@ -71,7 +72,7 @@ def job(settings: Settings, **wishes: Any) -> Generator[Job]:
         record.run.write("config.json", plan.config)
         record.run.write("plan.json", plan)
         ledger = Ledger(own, lambda receipt: None)
-        started = Job(plan, record, JobMachines(record, own, credentials, ledger), credentials)
+        started = Job(plan, record, JobMachines(record, own, credentials, ledger), credentials, urls)
         try:
             yield started
         finally:
@@ -93,6 +94,24 @@ def test_a_job_that_goes_on_keeps_to_its_own_wishes_until_it_has_lost_a_machine(
         assert third.hourly_rate < second.hourly_rate  # whatever costs least to finish on, wherever that is
         assert [receipt.lost for receipt in one.receipts] == [False, True, False]
         assert one.receipts[1].reason == "The machine was lost."
+
+
+def test_a_job_whose_provider_does_not_answer_goes_on_at_another_one_but_does_not_begin_there(
+    settings: Settings,
+) -> None:
+    with job(settings, provider="vast") as one:
+        first = one.machines.provision(one.plan)
+        one.loses(first)
+        right = one.addresses["vast"]
+        one.addresses["vast"] = one.addresses["runpod"]  # which knows nothing of what it is asked for
+        second = one.machines.provision(one.plan)
+        one.addresses["vast"] = right
+        assert (first.provider, second.provider) == ("vast", "runpod")
+    with job(settings, provider="vast") as another:
+        another.addresses["vast"] = another.addresses["runpod"]
+        with pytest.raises(StudioError):
+            another.machines.provision(another.plan)
+        assert another.receipts == []
 
 
 def test_where_no_larger_gpu_is_to_be_had_the_lack_of_memory_is_what_is_said(settings: Settings) -> None:
