@@ -16,6 +16,7 @@ from benchmarks.studio import ROOT
 from peft_studio.config import TrainingConfig
 from peft_studio.events import Log, Metrics
 from peft_studio.run_dir import RunDir
+from peft_studio.trainer.allocator import allocator_environment
 from peft_studio.trainer.data import epoch_order
 
 WARM_STEPS = 2  # not counted, as in peers/clock.py
@@ -112,7 +113,9 @@ def run_ours(folder: Path, job: dict[str, Any]) -> Run:
     run = RunDir(folder)
     run.write("config.json", TrainingConfig(**job))
     began = time.time()
-    done = subprocess.run([sys.executable, "-m", "peft_studio.trainer", str(folder)], capture_output=True, text=True)
+    command = [sys.executable, "-m", "peft_studio.trainer", str(folder)]
+    environment = {**os.environ, **allocator_environment()}  # as the studio starts it
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode:
         raise RuntimeError(f"our trainer did not finish:\n{done.stderr[-4000:]}")
     summary = run.read_summary()

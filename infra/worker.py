@@ -49,6 +49,7 @@ from infra.settings import (
     settings,
 )
 from infra.trackers.forwarding import forward
+from peft_studio.trainer.allocator import allocator_environment
 
 log = logging.getLogger(__name__)
 PRELOADED = [
@@ -145,7 +146,9 @@ async def _keep_warm_server(settings: Settings) -> None:
     address = os.environ[warm.SOCKET_VARIABLE]
     while True:
         server = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "infra.warm", "serve", address, *PRELOADED, stdin=subprocess.DEVNULL
+            *(sys.executable, "-m", "infra.warm", "serve", address, *PRELOADED),
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, **allocator_environment()},  # every trainer that it forks has its way with memory
         )
         try:
             log.warning("The warm server ended with code %s; starting it again.", await server.wait())

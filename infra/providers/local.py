@@ -1,9 +1,11 @@
 """This machine: it costs nothing, is always there, and runs trainers as child processes."""
 
+import os
 import subprocess
 import sys
 
 from peft_studio.run_dir import RunDir
+from peft_studio.trainer.allocator import allocator_environment
 
 STOP_SECONDS = 8.0
 
@@ -20,6 +22,7 @@ class LocalAttempt:
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
+                env={**os.environ, **allocator_environment()},
             )
 
     def poll(self) -> int | None:

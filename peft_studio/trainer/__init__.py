@@ -7,4 +7,4 @@ import os
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 # Part of every plan's cache key: goes up when the same configuration would train a different adapter.
-TRAINER_VERSION = "4"
+TRAINER_VERSION = "5"

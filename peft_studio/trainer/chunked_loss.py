@@ -19,11 +19,7 @@ class _InChunks(torch.autograd.Function):
         total, gradient = torch.zeros((), device=hidden.device), torch.empty_like(hidden)
         for start in range(0, len(hidden), size):
             part = slice(start, start + size)
-            with torch.enable_grad():
-                some = hidden[part].detach().requires_grad_()
-                logits = head(some)
-            loss, slope = _cross_entropy(logits.detach().float(), targets[part], smoothing)
-            [gradient[part]] = torch.autograd.grad(logits, some, slope.to(logits.dtype))
+            loss, gradient[part] = _loss_and_gradient(hidden[part], head, targets[part], smoothing)
             total += loss
         ctx.save_for_backward(gradient)
         return total
@@ -32,6 +28,18 @@ class _InChunks(torch.autograd.Function):
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         [gradient] = ctx.saved_tensors
         return (gradient * gradients[0], None, None, None, None)
+
+
+def _loss_and_gradient(
+    hidden: torch.Tensor, head: nn.Module, targets: torch.Tensor, smoothing: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Sum the cross-entropy behind a head; its logits are gone before those of the next chunk are made."""
+    with torch.enable_grad():
+        some = hidden.detach().requires_grad_()
+        logits = head(some)
+    loss, slope = _cross_entropy(logits.detach().float(), targets, smoothing)
+    [gradient] = torch.autograd.grad(logits, some, slope.to(logits.dtype))
+    return loss, gradient
 
 
 def _cross_entropy(logits: torch.Tensor, targets: torch.Tensor, smoothing: float) -> tuple[torch.Tensor, torch.Tensor]:

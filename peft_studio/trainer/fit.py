@@ -167,11 +167,13 @@ class Training:
         """
         Divide packed batches on a processor, which gains nothing by long ones: the less is in memory at once.
 
-        A GPU does gain by them.
+        The longest part comes first: a heap that had room for it has room for all others, and does not grow by holes.
+        A GPU does gain by long batches.
         """
         if not self._criterion.packs or self._model.device.type != "cpu":
             return wanted
-        return [part for some in wanted for part in within(some, PACKED_TOKENS)]
+        parts = [part for some in wanted for part in within(some, PACKED_TOKENS)]
+        return sorted(parts, key=lambda part: sum(map(tokens_of, part)), reverse=True)
 
     def _say(self, numbers: dict[str, float]) -> None:
         progress, total, per_epoch = self._progress, self._schedule.total, self._schedule.steps_per_epoch
