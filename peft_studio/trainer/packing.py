@@ -19,7 +19,7 @@ from peft_studio.trainer.kernels import is_flash
 from peft_studio.trainer.loss import summed_loss
 
 ATTENTION = "peft_studio_packed"
-SHORT = 128  # tokens of each row that packing is tried out on
+SHORT = 32  # tokens of each row that packing is tried out on
 # How much two losses may differ: rows packed and alone, and a row behind one and behind another.
 TOLERANCE = {torch.float32: (1e-4, 1e-5)}
 COARSE = (2e-2, 1e-3)  # formats that round more
