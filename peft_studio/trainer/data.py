@@ -264,6 +264,16 @@ def batches(items: Sequence[T], size: int, by_length: bool) -> list[list[T]]:
     return [ordered[i : i + size] for i in range(0, len(ordered), size)]
 
 
+def divided(batches: Iterable[Sequence[T]], tokens: int) -> list[list[T]]:
+    """
+    Divide a step's batches into parts of at most so many tokens each.
+
+    The longest comes first: a heap that had room for it has room for all others, and does not grow by holes.
+    """
+    parts = [part for some in batches for part in within(some, tokens)]
+    return sorted(parts, key=lambda part: sum(map(tokens_of, part)), reverse=True)
+
+
 def within(some: Sequence[T], tokens: int) -> list[list[T]]:
     """Divide a batch into parts of at most so many tokens, of one item where that alone has more."""
     parts: list[list[T]] = []

@@ -14,7 +14,7 @@ from peft_studio.config import TrainingConfig
 from peft_studio.grpo import iterations_of
 from peft_studio.trainer.adalora import RankAllocation
 from peft_studio.trainer.checkpoint import Checkpoints, Progress, Stateful, random_state, set_random_state
-from peft_studio.trainer.data import Item, batches, epoch_order, supervised_of, tokens_of, within
+from peft_studio.trainer.data import Item, batches, divided, epoch_order, supervised_of, tokens_of
 from peft_studio.trainer.guard import require_finite, require_sense
 from peft_studio.trainer.memory import peak_memory_mb
 from peft_studio.trainer.objectives.criterion import Criterion, Tally
@@ -167,13 +167,11 @@ class Training:
         """
         Divide packed batches on a processor, which gains nothing by long ones: the less is in memory at once.
 
-        The longest part comes first: a heap that had room for it has room for all others, and does not grow by holes.
-        A GPU does gain by long batches.
+        A GPU does gain by them.
         """
         if not self._criterion.packs or self._model.device.type != "cpu":
             return wanted
-        parts = [part for some in wanted for part in within(some, PACKED_TOKENS)]
-        return sorted(parts, key=lambda part: sum(map(tokens_of, part)), reverse=True)
+        return divided(wanted, PACKED_TOKENS)
 
     def _say(self, numbers: dict[str, float]) -> None:
         progress, total, per_epoch = self._progress, self._schedule.total, self._schedule.steps_per_epoch

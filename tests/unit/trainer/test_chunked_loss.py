@@ -1,5 +1,6 @@
 """The loss in chunks is the loss."""
 
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from peft_studio.events import Metrics
 from peft_studio.run_dir import RunDir
-from peft_studio.trainer.chunked_loss import can_chunk
+from peft_studio.trainer.chunked_loss import can_chunk, chunked_loss
 from peft_studio.trainer.data import Row, collate
 from peft_studio.trainer.loss import summed_loss
 from peft_studio.trainer.outcome import DONE
@@ -53,6 +54,22 @@ def test_losses_and_gradients_are_those_of_the_whole(name: str, chunk: int) -> N
     assert loss.item() == pytest.approx(whole.item(), rel=1e-5)
     for key, gradient in expected.items():
         torch.testing.assert_close(model.get_parameter(key).grad, 2 * gradient, rtol=1e-4, atol=1e-5)
+
+
+def test_the_logits_of_a_chunk_are_gone_before_the_next_are_made() -> None:
+    head = torch.nn.Linear(8, 100, bias=False).requires_grad_(False)
+    made: list[weakref.ref[torch.Tensor]] = []
+    alive: list[int] = []
+
+    def look(_: Any, __: Any, logits: torch.Tensor) -> None:
+        alive.append(sum(one() is not None for one in made))
+        made.append(weakref.ref(logits))
+
+    head.register_forward_hook(look)
+    hidden = torch.randn(10, 8, requires_grad=True)
+    chunked_loss(hidden, head, torch.arange(10), 4, 0.0).backward()
+    assert alive == [0, 0, 0]
+    assert hidden.grad is not None
 
 
 def test_a_head_that_is_trained_is_not_bypassed() -> None:

@@ -13,7 +13,7 @@ from peft_studio.config import TrainingConfig
 from peft_studio.events import Log, Metrics
 from peft_studio.run_dir import RunDir
 from peft_studio.trainer.adapter import adapter_config, add_adapter
-from peft_studio.trainer.data import Row, batches, collate, within
+from peft_studio.trainer.data import Row, batches, collate, divided, within
 from peft_studio.trainer.layers import skeleton
 from peft_studio.trainer.loss import summed_loss
 from peft_studio.trainer.model import load_base, read_base
@@ -174,3 +174,8 @@ def test_a_packed_batch_is_divided_where_it_is_long() -> None:
     rows = [Row(np.arange(length), np.ones(length, dtype=np.bool_)) for length in (5, 4, 3, 20, 1, 1)]
     parts = within(rows, 10)
     assert [[len(row.ids) for row in part] for part in parts] == [[5, 4], [3], [20], [1, 1]]
+
+
+def test_of_a_step_the_longest_part_comes_first() -> None:
+    batches = [rows_of(5, 4, 3), rows_of(20, 1, 1)]
+    assert [[len(row.ids) for row in part] for part in divided(batches, 10)] == [[20], [5, 4], [3], [1, 1]]
