@@ -1,7 +1,6 @@
 """How trainers that this machine starts have their memory: in whole blocks, unless somebody has chosen."""
 
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -10,6 +9,7 @@ from infra.providers.local import LocalAttempt
 from peft_studio.run_dir import RunDir
 from peft_studio.trainer import allocator
 from peft_studio.trainer.allocator import VARIABLE
+from tests.waiting import until
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = f"import os; print('told', os.environ.get({VARIABLE!r}))"
@@ -23,9 +23,7 @@ def told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.delenv("PEFT_STUDIO_WARM_SOCKET", raising=False)
     run = RunDir(folder / "run")
     attempt = LocalAttempt("program", run)
-    deadline = time.monotonic() + 60
-    while attempt.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.02)
+    until(lambda: attempt.poll() is not None, 60)
     attempt.stop()
     return run.log.read_text()
 

@@ -5,12 +5,13 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
+
+from tests.waiting import until
 
 PROGRAM = """
 import os, signal, sys, time
@@ -30,7 +31,7 @@ def socket_path() -> Iterator[str]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "warm.sock"
         server = subprocess.Popen([sys.executable, "-m", "infra.warm", "serve", str(path), "json"])
-        wait_until(path.exists)
+        until(path.exists)
         yield str(path)
         server.kill()
         server.wait()
@@ -59,13 +60,6 @@ def start(folder: Path, environment: dict[str, str], *arguments: str) -> "subpro
         stderr=subprocess.PIPE,
         text=True,
     )
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def child_of(process: "subprocess.Popen[str]") -> psutil.Process:
@@ -126,7 +120,7 @@ def test_a_program_ends_with_its_caller(program: Path, environment: dict[str, st
     process = start(program, environment, "sleep")
     child = child_of(process)
     process.kill()
-    wait_until(lambda: is_gone(child))
+    until(lambda: is_gone(child))
     process.communicate()
 
 
@@ -138,9 +132,9 @@ def test_a_program_that_is_asked_for_while_the_server_still_imports_waits_for_it
         path = Path(folder) / "warm.sock"
         environment = os.environ | {"PYTHONPATH": f"{Path(__file__).parents[2]}:{program}"}
         server = subprocess.Popen([sys.executable, "-m", "infra.warm", "serve", str(path), "slow"], env=environment)
-        wait_until(path.exists)
+        until(path.exists)
         process = start(program, environment | {"PEFT_STUDIO_WARM_SOCKET": str(path)}, "exit", "0")
-        wait_until(lambda: psutil.Process(process.pid).net_connections("unix") != [])
+        until(lambda: psutil.Process(process.pid).net_connections("unix") != [])
         gate.touch()
         out, _ = process.communicate()
         server.kill()

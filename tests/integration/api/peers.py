@@ -2,8 +2,7 @@
 
 import asyncio
 import random
-import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 
 import psutil
 
@@ -26,14 +25,6 @@ class TalkativeJobs(JobsInMemory):
                 await asyncio.sleep(0)
         finally:
             self.followers -= 1
-
-
-def until(condition: Callable[[], bool]) -> None:
-    """Wait until a condition holds."""
-    deadline = time.monotonic() + SECONDS
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def connections(address: str) -> int:

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import socket
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -23,6 +22,7 @@ from peft_studio.errors import InsufficientCredits, ResourceUnavailable
 from tests.integration.api.fixtures import Client, Connect
 from tests.integration.api.studio_in_memory import CONFIG, JobsInMemory, KeysInMemory
 from tests.loopback import on_loopback
+from tests.waiting import until
 
 JOBS = "/api/v1/jobs"
 WRONG = {"config": CONFIG | {"learning_rate": 1}}
@@ -191,10 +191,7 @@ def test_head_of_a_stream_ends_with_its_head(tmp_path: Path) -> None:
             assert (answer.status_code, answer.content) == (200, b"")
             assert answer.headers["Content-Type"].startswith("text/event-stream")
         assert client.get("/healthz").status_code == 200  # over the same connection
-        deadline = time.monotonic() + 10
-        while jobs.followers and time.monotonic() < deadline:
-            time.sleep(0.01)
-        assert jobs.followers == 0
+        until(lambda: jobs.followers == 0, 10)
 
 
 @pytest.mark.parametrize(

@@ -17,9 +17,10 @@ from api.request_protocol import RequestProtocol
 from infra.settings import Settings
 from peft_studio.events import Log
 from peft_studio.jobs import JobStatus
-from tests.integration.api.peers import SECONDS, TalkativeJobs, connections, until
+from tests.integration.api.peers import SECONDS, TalkativeJobs, connections
 from tests.integration.api.studio_in_memory import JobsInMemory, KeysInMemory
 from tests.loopback import on_loopback
+from tests.waiting import until
 
 
 class ShortPatience(RequestProtocol):

@@ -1,7 +1,6 @@
 """The WebSocket: replay, follow, resume, end, and who is let in."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -16,6 +15,7 @@ from peft_studio.events import Event, Log, Metrics, Status
 from peft_studio.jobs import Job, JobStatus
 from tests.integration.api.fixtures import Client, Connect
 from tests.integration.api.studio_in_memory import JobsInMemory, KeysInMemory
+from tests.waiting import until
 
 SECONDS = 10.0
 
@@ -28,13 +28,6 @@ def close_of(socket: WebSocketTestSession) -> tuple[int, str]:
     with pytest.raises(WebSocketDisconnect) as closed:
         socket.receive_json(timeout=SECONDS)
     return closed.value.code, closed.value.detail
-
-
-def until(condition: Any) -> None:
-    deadline = time.monotonic() + SECONDS
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
 
 
 def steps(jobs: JobsInMemory, job: Job, *numbers: int) -> None:
@@ -126,15 +119,15 @@ def test_trouble_closes_the_socket(client: Client, jobs: JobsInMemory, trouble: 
 def test_a_key_holds_so_many_sockets_and_no_more(connect: Connect, jobs: JobsInMemory) -> None:
     client, path = connect(connections_per_key=2), f"/ws/jobs/{jobs.add().job_id}"
     with client.websocket_connect(path), client.websocket_connect(path):
-        until(lambda: jobs.followers == 2)
+        until(lambda: jobs.followers == 2, SECONDS)
         with client.websocket_connect(path) as third:
             code, reason = close_of(third)
         assert (code, reason.partition(":")[0]) == (4429, "RATE_LIMIT_EXCEEDED")
         with client.websocket_connect(path, headers={"Authorization": "Bearer reads"}):
-            until(lambda: jobs.followers == 3)
-    until(lambda: jobs.followers == 0)
+            until(lambda: jobs.followers == 3, SECONDS)
+    until(lambda: jobs.followers == 0, SECONDS)
     with client.websocket_connect(path):
-        until(lambda: jobs.followers == 1)
+        until(lambda: jobs.followers == 1, SECONDS)
 
 
 @pytest.mark.anyio

@@ -16,9 +16,10 @@ from api.socket_protocol import SocketProtocol
 from infra.settings import Settings
 from peft_studio.events import Log
 from peft_studio.jobs import Job, JobStatus
-from tests.integration.api.peers import SECONDS, TalkativeJobs, connections, until
+from tests.integration.api.peers import SECONDS, TalkativeJobs, connections
 from tests.integration.api.studio_in_memory import JobsInMemory, KeysInMemory
 from tests.loopback import on_loopback
+from tests.waiting import until
 
 KEY = {"Authorization": "Bearer reads"}
 
