@@ -114,7 +114,7 @@ def run_ours(folder: Path, job: dict[str, Any]) -> Run:
     run.write("config.json", TrainingConfig(**job))
     began = time.time()
     command = [sys.executable, "-m", "peft_studio.trainer", str(folder)]
-    environment = {**os.environ, **allocator_environment()}  # as the studio starts it
+    environment = os.environ | allocator_environment()  # as the studio starts it
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode:
         raise RuntimeError(f"our trainer did not finish:\n{done.stderr[-4000:]}")

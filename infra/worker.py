@@ -148,7 +148,7 @@ async def _keep_warm_server(settings: Settings) -> None:
         server = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "infra.warm", "serve", address, *PRELOADED),
             stdin=subprocess.DEVNULL,
-            env={**os.environ, **allocator_environment()},  # every trainer that it forks has its way with memory
+            env=os.environ | allocator_environment(),  # every trainer that it forks has its way with memory
         )
         try:
             log.warning("The warm server ended with code %s; starting it again.", await server.wait())

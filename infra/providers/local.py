@@ -22,7 +22,7 @@ class LocalAttempt:
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
-                env={**os.environ, **allocator_environment()},
+                env=os.environ | allocator_environment(),
             )
 
     def poll(self) -> int | None:

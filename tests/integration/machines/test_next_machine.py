@@ -19,7 +19,7 @@ from infra.settings import Settings
 from infra.simulators.accounts import GOOD
 from infra.simulators.loopback import served
 from infra.simulators.vendors import SIMULATED
-from peft_studio.errors import ResourceUnavailable, StudioError
+from peft_studio.errors import ResourceUnavailable
 from peft_studio.events import Log, now
 from peft_studio.jobs import job_id_of
 from peft_studio.machines import MachineReceipt
@@ -96,20 +96,18 @@ def test_a_job_that_goes_on_keeps_to_its_own_wishes_until_it_has_lost_a_machine(
         assert one.receipts[1].reason == "The machine was lost."
 
 
-def test_a_job_whose_provider_does_not_answer_goes_on_at_another_one_but_does_not_begin_there(
+def test_a_job_whose_provider_answers_nothing_of_use_goes_on_at_another_one_but_does_not_begin_there(
     settings: Settings,
 ) -> None:
     with job(settings, provider="vast") as one:
         first = one.machines.provision(one.plan)
         one.loses(first)
-        right = one.addresses["vast"]
         one.addresses["vast"] = one.addresses["runpod"]  # which knows nothing of what it is asked for
         second = one.machines.provision(one.plan)
-        one.addresses["vast"] = right
         assert (first.provider, second.provider) == ("vast", "runpod")
     with job(settings, provider="vast") as another:
         another.addresses["vast"] = another.addresses["runpod"]
-        with pytest.raises(StudioError):
+        with pytest.raises(ResourceUnavailable):
             another.machines.provision(another.plan)
         assert another.receipts == []
 
