@@ -4,13 +4,13 @@ import json
 import platform
 import shutil
 from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
 
 from peft_studio.jobs import TrainingSummary
+from peft_studio.packages import versions
 from peft_studio.run_dir import RunDir, make_durable
 from peft_studio.trainer.checkpoint import WEIGHTS, Progress
 from peft_studio.trainer.data import Encoded
@@ -78,5 +78,5 @@ def summarize(
         peak_memory_mb=progress.peak_memory_mb,
         trainable_parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
         resumed_at=progress.resumed_at,
-        versions={"python": platform.python_version(), **{name: version(name) for name in REPORTED}},
+        versions={"python": platform.python_version(), **versions(REPORTED)},
     )
