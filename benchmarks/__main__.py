@@ -2,9 +2,9 @@
 Run the benchmarks and print their figures beside their limits.
 
     python -m benchmarks [startup] [first_step] [api_latency] [history] [upload] [watchers] [renting]
-                         [endpoint] [export] [model_search] [registries] [training] [gpu_training]
+                         [endpoint] [export] [model_search] [registries] [training] [waiting] [gpu_training]
 
-The last two run only where they are named: they install the peers, and take a quarter of an hour and longer; the last
+The last three run only where they are named: they take a quarter of an hour and longer, and install the peers; the last
 one, which is ``make bench-gpu``, on an NVIDIA GPU alone.
 """
 
@@ -28,7 +28,7 @@ USUAL = (
     "model_search",
     "registries",
 )
-WHEN_NAMED = ("training", "gpu_training")
+WHEN_NAMED = ("training", "waiting", "gpu_training")
 
 
 def main(names: list[str]) -> None:

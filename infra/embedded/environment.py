@@ -4,13 +4,14 @@ import base64
 import json
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from pydantic import SecretStr
 
 from infra.settings import Settings
 from peft_studio.run_dir import for_owner, write_once
+from peft_studio.trainer import WAITING
 
 # A user's own settings of this kind are about another Prefect server, and would win over ours.
 _FOREIGN = ("PREFECT_API_", "PREFECT_PROFILE", "PREFECT_SERVER_DATABASE_", "PREFECT_CLIENT_CUSTOM_HEADERS")
@@ -50,8 +51,7 @@ def child_environment(settings: Settings) -> dict[str, str]:
         "DO_NOT_TRACK": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "TOKENIZERS_PARALLELISM": "false",  # its threads do not survive the forks of the warm worker
-        # Threads that wait must not burn the core that another process of the studio needs.
-        "OMP_WAIT_POLICY": "passive",
+        **_waiting(settings),
         "PYTHONUNBUFFERED": "1",
     }
 
@@ -89,6 +89,11 @@ def _settings_variables(settings: Settings) -> dict[str, str]:
         for name, value in settings
         if value is not None and not isinstance(value, SecretStr)
     }
+
+
+def _waiting(settings: Settings) -> Mapping[str, str]:
+    """Return how threads wait for each other: where jobs share the processors, they leave them to others at once."""
+    return WAITING if settings.local_jobs == 1 else {**WAITING, "GOMP_SPINCOUNT": "0"}
 
 
 def _prefect_auth(settings: Settings) -> str:

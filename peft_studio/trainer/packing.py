@@ -16,6 +16,7 @@ from peft_studio.config import TrainingConfig
 from peft_studio.trainer.checkpoint import random_state, set_random_state
 from peft_studio.trainer.data import Batch, Row, collate
 from peft_studio.trainer.kernels import is_flash
+from peft_studio.trainer.last_mlp import asked_for
 from peft_studio.trainer.loss import summed_loss
 
 ATTENTION = "peft_studio_packed"
@@ -57,7 +58,11 @@ def pack(rows: Sequence[Row], device: torch.device | str = "cpu") -> Batch:
 
 @contextmanager
 def rows_apart(model: Any, batch: Batch) -> Generator[None]:
-    """Have attention respect the rows of a packed batch, forwards and backwards; others are left as they are."""
+    """
+    Have attention respect the rows of a packed batch, forwards and backwards; others are left as they are.
+
+    Nothing is looked at but what the batch's tokens that carry loss are predicted from.
+    """
     if batch.positions is None:
         yield
         return
@@ -67,7 +72,8 @@ def rows_apart(model: Any, batch: Batch) -> Generator[None]:
     if before == "sdpa":  # FlashAttention keeps rows apart by their positions
         config._attn_implementation = ATTENTION
     try:
-        yield
+        with asked_for(batch.ids.shape, batch.learn.flatten()[1:].nonzero()[:, 0]):
+            yield
     finally:
         config._attn_implementation = before
 

@@ -19,6 +19,7 @@ from peft_studio.trainer.answers import written
 from peft_studio.trainer.checkpoint import Stateful
 from peft_studio.trainer.chunked_loss import can_chunk
 from peft_studio.trainer.data import Batch, Encoded, Row, T, batches, collate
+from peft_studio.trainer.last_mlp import narrow_last_mlp
 from peft_studio.trainer.loss import RowQualities
 from peft_studio.trainer.model import Base
 from peft_studio.trainer.packing import can_pack, pack, rows_apart
@@ -140,6 +141,8 @@ class Criterion(ABC, Generic[T]):
         """Find out how texts can be laid out for this model."""
         texts = self.laid_out_like(items)
         self._packs = can_pack(model, texts, self._config)
+        if self._packs and self._config.fast_kernels:
+            narrow_last_mlp(model)
         self._chunk = self._config.loss_chunk_tokens if can_chunk(model, texts[0], frozen=self._frozen_head) else 0
         self.still(model)
 
