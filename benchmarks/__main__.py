@@ -2,9 +2,10 @@
 Run the benchmarks and print their figures beside their limits.
 
     python -m benchmarks [startup] [first_step] [api_latency] [history] [upload] [watchers] [renting]
-                         [endpoint] [export] [model_search] [registries] [training] [waiting] [gpu_training]
+                         [endpoint] [export] [model_search] [registries]
+                         [training] [products] [waiting] [gpu_training]
 
-The last three run only where they are named: they take a quarter of an hour and longer, and install the peers; the last
+The last line runs only where it is named: minutes to a quarter of an hour each, and some install the peers; the last
 one, which is ``make bench-gpu``, on an NVIDIA GPU alone.
 """
 
@@ -28,7 +29,7 @@ USUAL = (
     "model_search",
     "registries",
 )
-WHEN_NAMED = ("training", "waiting", "gpu_training")
+WHEN_NAMED = ("training", "products", "waiting", "gpu_training")
 
 
 def main(names: list[str]) -> None:

@@ -2,20 +2,15 @@
 Gated MLPs, as Llama's kin have them, that keep two wide tensors of a batch for the backward pass in place of three.
 
 Nothing else of a model keeps as much: the gate's activation, which stock code keeps too, is computed again from the
-gate, which costs one pass over it and no product. A single row that is long, which is what decides how much memory
-training takes at most, keeps none of them on a processor: they are computed again for it. The numbers are those of
-stock code to the bit.
+gate, which costs one pass over it and no product. The numbers are those of stock code to the bit.
 """
 
-from functools import partial
 from types import MethodType
 from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.checkpoint import checkpoint
 
-LONG = 640  # tokens: no more rows than that are packed on a processor, so that only single rows are longer
 _SILU = torch.ops.aten.silu_backward
 
 
@@ -38,28 +33,18 @@ class _Gated(torch.autograd.Function):
         return _SILU.grad_input(of_activation, gate, grad_input=of_activation), of_up
 
 
-def keep_less(model: Any, *, again: bool = True) -> int:
-    """
-    Have a model's gated MLPs keep less where it changes nothing, which is tried out; return how many do.
-
-    ``again``: of long rows they keep nothing wide at all, and compute it again.
-    """
+def keep_less(model: Any) -> int:
+    """Have a model's gated MLPs keep less where it changes nothing, which is tried out; return how many do."""
     gated = [module for module in model.modules() if _is_gated(module)]
     same = {type(module): module for module in reversed(gated)}
     alike = {kind for kind, module in same.items() if _gives_the_same(module, model.dtype)}
     changed = [module for module in gated if type(module) in alike]
     for module in changed:
-        module.forward = MethodType(_forward if again else _computed, module)
+        module.forward = MethodType(_forward, module)
     return len(changed)
 
 
 def _forward(self: Any, x: torch.Tensor) -> torch.Tensor:
-    if x.requires_grad and x.device.type == "cpu" and x.shape[0] == 1 and x.shape[1] > LONG:
-        return checkpoint(partial(_computed, self), x, use_reentrant=False)
-    return _computed(self, x)
-
-
-def _computed(self: Any, x: torch.Tensor) -> torch.Tensor:
     gate, up = self.gate_proj(x), self.up_proj(x)
     # An adapter on one of them may widen its result.
     return self.down_proj(_Gated.apply(gate, up) if gate.dtype == up.dtype else self.act_fn(gate) * up)
@@ -75,4 +60,4 @@ def _gives_the_same(module: Any, dtype: torch.dtype) -> bool:
     """Compare with stock code on one token, for what a class does beside the three products is not known."""
     layer = module.gate_proj
     token = torch.linspace(-1, 1, layer.in_features, device=layer.weight.device, dtype=dtype)[None, None]
-    return torch.equal(module(token), _computed(module, token))
+    return torch.equal(module(token), _forward(module, token))

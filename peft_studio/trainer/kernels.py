@@ -69,7 +69,7 @@ def use_kernels(model: Any, config: TrainingConfig, log: Callable[[str], None]) 
     found = hardware()
     choice = choose(config, model.dtype, found) if found else NEITHER
     if config.fast_kernels and not choice.liger:
-        keep_less(model, again=not config.gradient_checkpointing)  # or it is done twice
+        keep_less(model)
     for reason in choice.reasons:
         log(reason)
     if choice.flash:
