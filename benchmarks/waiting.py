@@ -7,6 +7,7 @@ They alternate, with ``GOMP_SPINCOUNT`` at nothing and at what the trainer sets.
 import os
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -31,7 +32,7 @@ def measure() -> list[Figure]:
                 os.environ["GOMP_SPINCOUNT"] = SPINS[spins]  # whoever starts a trainer hands it on
                 runs = [folder / f"{turn}-{SPINS[spins]}-{count}-{which}" for which in range(count)]
                 with ThreadPoolExecutor(count) as pool:
-                    found.append(sum(run.tokens_per_second for run in pool.map(lambda run: run_ours(run, job), runs)))
+                    found.append(sum(run.tokens_per_second for run in pool.map(partial(run_ours, job=job), runs)))
     figures = [
         Figure(f"{count} at once, looking {name}", median(found), "tokens/s") for (name, count), found in speeds.items()
     ]
