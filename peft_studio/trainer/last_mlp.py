@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from peft_studio.trainer.evaluating import evaluating
+
 TRIED = 8  # tokens
 _asked: list[tuple[torch.Size, torch.Tensor]] = []  # of the batch that is being computed: its shape, and places in it
 
@@ -50,7 +52,6 @@ def _put(_: nn.Module, inputs: tuple[torch.Tensor], result: torch.Tensor) -> tor
     return None
 
 
-@torch.no_grad()
 def _stands_alone(model: Any, mlp: nn.Module) -> bool:
     """Whether a token's logits are the same whatever the MLP, which takes hidden states alone, gives for others."""
     ids = torch.arange(TRIED, device=model.device)[None] % model.config.get_text_config().vocab_size
@@ -64,15 +65,11 @@ def _stands_alone(model: Any, mlp: nn.Module) -> bool:
         noise[:, -1] = 0
         return result + noise
 
-    training = model.training
-    model.eval()
-    try:
+    with evaluating(model):
         plain = model(input_ids=ids, use_cache=False).logits[:, -1]
         hook = mlp.register_forward_hook(stir)
         try:
             stirred = model(input_ids=ids, use_cache=False).logits[:, -1]
         finally:
             hook.remove()
-    finally:
-        model.train(training)
     return plain_in_and_out == [True] and torch.equal(stirred, plain)

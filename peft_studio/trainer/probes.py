@@ -13,8 +13,8 @@ from peft_studio.datasets import Example
 from peft_studio.effect import PROBE_TOKENS, PROBES, TOP, Probe, Probes, Said
 from peft_studio.plan import Plan
 from peft_studio.trainer.answers import stop_tokens
+from peft_studio.trainer.evaluating import evaluating
 from peft_studio.trainer.model import Base
-from peft_studio.trainer.objectives.criterion import evaluating
 from peft_studio.trainer.render import Renderer
 
 _COUNT = 3

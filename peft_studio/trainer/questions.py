@@ -11,8 +11,8 @@ import numpy as np
 from peft_studio.datasets import Example
 from peft_studio.row_formats import RowFormat
 from peft_studio.trainer.answers import stop_tokens
+from peft_studio.trainer.evaluating import evaluating
 from peft_studio.trainer.model import Base
-from peft_studio.trainer.objectives.criterion import evaluating
 from peft_studio.trainer.render import Renderer
 from peft_studio.trainer.sampling import Tokens, asking, padded, until
 from peft_studio.trainer.stop import StopSignal

@@ -13,7 +13,8 @@ from peft_studio.datasets import Example
 from peft_studio.row_formats import RowFormat
 from peft_studio.row_layouts import in_order, labels_of
 from peft_studio.trainer.data import Batch, Encoded, Group, Row, Tokenized, collate, tokenize
-from peft_studio.trainer.objectives.criterion import Tally, evaluating
+from peft_studio.trainer.evaluating import evaluating
+from peft_studio.trainer.objectives.criterion import Tally
 from peft_studio.trainer.objectives.headed import Headed, kept_tokens
 from peft_studio.trainer.render import Renderer
 

@@ -19,6 +19,7 @@ from peft_studio.trainer.answers import written
 from peft_studio.trainer.checkpoint import Stateful
 from peft_studio.trainer.chunked_loss import can_chunk
 from peft_studio.trainer.data import Batch, Encoded, Row, T, batches, collate
+from peft_studio.trainer.evaluating import evaluating
 from peft_studio.trainer.last_mlp import narrow_last_mlp
 from peft_studio.trainer.loss import RowQualities
 from peft_studio.trainer.model import Base
@@ -218,15 +219,3 @@ class Criterion(ABC, Generic[T]):
     def report(self, tally: Tally) -> dict[str, float]:
         """Say what the batches of a step, or of held-out rows, came to."""
         return tally.means()
-
-
-@contextmanager
-def evaluating(model: Any) -> Generator[None]:
-    """Compute without dropout and gradients."""
-    training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        model.train(training)

@@ -11,8 +11,9 @@ from torch.nn.functional import cross_entropy, normalize
 from peft_studio.config import LongRows
 from peft_studio.datasets import Example
 from peft_studio.trainer.data import Batch, Encoded, Group, Row, batches, tokenize
+from peft_studio.trainer.evaluating import evaluating
 from peft_studio.trainer.loss import autocast
-from peft_studio.trainer.objectives.criterion import Tally, evaluating
+from peft_studio.trainer.objectives.criterion import Tally
 from peft_studio.trainer.objectives.headed import Headed, kept_tokens
 from peft_studio.trainer.render import Renderer
 from peft_studio.trainer.stop import StopSignal

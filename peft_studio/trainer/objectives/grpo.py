@@ -17,9 +17,10 @@ from peft_studio.grpo import GrpoConfig
 from peft_studio.trainer.answers import stop_tokens
 from peft_studio.trainer.checkpoint import Stateful
 from peft_studio.trainer.data import Batch, Encoded, Prompt, Row, batches
+from peft_studio.trainer.evaluating import evaluating
 from peft_studio.trainer.loss import RowQualities, token_log_probs
 from peft_studio.trainer.model import Base
-from peft_studio.trainer.objectives.criterion import Criterion, Measured, Tally, evaluating
+from peft_studio.trainer.objectives.criterion import Criterion, Measured, Tally
 from peft_studio.trainer.objectives.grpo_loss import Completion, Held, policy_loss, tally_completions
 from peft_studio.trainer.render import Renderer
 from peft_studio.trainer.rewards import Answered, Rewards

@@ -9,7 +9,8 @@ import torch
 
 from peft_studio.datasets import Example
 from peft_studio.trainer.data import Batch, Encoded, Group, Row, batches
-from peft_studio.trainer.objectives.criterion import Tally, evaluating
+from peft_studio.trainer.evaluating import evaluating
+from peft_studio.trainer.objectives.criterion import Tally
 from peft_studio.trainer.objectives.preference import Preference, reference_of
 from peft_studio.trainer.render import Renderer
 from peft_studio.trainer.stop import StopSignal

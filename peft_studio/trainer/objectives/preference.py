@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from peft_studio.datasets import Example
 from peft_studio.trainer.data import Batch, Encoded, Group, Row, batches, encode_groups
+from peft_studio.trainer.evaluating import evaluating
 from peft_studio.trainer.loss import row_of_each, token_log_probs
-from peft_studio.trainer.objectives.criterion import Criterion, Tally, evaluating
+from peft_studio.trainer.objectives.criterion import Criterion, Tally
 from peft_studio.trainer.render import Renderer
 from peft_studio.trainer.stop import StopSignal
 

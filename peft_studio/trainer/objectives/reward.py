@@ -10,8 +10,9 @@ from peft_studio.config import TrainingConfig
 from peft_studio.datasets import Example
 from peft_studio.row_formats import RowFormat
 from peft_studio.trainer.data import Batch, Encoded, Group, Row, collate, encode_groups, tokenize
+from peft_studio.trainer.evaluating import evaluating
 from peft_studio.trainer.model import Base
-from peft_studio.trainer.objectives.criterion import Tally, evaluating
+from peft_studio.trainer.objectives.criterion import Tally
 from peft_studio.trainer.objectives.headed import Headed
 from peft_studio.trainer.render import Renderer
 
