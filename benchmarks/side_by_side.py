@@ -16,6 +16,7 @@ from benchmarks.studio import ROOT
 from peft_studio.config import TrainingConfig
 from peft_studio.events import Log, Metrics
 from peft_studio.run_dir import RunDir
+from peft_studio.trainer import KERNELS_KEPT, WAITING
 from peft_studio.trainer.allocator import allocator_environment
 from peft_studio.trainer.data import epoch_order
 
@@ -204,5 +205,6 @@ def _environment(peer: Peer) -> Path:
 
 
 def _offline() -> dict[str, str]:
-    ours = ("PYTHONPATH", "VIRTUAL_ENV")
+    # What this process has from our trainer's package, a peer would not have.
+    ours = {"PYTHONPATH", "VIRTUAL_ENV", *WAITING, *KERNELS_KEPT}
     return {name: value for name, value in os.environ.items() if name not in ours} | {"HF_HUB_OFFLINE": "1"}

@@ -3,6 +3,7 @@ Tokens a second, memory and start-up of the trainer, beside what users would run
 
 Every peer gets an environment of its own, in .bench/, which is made once. Runs alternate, so that a machine that is
 slow for a while is slow for all; ratios are of medians. That the work was the same is checked by the mean loss.
+In bfloat16, where that is asked for, everybody holds the base model and multiplies in it, and adapters stay float32.
 """
 
 import os
@@ -12,10 +13,12 @@ from pathlib import Path
 from benchmarks.report import Figure
 from benchmarks.side_by_side import OURS, Peer, Run, in_our_order, in_turns, job_of, medians, run_ours, run_theirs
 from benchmarks.workload import write_model, write_rows
+from peft_studio.choices import Precision
 
 MODEL = os.environ.get("PEFT_STUDIO_BENCH_MODEL", "llama-30m")
 ROUNDS = int(os.environ.get("PEFT_STUDIO_BENCH_ROUNDS", "2"))
 ROWS = int(os.environ.get("PEFT_STUDIO_BENCH_ROWS", "96"))
+PRECISION = Precision(os.environ.get("PEFT_STUDIO_BENCH_PRECISION", "float32"))
 TARGETS = ["q_proj", "v_proj"]
 
 _HF = ("transformers==5.23.0", "peft==0.21.2", "accelerate==1.15.0", "datasets", "psutil")
@@ -39,12 +42,12 @@ def measure() -> list[Figure]:
     with tempfile.TemporaryDirectory(prefix="peft-studio-bench-") as name:
         folder = Path(name)
         model, rows = write_model(MODEL, folder), write_rows(folder / "rows.jsonl", ROWS)
-        ours, theirs = (job_of(model, some, TARGETS) for some in (rows, in_our_order(rows)))
+        ours, theirs = (job_of(model, some, TARGETS, precision=PRECISION) for some in (rows, in_our_order(rows)))
         runs = in_turns(
             PEERS,
             ROUNDS,
             lambda turn: run_ours(folder / f"run-{turn}", ours),
-            lambda peer: run_theirs(peer, folder, theirs),
+            lambda peer: run_theirs(peer, folder, theirs, PRECISION),
         )
     return _figures(runs)
 
@@ -54,7 +57,9 @@ def _figures(runs: dict[str, list[Run]]) -> list[Figure]:
     memory = medians(runs, lambda run: run.peak_mb)
     start = medians(runs, lambda run: run.seconds_to_first_forward)
     peers = list(PEERS)
-    figures = [Figure(f"{name}: real tokens a second, {MODEL}", value, "") for name, value in speed.items()]
+    figures = [
+        Figure(f"{name}: real tokens a second, {MODEL}, {PRECISION}", value, "") for name, value in speed.items()
+    ]
     figures += [
         Figure(f"ours over {name}", speed[OURS] / speed[name], "times", at_least=2.3 if PEERS[name].tutorial else 1.6)
         for name in peers

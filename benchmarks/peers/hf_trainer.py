@@ -28,6 +28,7 @@ rows = load_dataset("json", data_files=job["rows"], split="train")
 rows = rows.map(tokenize, remove_columns=rows.column_names)
 arguments = TrainingArguments(
     use_cpu=True,
+    bf16=job["dtype"] == "bfloat16",
     **job["arguments"],
 )
 Trainer(

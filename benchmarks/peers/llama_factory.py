@@ -35,6 +35,7 @@ arguments = {
     "overwrite_cache": True,
     "overwrite_output_dir": True,
     "use_cpu": True,
+    "bf16": job["dtype"] == "bfloat16",
     **job["arguments"],
 }
 run_exp(arguments, callbacks=[Clock(AutoTokenizer.from_pretrained(job["model"]).pad_token_id)])

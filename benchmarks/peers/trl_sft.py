@@ -33,7 +33,7 @@ if job["quantization"] == "int4":
     )
 arguments = SFTConfig(
     use_cpu=job["on_cpu"],
-    bf16=not job["on_cpu"],
+    bf16=job["dtype"] == "bfloat16",
     **layout,
     **job["arguments"],
 )
