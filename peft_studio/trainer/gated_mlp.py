@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from peft_studio.trainer.frozen_mlp import frozen_mlp, is_frozen
+
 _SILU = torch.ops.aten.silu_backward
 
 
@@ -45,6 +47,8 @@ def keep_less(model: Any) -> int:
 
 
 def _forward(self: Any, x: torch.Tensor) -> torch.Tensor:
+    if is_frozen(x, self.gate_proj, self.up_proj, self.down_proj):
+        return frozen_mlp(x, self.gate_proj, self.up_proj, self.down_proj)
     gate, up = self.gate_proj(x), self.up_proj(x)
     # An adapter on one of them may widen its result.
     return self.down_proj(_Gated.apply(gate, up) if gate.dtype == up.dtype else self.act_fn(gate) * up)

@@ -8,6 +8,10 @@ import torch
 from peft_studio.config import TrainingConfig
 from peft_studio.errors import InvalidConfig
 
+# What a batch on a processor has at most, where no single row is longer: it gains little by more, and what it keeps for
+# the backward pass is most of what a trainer needs beside its base model.
+BATCH_TOKENS = 640
+
 
 def peak_memory_mb() -> float:
     """The most memory the process held so far: the GPU's where there is one, else its own."""

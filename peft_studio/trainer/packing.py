@@ -17,10 +17,10 @@ from peft_studio.trainer.checkpoint import random_state, set_random_state
 from peft_studio.trainer.data import Batch, Row, collate
 from peft_studio.trainer.kernels import is_flash
 from peft_studio.trainer.last_mlp import asked_for
-from peft_studio.trainer.loss import summed_loss
+from peft_studio.trainer.loss import summed_loss, token_log_probs
 
 ATTENTION = "peft_studio_packed"
-SHORT = 32  # tokens of each row that packing is tried out on
+SHORT = 16  # tokens of each row that packing is tried out on
 # How much two losses may differ: rows packed and alone, and a row behind one and behind another.
 TOLERANCE = {torch.float32: (1e-4, 1e-5)}
 COARSE = (2e-2, 1e-3)  # formats that round more
@@ -108,10 +108,10 @@ def _gives_the_same(model: Any, rows: list[Row]) -> bool:
         first, second = rows
         unlike = Row(np.full_like(first.ids, second.ids[-1]), first.learn)
         with _stirred(model):
-            alone = sum(summed_loss(model, collate([row], model.device)).item() for row in rows)
-            packed = _loss(model, rows)
+            alone = summed_loss(model, collate(rows, model.device)).item()
+            packed, behind = _losses(model, [first, second])
             # Of another first row the second may know nothing, which shows more sharply than what rounding leaves.
-            behind, behind_unlike = (_loss(model, [_silent(row), second]) for row in (first, unlike))
+            _, behind_unlike = _losses(model, [unlike, second])
     except (TypeError, ValueError, RuntimeError, NotImplementedError):
         return False  # an architecture that takes no positions, say
     finally:
@@ -134,16 +134,14 @@ def _stirred(model: Any) -> Generator[None]:
             parameter.copy_(value)
 
 
-def _loss(model: Any, rows: list[Row]) -> float:
+def _losses(model: Any, rows: list[Row]) -> tuple[float, float]:
+    """Return the loss of rows that are packed, and the last one's share in it."""
     batch = pack(rows, model.device)
     with rows_apart(model, batch):
-        return summed_loss(model, batch).item()
+        losses = -token_log_probs(model, batch)
+    return losses.sum().item(), losses[-rows[-1].supervised :].sum().item()
 
 
 def _all_of(row: Row) -> Row:
     ids = row.ids[:SHORT]
     return Row(ids, np.ones(len(ids), dtype=np.bool_))
-
-
-def _silent(row: Row) -> Row:
-    return Row(row.ids, np.zeros(len(row.ids), dtype=np.bool_))

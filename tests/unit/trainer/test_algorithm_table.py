@@ -179,7 +179,7 @@ def test_a_row_trains_goes_on_after_a_stop_and_is_loaded_by_stock_peft(
     curve = losses(run)
     assert len(curve) == 8
     assert curve[-1] < curve[0] - 0.005
-    assert curve == pytest.approx(stock_curve(run), rel=1e-3 if algorithm in ROUGH else 5e-5)
+    assert curve == pytest.approx(stock_curve(run), rel=3e-3 if algorithm in ROUGH else 5e-5)
     assert_stock_peft_answers_alike(run, exact=algorithm not in CONVERTED)
     if algorithm is not Algorithm.LOFTQ:  # plain LoRA as well, but for a base model in int4
         assert can_be_served(run) == METHODS[algorithm].served

@@ -9,6 +9,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from peft_studio.trainer.gated_mlp import keep_less
+from peft_studio.trainer.memory import BATCH_TOKENS
 from tests.unit.trainer.test_architectures import ARCHITECTURES, SMALL
 
 WIDE, TOKENS = 88, 24
@@ -25,20 +26,25 @@ def adapted(model: Any, targets: str | list[str]) -> Any:
     return get_peft_model(model, LoraConfig(r=4, target_modules=targets, init_lora_weights=False))
 
 
-def passed(model: Any) -> tuple[torch.Tensor, dict[str, torch.Tensor], int]:
-    """Return the loss, the gradients, and how many wide tensors were kept between the two passes."""
+def passed(model: Any, tokens: int = TOKENS) -> tuple[torch.Tensor, dict[str, torch.Tensor], int]:
+    """Return the loss, the gradients, and of how many tokens wide tensors were kept meanwhile."""
     kept: dict[int, torch.Tensor] = {}
+    weights = {parameter.data_ptr() for parameter in model.parameters()}
 
     def note(tensor: torch.Tensor) -> torch.Tensor:
-        if tensor.shape[-2:] == (TOKENS, WIDE):
+        if tensor.dim() > 1 and tensor.shape[-1] == WIDE and tensor.data_ptr() not in weights:
             kept[tensor.data_ptr()] = tensor
         return tensor
 
-    ids = torch.arange(3, 3 + TOKENS)[None]
+    ids = 3 + torch.arange(tokens)[None] % 90
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         loss = model(input_ids=ids, labels=ids).loss
     loss.backward()
-    return loss.detach(), {name: p.grad for name, p in model.named_parameters() if p.grad is not None}, len(kept)
+    return (
+        loss.detach(),
+        {name: p.grad for name, p in model.named_parameters() if p.grad is not None},
+        sum(len(tensor.flatten(0, -2)) for tensor in kept.values()),
+    )
 
 
 @pytest.mark.parametrize("name", ["llama", "qwen3", "mistral"])
@@ -75,3 +81,33 @@ def test_halves_of_unlike_formats_go_through_stock_code() -> None:
             block.mlp.up_proj.register_forward_hook(widened)
             block.mlp.down_proj.register_forward_pre_hook(narrowed)
     assert torch.equal(passed(lean)[0], passed(stock)[0])
+
+
+@pytest.mark.parametrize("tokens", [24, BATCH_TOKENS, BATCH_TOKENS + 9, 2 * BATCH_TOKENS - 1, 2 * BATCH_TOKENS + 9])
+def test_what_is_computed_again_of_long_rows_gives_the_same_losses_and_gradients(tokens: int) -> None:
+    stock, lean = (model_of("llama", max_position_embeddings=2048) for _ in range(2))
+    keep_less(lean)
+    targets = ["q_proj", "v_proj"]
+    loss, gradients, _ = passed(adapted(stock, targets), tokens)
+    ours, our_gradients, _ = passed(adapted(lean, targets), tokens)
+    torch.testing.assert_close(ours, loss)
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(our_gradients[name], gradient)
+
+
+def test_what_a_long_row_keeps_does_not_grow_with_it() -> None:
+    model = model_of("llama", max_position_embeddings=2048)
+    keep_less(model)
+    model = adapted(model, ["q_proj", "v_proj"])
+    kept = [passed(model, tokens)[2] for tokens in (BATCH_TOKENS, BATCH_TOKENS + 100, 2 * BATCH_TOKENS)]
+    assert kept == [4 * BATCH_TOKENS, 4 * (BATCH_TOKENS - 100), 0]  # two for each of two layers
+
+
+def test_a_trained_mlp_is_left_to_autograd() -> None:
+    stock, lean = model_of("llama"), model_of("llama")
+    keep_less(lean)
+    passed(stock)
+    passed(lean)
+    for expected, parameter in zip(stock.parameters(), lean.parameters(), strict=True):
+        assert expected.grad is not None and parameter.grad is not None
+        assert torch.equal(parameter.grad, expected.grad)
