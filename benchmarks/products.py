@@ -22,7 +22,7 @@ from peft_studio.trainer.stop import StopSignal
 
 MODEL = os.environ.get("PEFT_STUDIO_BENCH_MODEL", "llama-30m")
 ROWS = int(os.environ.get("PEFT_STUDIO_BENCH_ROWS", "48"))
-PRODUCTS = {"aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm"}
+PRODUCTS = {"aten::mm", "aten::addmm", "aten::addmm_", "aten::bmm", "aten::baddbmm"}
 ATTENTION = "aten::_scaled_dot_product_"  # forwards and backwards
 SHOWN = 5  # of the rest
 

@@ -16,7 +16,7 @@ from peft_studio.trainer.adalora import RankAllocation
 from peft_studio.trainer.checkpoint import Checkpoints, Progress, Stateful, random_state, set_random_state
 from peft_studio.trainer.data import Item, batches, divided, epoch_order, supervised_of, tokens_of
 from peft_studio.trainer.guard import require_finite, require_sense
-from peft_studio.trainer.memory import BATCH_TOKENS, peak_memory_mb
+from peft_studio.trainer.memory import batch_tokens, peak_memory_mb
 from peft_studio.trainer.objectives.criterion import Criterion, Tally
 from peft_studio.trainer.optimizer import make_optimizer, take_step
 from peft_studio.trainer.process_group import ProcessGroup
@@ -170,7 +170,7 @@ class Training:
         """
         if not self._criterion.packs or self._model.device.type != "cpu":
             return wanted
-        return divided(wanted, BATCH_TOKENS)
+        return divided(wanted, batch_tokens(self._model.dtype))
 
     def _say(self, numbers: dict[str, float]) -> None:
         progress, total, per_epoch = self._progress, self._schedule.total, self._schedule.steps_per_epoch

@@ -1,7 +1,7 @@
 """
 A gated MLP, as Llama's kin have them, that is not trained: on a processor, with a bound on what it keeps.
 
-Its two wide tensors are most of what a batch keeps for the backward pass. Of a batch longer than ``BATCH_TOKENS`` they
+Its two wide tensors are most of what a batch keeps for the backward pass. Of a batch longer than ``batch_tokens`` they
 are kept for its first tokens only, and computed again for the others. What is not kept passes through memory that is
 taken once for all of a batch's pieces: freed between tensors that stay, it would leave holes in the heap.
 """
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from peft_studio.trainer.memory import BATCH_TOKENS
+from peft_studio.trainer.memory import batch_tokens
 
 _SILU = torch.ops.aten.silu
 _SILU_BACKWARD = torch.ops.aten.silu_backward
@@ -26,16 +26,17 @@ class _FrozenMLP(torch.autograd.Function):
         ctx: Any, x: torch.Tensor, gate: torch.Tensor, up: torch.Tensor, down: torch.Tensor
     ) -> torch.Tensor:
         hidden = x.flatten(0, -2)
-        kept = kept_tokens(len(hidden))
+        kept = _kept_tokens(len(hidden), batch_tokens(x.dtype))
         gates, ups = (hidden.new_empty(kept, len(gate)) for _ in range(2))
-        spare = hidden.new_empty(_longest(len(hidden), kept), len(gate))
+        [spare] = _spare(gates, len(hidden), 1)
         result = torch.empty_like(hidden)
         for part, gated, lifted in _pieces(len(hidden), gates, ups):
             torch.mm(hidden[part], gate.t(), out=gated)
             torch.mm(hidden[part], up.t(), out=lifted)
             active = _SILU.out(gated, out=spare[: len(gated)]).mul_(lifted)
             torch.mm(active, down.t(), out=result[part])
-        ctx.save_for_backward(gates, ups, hidden[kept:], gate, up, down)
+        rest = hidden[kept:] if kept < len(hidden) else None  # for even an empty view would hold all of them
+        ctx.save_for_backward(gates, ups, rest, gate, up, down)
         return result.view(x.shape)
 
     @staticmethod
@@ -43,10 +44,10 @@ class _FrozenMLP(torch.autograd.Function):
         gates, ups, rest, gate, up, down = ctx.saved_tensors
         gradient = gradients[0].flatten(0, -2)
         kept = len(gates)
-        spare = gradient.new_empty(2, _longest(len(gradient), kept), len(gate))
+        spare = _spare(gates, len(gradient), 2)
         result = torch.empty_like(gradient)
         for part, gated, lifted in _pieces(len(gradient), gates, ups):
-            if part.start >= kept:
+            if rest is not None and part.start >= kept:
                 again = rest[part.start - kept : part.stop - kept]
                 torch.mm(again, gate.t(), out=gated)
                 torch.mm(again, up.t(), out=lifted)
@@ -77,9 +78,9 @@ def is_frozen(x: torch.Tensor, *layers: Any) -> bool:
     )
 
 
-def kept_tokens(tokens: int) -> int:
+def _kept_tokens(tokens: int, bound: int) -> int:
     """Of how many tokens both are kept: one beyond the bound takes another's room, for it keeps as much elsewhere."""
-    return min(tokens, max(0, 2 * BATCH_TOKENS - tokens))
+    return min(tokens, max(0, 2 * bound - tokens))
 
 
 def _pieces(tokens: int, gates: torch.Tensor, ups: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor, torch.Tensor]]:
@@ -89,12 +90,13 @@ def _pieces(tokens: int, gates: torch.Tensor, ups: torch.Tensor) -> Iterator[tup
         yield slice(0, kept), gates, ups
     if kept == tokens:
         return
-    spare = gates.new_empty(2, _longest(tokens, kept), gates.shape[1])
-    for start in range(kept, tokens, BATCH_TOKENS):
-        stop = min(start + BATCH_TOKENS, tokens)
+    spare = _spare(gates, tokens - kept, 2)
+    for start in range(kept, tokens, spare.shape[1]):
+        stop = min(start + spare.shape[1], tokens)
         gated, lifted = spare[:, : stop - start]
         yield slice(start, stop), gated, lifted
 
 
-def _longest(tokens: int, kept: int) -> int:
-    return max(kept, min(tokens - kept, BATCH_TOKENS))
+def _spare(like: torch.Tensor, tokens: int, count: int) -> torch.Tensor:
+    """Return places for wide tensors of the largest piece of so many tokens."""
+    return like.new_empty(count, min(tokens, batch_tokens(like.dtype)), like.shape[-1])

@@ -8,9 +8,7 @@ import torch
 from peft_studio.config import TrainingConfig
 from peft_studio.errors import InvalidConfig
 
-# What a batch on a processor has at most, where no single row is longer: it gains little by more, and what it keeps for
-# the backward pass is most of what a trainer needs beside its base model.
-BATCH_TOKENS = 640
+BATCH_TOKENS = 640  # of numbers of 4 bytes
 
 
 def peak_memory_mb() -> float:
@@ -18,6 +16,15 @@ def peak_memory_mb() -> float:
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # Linux counts in KiB
+
+
+def batch_tokens(dtype: torch.dtype) -> int:
+    """
+    Return how many tokens a batch on a processor has at most, where no single row is longer, by its number format.
+
+    It gains little by more, and what it keeps for the backward pass is most of what a trainer needs beside its model.
+    """
+    return BATCH_TOKENS * torch.float32.itemsize // dtype.itemsize
 
 
 def require_checkpointing(shape: Any, config: TrainingConfig) -> None:
