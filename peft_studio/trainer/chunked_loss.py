@@ -7,6 +7,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from peft_studio.trainer.data import Row, collate
+from peft_studio.trainer.evaluating import evaluating
 
 
 class _InChunks(torch.autograd.Function):
@@ -86,7 +87,6 @@ def log_probs(logits: torch.Tensor, targets: torch.Tensor, temperature: float = 
     return -nn.functional.cross_entropy(scaled, targets, reduction="none")
 
 
-@torch.no_grad()
 def can_chunk(model: Any, row: Row, frozen: bool = True) -> bool:
     """
     Say whether the logits are what the output head gives and nothing else, and (``frozen``) the head is not trained.
@@ -102,11 +102,10 @@ def can_chunk(model: Any, row: Row, frozen: bool = True) -> bool:
         seen.append(logits)
 
     hook = head.register_forward_hook(watch)
-    training = model.training
-    model.eval()
+    ids = collate([Row(row.ids[:8], row.learn[:8])], model.device).ids
     try:
-        logits = model(input_ids=collate([Row(row.ids[:8], row.learn[:8])], model.device).ids, use_cache=False).logits
+        with evaluating(model):
+            logits = model(input_ids=ids, use_cache=False).logits
     finally:
         hook.remove()
-        model.train(training)
     return len(seen) == 1 and torch.equal(seen[0], logits)

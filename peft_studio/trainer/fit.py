@@ -164,7 +164,7 @@ class Training:
 
     def _parts(self, wanted: list[list[Item]]) -> list[list[Item]]:
         """
-        Divide packed batches on a processor, which gains nothing by long ones: the less is in memory at once.
+        Divide packed batches on a processor, which gains little by long ones: the less is in memory at once.
 
         A GPU does gain by them.
         """

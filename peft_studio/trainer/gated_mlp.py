@@ -13,7 +13,7 @@ from torch import nn
 
 from peft_studio.trainer.frozen_mlp import frozen_mlp, is_frozen
 
-_SILU = torch.ops.aten.silu_backward
+_SILU_BACKWARD = torch.ops.aten.silu_backward
 
 
 class _Gated(torch.autograd.Function):
@@ -32,7 +32,7 @@ class _Gated(torch.autograd.Function):
         [gradient] = gradients
         of_up = nn.functional.silu(gate).mul_(gradient)
         of_activation = gradient * up
-        return _SILU.grad_input(of_activation, gate, grad_input=of_activation), of_up
+        return _SILU_BACKWARD.grad_input(of_activation, gate, grad_input=of_activation), of_up
 
 
 def keep_less(model: Any) -> int:

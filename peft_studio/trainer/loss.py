@@ -12,6 +12,7 @@ from torch import nn
 
 from peft_studio.trainer.chunked_loss import chunked_log_probs, chunked_loss, log_probs
 from peft_studio.trainer.data import Batch, Row, collate
+from peft_studio.trainer.evaluating import evaluating
 from peft_studio.trainer.stop import StopSignal
 from peft_studio.trainer.stored_rows import lengths_of
 
@@ -95,22 +96,17 @@ def row_qualities(model: Any, rows: Sequence[Row], batch_size: int, stop: StopSi
     Raises ``Stopped`` between two batches where a stop is asked for.
     """
     found = RowQualities(*(np.zeros(len(rows)) for _ in range(3)))
-    training = model.training
-    model.eval()
-    try:
+    with evaluating(model):
         # Rows of like length side by side: nothing depends on the order, and the less is padded.
         order = sorted(range(len(rows)), key=lengths_of(rows).__getitem__)
         for i in range(0, len(order), batch_size):
             stop.check()
             some = order[i : i + batch_size]
             batch = collate([rows[place] for place in some], model.device)
-            with torch.no_grad():
-                losses, right = _judged(model, batch, chunk)
+            losses, right = _judged(model, batch, chunk)
             row, none = row_of_each(batch), losses.new_zeros(len(some), dtype=torch.float64)
             for into, values in ((found.losses, losses), (found.right, right), (found.tokens, torch.ones_like(losses))):
                 into[some] = none.index_add(0, row, values.double()).cpu().numpy()
-    finally:
-        model.train(training)
     return found
 
 

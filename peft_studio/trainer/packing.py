@@ -15,6 +15,7 @@ from peft_studio.algorithms import Targets
 from peft_studio.config import TrainingConfig
 from peft_studio.trainer.checkpoint import random_state, set_random_state
 from peft_studio.trainer.data import Batch, Row, collate
+from peft_studio.trainer.evaluating import evaluating
 from peft_studio.trainer.kernels import is_flash
 from peft_studio.trainer.last_mlp import asked_for
 from peft_studio.trainer.loss import summed_loss, token_log_probs
@@ -100,14 +101,12 @@ def can_pack(model: Any, rows: Sequence[Row], config: TrainingConfig) -> bool:
     return _gives_the_same(model, some)
 
 
-@torch.no_grad()
 def _gives_the_same(model: Any, rows: list[Row]) -> bool:
-    training, before = model.training, random_state()
-    model.eval()
+    before = random_state()
     try:
         first, second = rows
         unlike = Row(np.full_like(first.ids, second.ids[-1]), first.learn)
-        with _stirred(model):
+        with evaluating(model), _stirred(model):
             alone = summed_loss(model, collate(rows, model.device)).item()
             packed, behind = _losses(model, [first, second])
             # Of another first row the second may know nothing, which shows more sharply than what rounding leaves.
@@ -115,7 +114,6 @@ def _gives_the_same(model: Any, rows: list[Row]) -> bool:
     except (TypeError, ValueError, RuntimeError, NotImplementedError):
         return False  # an architecture that takes no positions, say
     finally:
-        model.train(training)
         set_random_state(before)
     alike, apart = TOLERANCE.get(model.dtype, COARSE)
     return math.isclose(packed, alone, rel_tol=alike) and math.isclose(behind, behind_unlike, rel_tol=apart)

@@ -88,7 +88,7 @@ def test_a_preempted_job_goes_on_elsewhere_from_its_last_checkpoint(rented: Rent
     first, second = rented.receipts(job_id)
     assert (first.status, second.status) == (MachineStatus.GONE, MachineStatus.GONE)
     resumed = run_dir(rented.studio, job_id).read_summary()
-    assert resumed is not None and resumed.resumed_at and resumed.resumed_at[0] in (5, 10, 15, 20, 25)
+    assert resumed is not None and resumed.resumed_at and resumed.resumed_at[0] in (5, 10, 15)
     assert done["cost"] == pytest.approx(rented.billed(job_id), abs=0.005)
 
 

@@ -63,7 +63,7 @@ OWN: dict[Algorithm, dict[str, Any]] = {
     Algorithm.PVERA: {"packing": False, "group_by_length": False},
 }
 # Directions in which they change nothing have gradients of rounding errors alone, of which AdamW makes whole steps.
-ROUGH = {Algorithm.DEFT, Algorithm.RANDLORA}
+ROUGH = {Algorithm.DEFT: 1e-3, Algorithm.RANDLORA: 3e-3}
 # Stored otherwise than it was trained: pruned, or as plain LoRA for the base model as it was.
 CONVERTED = {Algorithm.ADALORA, Algorithm.PISSA, Algorithm.OLORA}
 PROMPT = torch.tensor([[0, 3, 50, 60, 70, 80, 2, 4, 90, 100]])
@@ -179,7 +179,7 @@ def test_a_row_trains_goes_on_after_a_stop_and_is_loaded_by_stock_peft(
     curve = losses(run)
     assert len(curve) == 8
     assert curve[-1] < curve[0] - 0.005
-    assert curve == pytest.approx(stock_curve(run), rel=3e-3 if algorithm in ROUGH else 5e-5)
+    assert curve == pytest.approx(stock_curve(run), rel=ROUGH.get(algorithm, 5e-5))
     assert_stock_peft_answers_alike(run, exact=algorithm not in CONVERTED)
     if algorithm is not Algorithm.LOFTQ:  # plain LoRA as well, but for a base model in int4
         assert can_be_served(run) == METHODS[algorithm].served
