@@ -104,9 +104,10 @@ def test_a_run_that_was_tried_again_elsewhere_than_in_the_api_is_told_from_other
 
 
 def test_a_process_that_takes_long_to_begin_is_not_dead() -> None:
-    command = [sys.executable, "-c", "import sys; sys.stdin.read()", ENGINE]
-    with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
+    command = [sys.executable, "-c", "import sys; print(flush=True); sys.stdin.read()", ENGINE]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         name = str(process.pid)
+        assert process.stdout and process.stdout.readline()  # its command is there to be read only once it runs
         assert is_starting(name)
         process.communicate()
     assert not is_starting(name) and not is_starting(None) and not is_starting("pod-7")
