@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.autograd.graph import get_gradient_edge
 
 from peft_studio.algorithms import Algorithm
 from peft_studio.config import TrainingConfig
@@ -55,6 +56,8 @@ class Training:
         self._schedule = Schedule.of(config, len(rows))
         self._look_every = config.eval_steps or self._schedule.steps_per_epoch
         self._trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        # Else each batch makes them anew, small among its tensors, and they stay in the heap until the next one's.
+        self._accumulators = [get_gradient_edge(parameter) for parameter in self._trainable]
         self._optimizer = make_optimizer(model, config)
         self._ranks = RankAllocation(model) if config.algorithm is Algorithm.ADALORA else None
         self._state: dict[str, Stateful] = {"optimizer": self._optimizer}
@@ -157,6 +160,7 @@ class Training:
                 loss = self._criterion.loss(self._model, batch, some, rows, tally)
                 loss.backward()
             total += loss.detach()
+            del loss  # and with it the batch's graph, small among the tensors of the next one
         self._group.sum_gradients(self._trainable)
         if self._ranks:
             self._ranks.penalty().backward()  # no part of the loss that is reported

@@ -1,6 +1,6 @@
 """
 Kernels that others keep well, on NVIDIA GPUs: FlashAttention for packed rows, Liger's for norms, RoPE and MLPs. Where
-Liger's are not used, MLPs keep less by a few lines of our own.
+Liger's are not used, MLPs keep less by a few lines of our own, and on a processor norms do.
 
 They are chosen by what is installed and by what the job is; where one cannot be used stock code is, and the job's log
 says why. ``fast_kernels`` in a job turns them off. The loss is not among them: that in chunks computes no logits of
@@ -19,6 +19,7 @@ from peft_studio.algorithms import Targets
 from peft_studio.config import Objective, TrainingConfig
 from peft_studio.packages import installed
 from peft_studio.trainer.gated_mlp import keep_less
+from peft_studio.trainer.remade_norms import remake_norms
 
 FLASH = "flash_attention_2"
 AMPERE, VOLTA = (8, 0), (7, 0)  # the oldest GPUs that FlashAttention and Triton compute on
@@ -70,6 +71,8 @@ def use_kernels(model: Any, config: TrainingConfig, log: Callable[[str], None]) 
     choice = choose(config, model.dtype, found) if found else NEITHER
     if config.fast_kernels and not choice.liger:
         keep_less(model)
+        if model.device.type == "cpu":
+            remake_norms(model)
     for reason in choice.reasons:
         log(reason)
     if choice.flash:

@@ -8,7 +8,7 @@ import torch
 from peft_studio.config import TrainingConfig
 from peft_studio.errors import InvalidConfig
 
-BATCH_TOKENS = 640  # where a number takes 4 bytes
+BATCH_TOKENS = 512  # where a number takes 4 bytes
 
 
 def peak_memory_mb() -> float:
