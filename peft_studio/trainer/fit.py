@@ -174,7 +174,8 @@ class Training:
         """
         if not self._criterion.packs or self._model.device.type != "cpu":
             return wanted
-        return divided(wanted, batch_tokens(self._model.dtype))
+        width = self._model.config.get_text_config().hidden_size
+        return divided(wanted, batch_tokens(width, self._model.dtype))
 
     def _say(self, numbers: dict[str, float]) -> None:
         progress, total, per_epoch = self._progress, self._schedule.total, self._schedule.steps_per_epoch

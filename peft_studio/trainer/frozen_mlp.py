@@ -26,11 +26,11 @@ class _FrozenMLP(torch.autograd.Function):
         ctx: Any, x: torch.Tensor, gate: torch.Tensor, up: torch.Tensor, down: torch.Tensor
     ) -> torch.Tensor:
         hidden = x.flatten(0, -2)
-        kept = _kept_tokens(len(hidden), batch_tokens(x.dtype))
+        kept = _kept_tokens(len(hidden), batch_tokens(x.shape[-1], x.dtype))
         gates, ups = (hidden.new_empty(kept, len(gate)) for _ in range(2))
-        [spare] = _spare(gates, len(hidden), 1)
+        [spare] = _spare(gates, hidden, 1)
         result = torch.empty_like(hidden)
-        for part, gated, lifted in _pieces(len(hidden), gates, ups):
+        for part, gated, lifted in _pieces(hidden, gates, ups):
             torch.mm(hidden[part], gate.t(), out=gated)
             torch.mm(hidden[part], up.t(), out=lifted)
             active = _SILU.out(gated, out=spare[: len(gated)]).mul_(lifted)
@@ -44,9 +44,9 @@ class _FrozenMLP(torch.autograd.Function):
         gates, ups, rest, gate, up, down = ctx.saved_tensors
         gradient = gradients[0].flatten(0, -2)
         kept = len(gates)
-        spare = _spare(gates, len(gradient), 2)
+        spare = _spare(gates, gradient, 2)
         result = torch.empty_like(gradient)
-        for part, gated, lifted in _pieces(len(gradient), gates, ups):
+        for part, gated, lifted in _pieces(gradient, gates, ups):
             if rest is not None and part.start >= kept:
                 again = rest[part.start - kept : part.stop - kept]
                 torch.mm(again, gate.t(), out=gated)
@@ -83,20 +83,23 @@ def _kept_tokens(tokens: int, bound: int) -> int:
     return min(tokens, max(0, 2 * bound - tokens))
 
 
-def _pieces(tokens: int, gates: torch.Tensor, ups: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor, torch.Tensor]]:
+def _pieces(
+    batch: torch.Tensor, gates: torch.Tensor, ups: torch.Tensor
+) -> Iterator[tuple[slice, torch.Tensor, torch.Tensor]]:
     """Yield the pieces of a batch with places for both tensors: those that are kept, or such as all others share."""
-    kept = len(gates)
+    kept, tokens = len(gates), len(batch)
     if kept:
         yield slice(0, kept), gates, ups
     if kept == tokens:
         return
-    spare = _spare(gates, tokens - kept, 2)
+    spare = _spare(gates, batch[kept:], 2)
     for start in range(kept, tokens, spare.shape[1]):
         stop = min(start + spare.shape[1], tokens)
         gated, lifted = spare[:, : stop - start]
         yield slice(start, stop), gated, lifted
 
 
-def _spare(like: torch.Tensor, tokens: int, count: int) -> torch.Tensor:
-    """Return places for wide tensors of the largest piece of so many tokens."""
-    return like.new_empty(count, min(tokens, batch_tokens(like.dtype)), like.shape[-1])
+def _spare(like: torch.Tensor, batch: torch.Tensor, count: int) -> torch.Tensor:
+    """Return places for wide tensors of the largest piece of a batch (tokens, hidden)."""
+    tokens, width = batch.shape
+    return like.new_empty(count, min(tokens, batch_tokens(width, like.dtype)), like.shape[-1])

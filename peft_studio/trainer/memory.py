@@ -8,7 +8,9 @@ import torch
 from peft_studio.config import TrainingConfig
 from peft_studio.errors import InvalidConfig
 
-BATCH_TOKENS = 512  # where a number takes 4 bytes
+# Of a batch on a processor: numbers in a tensor as wide as the model, and tokens; but for the last, where a number
+# takes 4 bytes.
+BATCH_NUMBERS, LEAST_TOKENS, MOST_TOKENS = 384 * 1024, 512, 1024
 
 
 def peak_memory_mb() -> float:
@@ -18,13 +20,15 @@ def peak_memory_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # Linux counts in KiB
 
 
-def batch_tokens(dtype: torch.dtype) -> int:
+def batch_tokens(width: int, dtype: torch.dtype) -> int:
     """
-    Return how many tokens a batch on a processor has at most, where no single row is longer, by its number format.
+    Return how many tokens a batch on a processor has at most, where no single row is longer.
 
-    It gains little by more, and what it keeps for the backward pass is most of what a trainer needs beside its model.
+    By the model's width and number format. It gains little by more, and what it keeps for the backward pass is most of
+    what a trainer needs beside its model: the narrower that is, the less.
     """
-    return BATCH_TOKENS * torch.float32.itemsize // dtype.itemsize
+    narrower = torch.float32.itemsize // dtype.itemsize
+    return max(LEAST_TOKENS * narrower, min(BATCH_NUMBERS * narrower // width, MOST_TOKENS))
 
 
 def require_checkpointing(shape: Any, config: TrainingConfig) -> None:
