@@ -61,11 +61,14 @@ class _Norms:
         self._open.pop().__exit__()
         self._results.clear()
 
-    def gave(self, norm: nn.Module, inputs: tuple[torch.Tensor, ...], result: torch.Tensor) -> None:
+    def gave(self, norm: nn.Module, inputs: tuple[Any, ...], more: dict[str, Any], result: Any) -> None:
         """Remember what a norm has given, if it keeps its input: where a gradient goes back through it."""
-        if len(inputs) == 1 and inputs[0].requires_grad:
+        if len(inputs) != 1 or more or not self._open:  # a copy of the norm, made for an adapter, is in no pass
+            return
+        [of] = inputs
+        if type(of) is type(result) is torch.Tensor and of.requires_grad:
             place = result.untyped_storage().data_ptr()
-            self._results[place] = _Result(weakref.ref(result), result._version, norm, inputs[0].detach())
+            self._results[place] = _Result(weakref.ref(result), result._version, norm, of.detach())
 
     def _pack(self, saved: torch.Tensor) -> torch.Tensor | _Part:
         if type(saved) is not torch.Tensor or saved.layout is not torch.strided:
@@ -81,7 +84,7 @@ def remake_norms(model: nn.Module) -> None:
     norms = _Norms()
     for module in model.modules():
         if _is_norm(module):
-            module.register_forward_hook(norms.gave)
+            module.register_forward_hook(norms.gave, with_kwargs=True)
     model.register_forward_pre_hook(norms.begin)
     model.register_forward_hook(norms.end, always_call=True)
 

@@ -24,22 +24,23 @@ def model_of(name: str) -> Any:
     return AutoModelForCausalLM.from_config(AutoConfig.for_model(name, **settings)).eval()
 
 
-def adapted(model: Any) -> Any:
+def adapted(model: Any, **more: Any) -> Any:
     torch.manual_seed(1)
     lora = LoraConfig(
         r=4,
         target_modules="all-linear",
         init_lora_weights=False,
         fan_in_fan_out=model.config.model_type == "gpt2",
+        **more,
     )
     return get_peft_model(model, lora)
 
 
-def pair(name: str, dtype: torch.dtype = torch.float32) -> tuple[Any, Any]:
+def pair(name: str, dtype: torch.dtype = torch.float32, **more: Any) -> tuple[Any, Any]:
     """Return a model with an adapter as stock code trains it, and one whose norms are made again."""
     stock, lean = (model_of(name).to(dtype) for _ in range(2))
     remake_norms(lean)
-    return adapted(stock), adapted(lean)
+    return adapted(stock, **more), adapted(lean, **more)
 
 
 def loss_of(model: Any) -> torch.Tensor:
@@ -92,7 +93,7 @@ def test_no_result_is_kept_for_the_backward_pass_but_that_of_an_input_which_is_n
 class GatedRMSNorm(nn.Module):
     """A norm of two inputs, as state space models have it."""
 
-    def forward(self, x: torch.Tensor, gate: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, gate: torch.Tensor | float = 1.0) -> torch.Tensor:
         return nn.functional.rms_norm(x * gate, (8,))
 
 
@@ -102,12 +103,13 @@ class Odd(nn.Module):
     def __init__(self, use: Callable[[torch.Tensor], torch.Tensor]):
         super().__init__()
         self.inward, self.outward = nn.Linear(8, 8), nn.Linear(8, 8)
-        self.norm, self.gated = nn.RMSNorm(8), GatedRMSNorm()
+        self.norm, self.gated, self.named = nn.RMSNorm(8), GatedRMSNorm(), GatedRMSNorm()
         self.use = use
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         inward = self.inward(x)
-        return self.gated(self.outward(self.use(self.norm(inward))), self.use(inward * 1)).square()
+        gated = self.gated(self.outward(self.use(self.norm(inward))), self.use(inward * 1))
+        return self.named(gated.square(), gate=self.use(inward * 2)).square()
 
 
 USES: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
@@ -130,6 +132,21 @@ def test_gradients_are_the_same_whatever_is_done_with_a_result(
         model.norm.requires_grad_(trained)
         model(torch.linspace(-1, 1, 24).view(3, 8)).sum().backward()
     assert all(torch.equal(gradients_of(lean)[name], gradient) for name, gradient in gradients_of(stock).items())
+
+
+def test_norms_that_are_saved_with_an_adapter_hold_no_batch_when_it_is_over() -> None:
+    stock, lean = pair("llama", modules_to_save=["input_layernorm"])
+    given: list[weakref.ref[torch.UntypedStorage]] = []
+
+    def note(_: nn.Module, inputs: tuple[torch.Tensor]) -> None:
+        given.append(weakref.ref(inputs[0].untyped_storage()))
+
+    require_the_same(stock, lean)
+    for name, module in lean.named_modules():
+        if name.endswith("input_layernorm"):
+            module.register_forward_pre_hook(note)
+    loss_of(lean).backward()
+    assert given and not any(storage() for storage in given)
 
 
 def test_whole_blocks_may_be_computed_again_as_well() -> None:
