@@ -52,6 +52,7 @@ class Peer:
     # For pictures and sound, and built for another torch than the one that takes no CUDA.
     unneeded: tuple[str, ...] = ("torchvision", "torchaudio")
     built: tuple[str, ...] = ()  # against what is installed by then; it does without where that fails
+    alone: tuple[str, ...] = ()  # without what they ask for beside all that is in ``packages``
 
 
 @dataclass(frozen=True)
@@ -195,6 +196,8 @@ def _environment(peer: Peer) -> Path:
         pip = [str(python), "-m", "pip"]
         subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
         subprocess.run([*pip, "install", "--quiet", "torch==2.13.0", *peer.packages], check=True)
+        if peer.alone:
+            subprocess.run([*pip, "install", "--quiet", "--no-deps", *peer.alone], check=True)
         if peer.unneeded:
             subprocess.run([*pip, "uninstall", "--quiet", "--yes", *peer.unneeded], check=True)
         for package in peer.built:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from benchmarks.report import Figure
 from benchmarks.side_by_side import OURS, Peer, Run, in_our_order, in_turns, job_of, medians, run_ours, run_theirs
+from benchmarks.studio import ROOT
 from benchmarks.workload import write_model, write_rows
 from peft_studio.choices import Precision
 
@@ -24,6 +25,7 @@ TARGETS = ["q_proj", "v_proj"]
 _HF = ("transformers==5.23.0", "peft==0.21.2", "accelerate==1.15.0", "datasets", "psutil")
 _TRL = ("trl==1.16.0", "transformers==5.23.0", "peft==0.21.2", "psutil")
 _FACTORY = ("llamafactory==0.9.5", "psutil")
+_AXOLOTL = ("-r", str(ROOT / "benchmarks" / "peers" / "axolotl.txt"))
 _IN_ORDER = {"train_sampling_strategy": "sequential"}
 _PACKED = {"neat_packing": True, "per_device_train_batch_size": 1}  # a pack is as long as four rows of a batch
 
@@ -31,6 +33,7 @@ PEERS = {
     "transformers Trainer": Peer("hf_trainer", _HF, _IN_ORDER),
     "TRL SFTTrainer": Peer("trl_sft", _TRL, _IN_ORDER),
     "LLaMA-Factory": Peer("llama_factory", _FACTORY, {"disable_shuffling": True}),
+    "Axolotl": Peer("axolotl_sft", _AXOLOTL, alone=("axolotl==0.19.0",)),
     "LLaMA-Factory, neat_packing": Peer(
         "llama_factory", _FACTORY, {"disable_shuffling": True, **_PACKED}, tutorial=False
     ),
