@@ -33,11 +33,12 @@ PEERS = {
     "transformers Trainer": Peer("hf_trainer", _HF, _IN_ORDER),
     "TRL SFTTrainer": Peer("trl_sft", _TRL, _IN_ORDER),
     "LLaMA-Factory": Peer("llama_factory", _FACTORY, {"disable_shuffling": True}),
-    "Axolotl": Peer("axolotl_sft", _AXOLOTL, alone=("axolotl==0.19.0",)),
     "LLaMA-Factory, neat_packing": Peer(
         "llama_factory", _FACTORY, {"disable_shuffling": True, **_PACKED}, tutorial=False
     ),
 }
+if PRECISION is Precision.FLOAT32:  # on a processor Axolotl refuses any other
+    PEERS["Axolotl"] = Peer("axolotl_sft", _AXOLOTL, alone=("axolotl==0.19.0",))
 
 
 def measure() -> list[Figure]:

@@ -19,7 +19,7 @@ def train() -> None:
     job = json.loads(Path(sys.argv[1]).read_text())
     rows = Path(job["rows"])
     as_they_are = {"format": "{instruction}", "no_input_format": "{instruction}", "system_prompt": ""}
-    arguments = dict(job["arguments"])
+    arguments = {name: value for name, value in job["arguments"].items() if name not in ("report_to", "disable_tqdm")}
     settings = {
         "base_model": job["model"],
         "datasets": [
@@ -40,19 +40,15 @@ def train() -> None:
         "lora_alpha": 16,
         "lora_dropout": 0.0,
         "lora_target_modules": job["target_modules"],
-        "bf16": False,
-        **dict.fromkeys(
-            ("lora_mlp_kernel", "lora_qkv_kernel", "lora_o_kernel"), False
-        ),  # Triton has none for processors
+        # Triton has none for processors.
+        "lora_mlp_kernel": False,
+        "lora_qkv_kernel": False,
+        "lora_o_kernel": False,
+        "bf16": job["dtype"] == "bfloat16",
         "optimizer": "adamw_torch",
         "num_epochs": arguments.pop("num_train_epochs"),
         "micro_batch_size": arguments.pop("per_device_train_batch_size"),
-        **{
-            name: value
-            for name, value in arguments.items()
-            if name not in ("report_to", "disable_tqdm", "save_strategy")
-        },
-        "save_strategy": "no",
+        **arguments,
     }
     cfg = load_cfg(DictDefault(settings))
     trainer, _, tokenizer, _, _ = setup_model_and_trainer(cfg, load_datasets(cfg=cfg))

@@ -56,7 +56,7 @@ class Training:
         self._schedule = Schedule.of(config, len(rows))
         self._look_every = config.eval_steps or self._schedule.steps_per_epoch
         self._trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        # Else each batch makes them anew, small among its tensors, and they stay in the heap until the next one's.
+        # Held alone: else each batch makes them anew among its tensors, and they stay in the heap until the next one's.
         self._accumulators = [get_gradient_edge(parameter) for parameter in self._trainable]
         self._optimizer = make_optimizer(model, config)
         self._ranks = RankAllocation(model) if config.algorithm is Algorithm.ADALORA else None

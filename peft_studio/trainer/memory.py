@@ -8,9 +8,9 @@ import torch
 from peft_studio.config import TrainingConfig
 from peft_studio.errors import InvalidConfig
 
-# Of a batch on a processor: numbers in a tensor as wide as the model, and tokens; but for the last, where a number
-# takes 4 bytes.
-BATCH_NUMBERS, LEAST_TOKENS, MOST_TOKENS = 384 * 1024, 512, 1024
+# Bounds of a batch on a processor: the bytes of its hidden states, of those of wide models the tokens in float32, and
+# the tokens of narrow ones.
+BATCH_BYTES, WIDE_TOKENS, NARROW_TOKENS = 3 * 512 * 1024, 512, 1024
 
 
 def peak_memory_mb() -> float:
@@ -24,11 +24,11 @@ def batch_tokens(width: int, dtype: torch.dtype) -> int:
     """
     Return how many tokens a batch on a processor has at most, where no single row is longer.
 
-    By the model's width and number format. It gains little by more, and what it keeps for the backward pass is most of
-    what a trainer needs beside its model: the narrower that is, the less.
+    By the model's width and number format: it gains little by more, and what it keeps for the backward pass, the less
+    the narrower the model is, is most of what a trainer needs beside that.
     """
-    narrower = torch.float32.itemsize // dtype.itemsize
-    return max(LEAST_TOKENS * narrower, min(BATCH_NUMBERS * narrower // width, MOST_TOKENS))
+    wide = WIDE_TOKENS * torch.float32.itemsize // dtype.itemsize
+    return max(wide, min(BATCH_BYTES // (width * dtype.itemsize), NARROW_TOKENS))
 
 
 def require_checkpointing(shape: Any, config: TrainingConfig) -> None:

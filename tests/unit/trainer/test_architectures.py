@@ -2,6 +2,7 @@ from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from peft_studio.trainer.data import Batch
@@ -25,11 +26,24 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
 }
 
 
+def model_of(name: str, **more: Any) -> Any:
+    """Build a small model of an architecture, its weights always the same."""
+    torch.manual_seed(0)
+    settings = {**SMALL, **ARCHITECTURES[name], **more}
+    return AutoModelForCausalLM.from_config(AutoConfig.for_model(name, **settings)).eval()
+
+
+def adapted(model: Any, targets: str | list[str] = "all-linear", **more: Any) -> Any:
+    """Give a model a LoRA adapter that does something, always the same."""
+    torch.manual_seed(1)
+    transposed = model.config.model_type == "gpt2"
+    lora = LoraConfig(r=4, target_modules=targets, init_lora_weights=False, fan_in_fan_out=transposed, **more)
+    return get_peft_model(model, lora).eval()
+
+
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_the_loss_is_the_models_own_without_padding_or_a_mask(name: str) -> None:
-    torch.manual_seed(0)
-    config = AutoConfig.for_model(name, **{**SMALL, **ARCHITECTURES[name]})
-    model: Any = AutoModelForCausalLM.from_config(config).eval()
+    model = model_of(name)
     rows = [torch.randint(3, 100, (length,)) for length in (9, 5, 13)]
     ids, learn = torch.zeros(3, 13, dtype=torch.long), torch.zeros(3, 13, dtype=torch.bool)
     expected = 0.0
@@ -44,7 +58,6 @@ def test_the_loss_is_the_models_own_without_padding_or_a_mask(name: str) -> None
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_layers_to_adapt_are_found_and_the_output_head_is_not_among_them(name: str) -> None:
-    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(name, **{**SMALL, **ARCHITECTURES[name]}))
-    layers = linear_layers(model)
+    layers = linear_layers(model_of(name))
     assert layers
     assert not {"lm_head", "embed_out", "output"}.intersection(layers)

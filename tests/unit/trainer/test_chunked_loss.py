@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoConfig, AutoModelForCausalLM
 
 from peft_studio.events import Metrics
 from peft_studio.run_dir import RunDir
@@ -19,7 +18,7 @@ from peft_studio.trainer.outcome import DONE
 from peft_studio.trainer.program import run as train
 from peft_studio.trainer.stop import StopSignal
 from tests.tiny import make_run
-from tests.unit.trainer.test_architectures import ARCHITECTURES, SMALL
+from tests.unit.trainer.test_architectures import ARCHITECTURES, model_of
 
 OWN_WAY = {"gemma2", "granite", "cohere"}  # cap or scale their logits
 
@@ -30,8 +29,7 @@ def rows_of(*lengths: int) -> list[Row]:
 
 
 def frozen_head(name: str) -> Any:
-    torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(name, **{**SMALL, **ARCHITECTURES[name]})).eval()
+    model = model_of(name)
     model.get_output_embeddings().requires_grad_(False)
     return model
 

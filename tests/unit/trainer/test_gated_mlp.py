@@ -4,26 +4,18 @@ from typing import Any
 
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM
 
 from peft_studio.trainer.gated_mlp import keep_less
 from peft_studio.trainer.memory import batch_tokens
-from tests.unit.trainer.test_architectures import ARCHITECTURES, SMALL
+from tests.unit.trainer import test_architectures
+from tests.unit.trainer.test_architectures import SMALL, adapted
 
 WIDE, TOKENS = 88, 24
 
 
 def model_of(name: str, **more: Any) -> Any:
-    torch.manual_seed(0)
-    settings = {**SMALL, **ARCHITECTURES[name], "intermediate_size": WIDE, **more}
-    return AutoModelForCausalLM.from_config(AutoConfig.for_model(name, **settings))
-
-
-def adapted(model: Any, targets: str | list[str]) -> Any:
-    torch.manual_seed(1)
-    return get_peft_model(model, LoraConfig(r=4, target_modules=targets, init_lora_weights=False))
+    return test_architectures.model_of(name, **{"intermediate_size": WIDE, **more})
 
 
 def passed(model: Any, tokens: int = TOKENS) -> tuple[torch.Tensor, dict[str, torch.Tensor], int]:

@@ -5,15 +5,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM
 
 from peft_studio.trainer.data import Row, collate
 from peft_studio.trainer.last_mlp import asked_for, narrow_last_mlp
 from peft_studio.trainer.loss import summed_loss
 from peft_studio.trainer.packing import pack, rows_apart
-from tests.unit.trainer.test_architectures import ARCHITECTURES, SMALL
+from tests.unit.trainer.test_architectures import adapted, model_of
 
 NARROW = ("llama", "qwen3", "mistral", "gemma2", "phi3", "granite", "cohere", "gpt_neox", "gpt2", "mixtral")
 
@@ -21,21 +19,6 @@ NARROW = ("llama", "qwen3", "mistral", "gemma2", "phi3", "granite", "cohere", "g
 def rows_of(*lengths: int) -> list[Row]:
     random = np.random.default_rng(0)
     return [Row(random.integers(3, 100, n), random.random(n) < 0.4) for n in lengths]
-
-
-def model_of(name: str) -> Any:
-    torch.manual_seed(0)
-    settings = {**SMALL, **ARCHITECTURES[name]}
-    return AutoModelForCausalLM.from_config(AutoConfig.for_model(name, **settings)).eval()
-
-
-def adapted(model: Any) -> Any:
-    torch.manual_seed(1)
-    kind = model.config.model_type
-    targets = ["q_proj", "v_proj"] if kind == "mixtral" else "all-linear"  # whose experts are no layers of their own
-    transposed = kind == "gpt2"
-    lora = LoraConfig(r=4, target_modules=targets, init_lora_weights=False, fan_in_fan_out=transposed)
-    return get_peft_model(model, lora).eval()
 
 
 def widths(model: Any) -> list[int]:
@@ -59,7 +42,9 @@ def learnt(model: Any, batch: Any) -> tuple[float, dict[str, torch.Tensor]]:
 
 @pytest.mark.parametrize("name", NARROW)
 def test_losses_and_gradients_are_those_of_the_whole(name: str) -> None:
-    model, batch = adapted(model_of(name)), pack(rows_of(9, 4, 17))
+    # The experts of mixtral are no layers of their own.
+    targets = ["q_proj", "v_proj"] if name == "mixtral" else "all-linear"
+    model, batch = adapted(model_of(name), targets), pack(rows_of(9, 4, 17))
     loss, gradients = learnt(model, batch)
     assert narrow_last_mlp(model)
     narrowed, ours = learnt(model, batch)

@@ -6,34 +6,14 @@ from typing import Any
 
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
 from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
-from transformers import AutoConfig, AutoModelForCausalLM
 
 from peft_studio.trainer.memory import compute_again
 from peft_studio.trainer.remade_norms import remake_norms
-from tests.unit.trainer.test_architectures import ARCHITECTURES, SMALL
+from tests.unit.trainer.test_architectures import adapted, model_of
 
 IDS = 3 + torch.arange(24)[None]
-
-
-def model_of(name: str) -> Any:
-    torch.manual_seed(0)
-    settings = {**SMALL, **ARCHITECTURES[name]}
-    return AutoModelForCausalLM.from_config(AutoConfig.for_model(name, **settings)).eval()
-
-
-def adapted(model: Any, **more: Any) -> Any:
-    torch.manual_seed(1)
-    lora = LoraConfig(
-        r=4,
-        target_modules="all-linear",
-        init_lora_weights=False,
-        fan_in_fan_out=model.config.model_type == "gpt2",
-        **more,
-    )
-    return get_peft_model(model, lora)
 
 
 def pair(name: str, dtype: torch.dtype = torch.float32, **more: Any) -> tuple[Any, Any]:
@@ -151,10 +131,13 @@ def test_norms_that_are_saved_with_an_adapter_hold_no_batch_when_it_is_over() ->
 
 def test_whole_blocks_may_be_computed_again_as_well() -> None:
     stock, lean = pair("llama")
+    passes: list[nn.Module] = []
     for model in (stock, lean):
-        model.enable_input_require_grads()
+        model.train().enable_input_require_grads()
         compute_again(model)
+        model.get_decoder().layers[0].mlp.register_forward_pre_hook(lambda mlp, _: passes.append(mlp))
     require_the_same(stock, lean)
+    assert len(passes) == 4
 
 
 def test_a_model_that_fails_leaves_nothing_behind() -> None:
