@@ -14,4 +14,4 @@ for _name, _value in (WAITING | KERNELS_KEPT).items():
     os.environ.setdefault(_name, _value)
 
 # Part of every plan's cache key: goes up when the same configuration would train a different adapter.
-TRAINER_VERSION = "8"
+TRAINER_VERSION = "9"

@@ -1,6 +1,6 @@
 """
 Kernels that others keep well, on NVIDIA GPUs: FlashAttention for packed rows, Liger's for norms, RoPE and MLPs. Where
-Liger's are not used, MLPs keep less by a few lines of our own, and on a processor norms do.
+Liger's are not used, MLPs keep less by a few lines of our own, and on a processor norms do and take fewer passes.
 
 They are chosen by what is installed and by what the job is; where one cannot be used stock code is, and the job's log
 says why. ``fast_kernels`` in a job turns them off. The loss is not among them: that in chunks computes no logits of
@@ -20,6 +20,7 @@ from peft_studio.config import Objective, TrainingConfig
 from peft_studio.packages import installed
 from peft_studio.trainer.gated_mlp import keep_less
 from peft_studio.trainer.remade_norms import remake_norms
+from peft_studio.trainer.rms_norm import fuse_norms
 
 FLASH = "flash_attention_2"
 AMPERE, VOLTA = (8, 0), (7, 0)  # the oldest GPUs that FlashAttention and Triton compute on
@@ -72,6 +73,7 @@ def use_kernels(model: Any, config: TrainingConfig, log: Callable[[str], None]) 
     if config.fast_kernels and not choice.liger:
         keep_less(model)
         if model.device.type == "cpu":
+            fuse_norms(model)
             remake_norms(model)
     for reason in choice.reasons:
         log(reason)
