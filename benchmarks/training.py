@@ -27,18 +27,23 @@ _TRL = ("trl==1.16.0", "transformers==5.23.0", "peft==0.21.2", "psutil")
 _FACTORY = ("llamafactory==0.9.5", "psutil")
 _AXOLOTL = ("-r", str(ROOT / "benchmarks" / "peers" / "axolotl.txt"))
 _IN_ORDER = {"train_sampling_strategy": "sequential"}
-_PACKED = {"neat_packing": True, "per_device_train_batch_size": 1}  # a pack is as long as four rows of a batch
+_ONE_PACK = {"per_device_train_batch_size": 1}  # a pack is as long as four rows of a batch
+_AXOLOTL_PACKED = {"sample_packing": True, "pad_to_sequence_len": False, "attn_implementation": "sdpa"}
 
 PEERS = {
     "transformers Trainer": Peer("hf_trainer", _HF, _IN_ORDER),
     "TRL SFTTrainer": Peer("trl_sft", _TRL, _IN_ORDER),
     "LLaMA-Factory": Peer("llama_factory", _FACTORY, {"disable_shuffling": True}),
     "LLaMA-Factory, neat_packing": Peer(
-        "llama_factory", _FACTORY, {"disable_shuffling": True, **_PACKED}, tutorial=False
+        "llama_factory", _FACTORY, {"disable_shuffling": True, "neat_packing": True, **_ONE_PACK}, tutorial=False
     ),
 }
 if PRECISION is Precision.FLOAT32:  # on a processor Axolotl refuses any other
-    PEERS["Axolotl"] = Peer("axolotl_sft", _AXOLOTL, alone=("axolotl==0.19.0",))
+    alone = ("axolotl==0.19.0",)
+    PEERS["Axolotl"] = Peer("axolotl_sft", _AXOLOTL, alone=alone)
+    PEERS["Axolotl, sample_packing"] = Peer(
+        "axolotl_sft", _AXOLOTL, {**_AXOLOTL_PACKED, **_ONE_PACK}, tutorial=False, alone=alone, whole_steps=True
+    )
 
 
 def measure() -> list[Figure]:

@@ -35,10 +35,18 @@ def test_runs_alternate_and_are_compared_by_their_medians() -> None:
     assert all(figure.holds is not False for figure in found.values())
 
 
-@pytest.mark.parametrize("other", [replace(RUN, loss=2.02), replace(RUN, tokens=5200)])
+@pytest.mark.parametrize("other", [replace(RUN, loss=2.02), replace(RUN, tokens=5200), replace(RUN, tokens=4800)])
 def test_who_did_other_work_is_not_compared(other: Run) -> None:
     with pytest.raises(RuntimeError, match="other did other work"):
         in_turns(PEERS, 1, lambda _: RUN, lambda _: other)
+
+
+def test_who_makes_whole_steps_alone_may_see_fewer_tokens_and_no_more() -> None:
+    peers = {"other": Peer("axolotl_sft", (), whole_steps=True)}
+    assert in_turns(peers, 1, lambda _: RUN, lambda _: replace(RUN, tokens=4100))
+    for other in (replace(RUN, tokens=3900), replace(RUN, tokens=5200)):
+        with pytest.raises(RuntimeError, match="other did other work"):
+            in_turns(peers, 1, lambda _: RUN, lambda _, other=other: other)
 
 
 def test_peers_take_rows_in_the_order_in_which_ours_shuffles_them(tmp_path: Path) -> None:
