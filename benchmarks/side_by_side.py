@@ -77,17 +77,18 @@ def in_turns(
         runs[OURS].append(ours(turn))
         for name, peer in peers.items():
             runs[name].append(theirs(peer))
-    for name, peer in peers.items():
-        for run in runs[name]:
-            require_same_work(name, run, runs[OURS][0], LEFT_OUT if peer.whole_steps else TOKENS_ALIKE)
+    require_same_work(runs, {name: LEFT_OUT for name, peer in peers.items() if peer.whole_steps})
     return runs
 
 
-def require_same_work(name: str, run: Run, ours: Run, fewer: float) -> None:
-    """Raise where somebody has seen other tokens than we, ``fewer`` of them at most, or has another mean loss."""
-    tokens, loss = run.tokens / ours.tokens - 1, run.loss / ours.loss - 1
-    if abs(loss) > LOSSES_ALIKE or not -fewer <= tokens <= TOKENS_ALIKE:
-        raise RuntimeError(f"{name} did other work: {run}, ours: {ours}")
+def require_same_work(runs: Mapping[str, Sequence[Run]], left_out: Mapping[str, float]) -> None:
+    """Raise where somebody has seen other tokens than we, or fewer than may be left out, or has another mean loss."""
+    ours = runs[OURS][0]
+    for name, some in runs.items():
+        for run in some:
+            tokens, loss = run.tokens / ours.tokens - 1, run.loss / ours.loss - 1
+            if abs(loss) > LOSSES_ALIKE or not -left_out.get(name, TOKENS_ALIKE) <= tokens <= TOKENS_ALIKE:
+                raise RuntimeError(f"{name} did other work: {run}, ours: {ours}")
 
 
 def medians(runs: Mapping[str, Sequence[Run]], of: Callable[[Run], float]) -> dict[str, float]:

@@ -26,6 +26,7 @@ _HF = ("transformers==5.23.0", "peft==0.21.2", "accelerate==1.15.0", "datasets",
 _TRL = ("trl==1.16.0", "transformers==5.23.0", "peft==0.21.2", "psutil")
 _FACTORY = ("llamafactory==0.9.5", "psutil")
 _AXOLOTL = ("-r", str(ROOT / "benchmarks" / "peers" / "axolotl.txt"))
+_AXOLOTL_ALONE = ("axolotl==0.19.0",)
 _IN_ORDER = {"train_sampling_strategy": "sequential"}
 _ONE_PACK = {"per_device_train_batch_size": 1}  # a pack is as long as four rows of a batch
 _AXOLOTL_PACKED = {"sample_packing": True, "pad_to_sequence_len": False, "attn_implementation": "sdpa"}
@@ -39,10 +40,14 @@ PEERS = {
     ),
 }
 if PRECISION is Precision.FLOAT32:  # on a processor Axolotl refuses any other
-    alone = ("axolotl==0.19.0",)
-    PEERS["Axolotl"] = Peer("axolotl_sft", _AXOLOTL, alone=alone)
+    PEERS["Axolotl"] = Peer("axolotl_sft", _AXOLOTL, alone=_AXOLOTL_ALONE)
     PEERS["Axolotl, sample_packing"] = Peer(
-        "axolotl_sft", _AXOLOTL, {**_AXOLOTL_PACKED, **_ONE_PACK}, tutorial=False, alone=alone, whole_steps=True
+        "axolotl_sft",
+        _AXOLOTL,
+        {**_AXOLOTL_PACKED, **_ONE_PACK},
+        tutorial=False,
+        alone=_AXOLOTL_ALONE,
+        whole_steps=True,
     )
 
 

@@ -5,13 +5,14 @@ Nothing else of a model keeps as much: the gate's activation, which stock code k
 gate, which costs one pass over it and no product. The numbers are those of stock code to the bit.
 """
 
-from types import MethodType
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 
 from peft_studio.trainer.frozen_mlp import frozen_mlp, is_frozen
+from peft_studio.trainer.replacing import replace
 
 _SILU_BACKWARD = torch.ops.aten.silu_backward
 
@@ -37,13 +38,7 @@ class _Gated(torch.autograd.Function):
 
 def keep_less(model: Any) -> int:
     """Have a model's gated MLPs keep less where it changes nothing, which is tried out; return how many do."""
-    gated = [module for module in model.modules() if _is_gated(module)]
-    same = {type(module): module for module in reversed(gated)}
-    alike = {kind for kind, module in same.items() if _gives_the_same(module, model.dtype)}
-    changed = [module for module in gated if type(module) in alike]
-    for module in changed:
-        module.forward = MethodType(_forward, module)
-    return len(changed)
+    return replace(model, _is_gated, partial(_gives_the_same, dtype=model.dtype), _forward)
 
 
 def _forward(self: Any, x: torch.Tensor) -> torch.Tensor:

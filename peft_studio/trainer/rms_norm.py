@@ -4,12 +4,12 @@ RMS norms that are not trained, as Llama's kin have them, on a processor: in few
 The numbers are those of stock code up to rounding. In 16 bits that keeps a copy of the input in 32, and this does not.
 """
 
-from types import MethodType
 from typing import Any
 
 import torch
 
 from peft_studio.trainer.evaluating import evaluating
+from peft_studio.trainer.replacing import replace
 
 # How far results may be apart to be the same but for rounding: relatively, and by themselves.
 TOLERANCE = {torch.float32: (1e-5, 1e-6)}
@@ -40,13 +40,7 @@ class _FrozenRMSNorm(torch.autograd.Function):
 
 def fuse_norms(model: Any) -> int:
     """Have a model's RMS norms take fewer passes where it changes nothing but rounding; return how many do."""
-    norms = [module for module in model.modules() if _is_rms_norm(module)]
-    same = {type(module): module for module in reversed(norms)}
-    alike = {kind for kind, module in same.items() if _gives_the_same(module)}
-    changed = [module for module in norms if type(module) in alike]
-    for module in changed:
-        module.forward = MethodType(_forward, module)
-    return len(changed)
+    return replace(model, _is_rms_norm, _gives_the_same, _forward)
 
 
 def _forward(self: Any, *inputs: Any, **named: Any) -> torch.Tensor:

@@ -41,6 +41,11 @@ def test_who_did_other_work_is_not_compared(other: Run) -> None:
         in_turns(PEERS, 1, lambda _: RUN, lambda _: other)
 
 
+def test_rounds_of_ours_that_did_other_work_are_not_compared() -> None:
+    with pytest.raises(RuntimeError, match="ours did other work"):
+        in_turns(PEERS, 2, lambda turn: replace(RUN, tokens=5000 + 200 * turn), lambda _: RUN)
+
+
 def test_who_makes_whole_steps_alone_may_see_fewer_tokens_and_no_more() -> None:
     peers = {"other": Peer("axolotl_sft", (), whole_steps=True)}
     assert in_turns(peers, 1, lambda _: RUN, lambda _: replace(RUN, tokens=4100))

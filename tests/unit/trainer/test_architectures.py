@@ -33,10 +33,13 @@ def model_of(name: str, **more: Any) -> Any:
     return AutoModelForCausalLM.from_config(AutoConfig.for_model(name, **settings)).eval()
 
 
-def adapted(model: Any, targets: str | list[str] = "all-linear", **more: Any) -> Any:
-    """Give a model a LoRA adapter that does something, always the same."""
+def adapted(model: Any, targets: str | list[str] | None = None, **more: Any) -> Any:
+    """Give a model a LoRA adapter that does something, always the same; on all linear layers, if none are named."""
     torch.manual_seed(1)
-    transposed = model.config.model_type == "gpt2"
+    kind = model.config.model_type
+    # The experts of mixtral are no layers of their own.
+    targets = targets or (["q_proj", "v_proj"] if kind == "mixtral" else "all-linear")
+    transposed = kind == "gpt2"
     lora = LoraConfig(r=4, target_modules=targets, init_lora_weights=False, fan_in_fan_out=transposed, **more)
     return get_peft_model(model, lora).eval()
 

@@ -42,9 +42,7 @@ def learnt(model: Any, batch: Any) -> tuple[float, dict[str, torch.Tensor]]:
 
 @pytest.mark.parametrize("name", NARROW)
 def test_losses_and_gradients_are_those_of_the_whole(name: str) -> None:
-    # The experts of mixtral are no layers of their own.
-    targets = ["q_proj", "v_proj"] if name == "mixtral" else "all-linear"
-    model, batch = adapted(model_of(name), targets), pack(rows_of(9, 4, 17))
+    model, batch = adapted(model_of(name)), pack(rows_of(9, 4, 17))
     loss, gradients = learnt(model, batch)
     assert narrow_last_mlp(model)
     narrowed, ours = learnt(model, batch)
