@@ -133,7 +133,7 @@ def _before_the_head(model: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tens
 
     def keep(_: nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
         hidden.append(args[0][0])
-        return (args[0][:, :1], *args[1:])  # the head has to give something
+        return (hidden[-1][:1][None], *args[1:])  # the head has to give something
 
     _, targets = _predictions(model, batch, keep)
     return hidden[0], targets

@@ -19,6 +19,8 @@ from peft_studio.trainer.evaluating import evaluating
 from peft_studio.trainer.kernels import is_flash
 from peft_studio.trainer.last_mlp import asked_for
 from peft_studio.trainer.loss import summed_loss, token_log_probs
+from peft_studio.trainer.products import are_fast
+from peft_studio.trainer.row_attention import Tile, attend, tiles_of
 
 ATTENTION = "peft_studio_packed"
 SHORT = 16  # tokens of each row that packing is tried out on
@@ -27,23 +29,39 @@ TOLERANCE = {torch.float32: (1e-4, 1e-5)}
 COARSE = (2e-2, 1e-3)  # formats that round more
 STIRRED = 0.02  # how far what is trained is moved meanwhile
 
-_lengths: list[int] = []  # of the rows in the batch that is being computed
+# Of the batch that is being computed: the lengths of its rows, and its tiles where it is attended to by them.
+_lengths: list[int] = []
+_tiles: list[Tile] = []
 
 
-def _row_by_row(
+def _within_rows(
     module: torch.nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, _: Any, **settings: Any
 ) -> tuple[torch.Tensor, None]:
     """Attend within every row by itself: no mask, and work that grows with the squares of the rows' lengths."""
+    if _tiles and _is_plain(module, query, settings):
+        scale = settings.get("scaling") or query.shape[-1] ** -0.5
+        return attend(query, key, value, _tiles, scale), None
     parts = (part.split(_lengths, dim=2) for part in (query, key, value))
     attended = [sdpa_attention_forward(module, q, k, v, None, **settings)[0] for q, k, v in zip(*parts, strict=True)]
     return torch.cat(attended, dim=1), None
+
+
+def _is_plain(module: Any, query: torch.Tensor, settings: dict[str, Any]) -> bool:
+    """Whether a token sees itself and all before it, in 32 bits, and nothing is added to that or left out by chance."""
+    causal = settings.get("is_causal")
+    return (
+        query.dtype is torch.float32
+        and (getattr(module, "is_causal", True) if causal is None else causal)
+        and not settings.get("dropout")
+        and all(settings.get(extra) is None for extra in ("position_bias", "softcap"))
+    )
 
 
 def _no_mask(*_: Any, **__: Any) -> None:
     return None
 
 
-AttentionInterface.register(ATTENTION, _row_by_row)
+AttentionInterface.register(ATTENTION, _within_rows)
 ALL_MASK_ATTENTION_FUNCTIONS.register(ATTENTION, _no_mask)  # pyright: ignore[reportArgumentType]
 
 
@@ -70,6 +88,7 @@ def rows_apart(model: Any, batch: Batch) -> Generator[None]:
     config = model.config.get_text_config()
     before = config._attn_implementation
     _lengths[:] = batch.lengths
+    _tiles[:] = tiles_of(batch.lengths) if are_fast() and batch.ids.device.type == "cpu" else []
     if before == "sdpa":  # FlashAttention keeps rows apart by their positions
         config._attn_implementation = ATTENTION
     try:

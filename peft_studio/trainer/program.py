@@ -33,6 +33,7 @@ from peft_studio.trainer.plain_lora import starting_factors
 from peft_studio.trainer.prepare import prepare
 from peft_studio.trainer.probes import probe_notes
 from peft_studio.trainer.process_group import ProcessGroup, is_member
+from peft_studio.trainer.products import fast_products
 from peft_studio.trainer.quantization import require_quantization
 from peft_studio.trainer.reference import ask_base
 from peft_studio.trainer.report import Reporter
@@ -67,11 +68,16 @@ def _train_together(run: RunDir, stop: StopSignal) -> None:
 
 def train(run: RunDir, group: ProcessGroup, stop: StopSignal) -> None:
     """Leave adapter/ and summary.json in the run directory; raises what ``outcome`` knows."""
+    wanted, plan = read_job(run)
+    with fast_products(wanted.fast_kernels):
+        _train(run, wanted, plan, group, stop)
+
+
+def _train(run: RunDir, wanted: TrainingConfig, plan: Plan | None, group: ProcessGroup, stop: StopSignal) -> None:
     report = Reporter(run, speaks=group.leads)
     report.log("Starting training..." if group.is_alone else f"Starting training in {group.size} processes...")
     if threads := os.environ.get("PEFT_STUDIO_THREADS"):
         torch.set_num_threads(int(threads))
-    wanted, plan = read_job(run)
     config = layout_of(run, wanted).applied_to(wanted)
     require_quantization(config, device())
     require_optimizer(config, device())

@@ -1,0 +1,44 @@
+"""Products in 32 bits are faster on some processors, and no less precise on any."""
+
+import pytest
+import torch
+
+from peft_studio.trainer.products import are_fast, fast_products, is_wide_amd
+
+PROCESSORS = {
+    "vendor_id\t: AuthenticAMD\nflags\t\t: fpu avx2 avx512f avx512dq\n": True,
+    "vendor_id\t: AuthenticAMD\nflags\t\t: fpu avx2\n": False,
+    "vendor_id\t: GenuineIntel\nflags\t\t: fpu avx2 avx512f avx512dq\n": False,
+    "": False,
+}
+SHAPES = [(1, 64, 512), (7, 512, 8), (300, 512, 1408), (768, 1408, 512)]  # rows, width, columns
+
+
+@pytest.mark.parametrize("processor", PROCESSORS)
+def test_amd_processors_with_avx512_are_those_on_which_another_library_is_faster(processor: str) -> None:
+    assert is_wide_amd(processor) is PROCESSORS[processor]
+
+
+@pytest.mark.parametrize(("rows", "width", "columns"), SHAPES)
+@pytest.mark.parametrize("transposed", [False, True])
+def test_fast_products_round_no_more_than_32_bits_do(rows: int, width: int, columns: int, transposed: bool) -> None:
+    torch.manual_seed(0)
+    left = torch.randn(rows, width)
+    right = torch.randn(columns, width).t() if transposed else torch.randn(width, columns)
+    with fast_products():
+        product = left @ right
+    exact = left.double() @ right.double()
+    # Each sum is off by some roundings of its largest parts; factors in bfloat16 would put it off by 50 times as much.
+    assert (product - exact).abs().max() < 4e-6 * width**0.5 * 8
+
+
+def test_products_are_as_before_afterwards_whatever_has_happened() -> None:
+    assert not are_fast()
+    with pytest.raises(RuntimeError, match="meanwhile"), fast_products():
+        raise RuntimeError("meanwhile")
+    assert not are_fast()
+
+
+def test_products_stay_as_they_are_where_a_job_wants_no_fast_kernels() -> None:
+    with fast_products(wanted=False):
+        assert not are_fast()
