@@ -27,6 +27,7 @@ from peft_studio.trainer.data import Item, fitted, supervised_of, tokens_of
 from peft_studio.trainer.loss import RowQualities
 from peft_studio.trainer.model import Base, load_base
 from peft_studio.trainer.objectives.criterion import Criterion
+from peft_studio.trainer.products import fast_products
 from peft_studio.trainer.questions import Question, answers_of, questions_of
 from peft_studio.trainer.render import Renderer
 from peft_studio.trainer.stop import StopSignal
@@ -94,6 +95,7 @@ def compare_models(
     bare = load_base(base, config, "all" if config.shard_base else "device")
     items = criterion.with_reference(bare, items, stop)
 
+    @fast_products(config.fast_kernels)
     def look(model: Any) -> Seen:
         turn()
         held_out, row_by_row = measure(model, criterion, items, config, stop)

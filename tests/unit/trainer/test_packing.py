@@ -20,6 +20,7 @@ from peft_studio.trainer.model import load_base, read_base
 from peft_studio.trainer.noise import noisy_embeddings
 from peft_studio.trainer.outcome import DONE
 from peft_studio.trainer.packing import can_pack, pack, rows_apart
+from peft_studio.trainer.products import fast_products
 from peft_studio.trainer.program import run as train
 from peft_studio.trainer.stop import StopSignal
 from tests.tiny import make_run
@@ -60,8 +61,9 @@ def gradients(model: Any) -> dict[str, torch.Tensor]:
     return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
+@pytest.mark.parametrize("fast", [False, True])
 @pytest.mark.parametrize("name", PACKED)
-def test_a_packed_batch_gives_the_losses_and_gradients_of_its_rows_one_at_a_time(name: str) -> None:
+def test_a_packed_batch_gives_the_losses_and_gradients_of_its_rows_one_at_a_time(name: str, fast: bool) -> None:
     model, rows = model_of(name, **PACKED[name]), rows_of(9, 4, 17, 2)
     assert can_pack(model, rows, config())
     alone = [summed_loss(model, collate([row])) for row in rows]
@@ -69,7 +71,7 @@ def test_a_packed_batch_gives_the_losses_and_gradients_of_its_rows_one_at_a_time
     one_at_a_time = gradients(model)
     model.zero_grad()
     batch = pack(rows)
-    with rows_apart(model, batch):
+    with fast_products(fast), rows_apart(model, batch):
         packed = summed_loss(model, batch)
         packed.backward()
     assert packed.item() == pytest.approx(sum(loss.item() for loss in alone), rel=1e-5)
@@ -94,6 +96,16 @@ def test_attention_is_as_before_when_a_packed_batch_is_done() -> None:
     with rows_apart(llama, pack(rows_of(3, 4))):
         assert llama.config._attn_implementation != "sdpa"
     assert llama.config._attn_implementation == "sdpa"
+
+
+def test_attention_in_packed_rows_drops_out_what_the_model_is_set_to_drop() -> None:
+    llama = model_of("llama", **PACKED["llama"], attention_dropout=0.5).train()
+    batch, losses = pack(rows_of(9, 4)), set[float]()
+    with fast_products(), rows_apart(llama, batch):
+        for seed in (0, 1):
+            torch.manual_seed(seed)
+            losses.add(summed_loss(llama, batch).item())
+    assert len(losses) == 2
 
 
 @pytest.mark.filterwarnings("ignore")  # of kernels that are not there

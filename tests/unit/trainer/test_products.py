@@ -28,8 +28,8 @@ def test_fast_products_round_no_more_than_32_bits_do(rows: int, width: int, colu
     with fast_products():
         product = left @ right
     exact = left.double() @ right.double()
-    # Each sum is off by some roundings of its largest parts; factors in bfloat16 would put it off by 50 times as much.
-    assert (product - exact).abs().max() < 4e-6 * width**0.5 * 8
+    # Factors in bfloat16 would put it a hundred times as far off.
+    assert (product - exact).abs().max() < 3e-5 * width**0.5
 
 
 def test_products_are_as_before_afterwards_whatever_has_happened() -> None:
