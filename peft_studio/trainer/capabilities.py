@@ -16,6 +16,7 @@ import torch
 from peft_studio.config import Quantization
 from peft_studio.machine import Capabilities, Gpu
 from peft_studio.packages import installed
+from peft_studio.trainer.products import fast_products
 from peft_studio.trainer.quantization import small_layer
 
 CONTROL_GROUP = Path("/sys/fs/cgroup/memory.max")
@@ -34,7 +35,7 @@ def measure() -> Capabilities:
         cpu_cores=len(os.sched_getaffinity(0)),
         ram_gb=round(_memory() / 2**30, 1),
         gpus=[_gpu(index) for index in range(torch.cuda.device_count())],
-        matmul_gflops=round(gflops(torch.float32, on), 2),
+        matmul_gflops=_float32(on),
         bf16_gflops=_bf16(on),
         quantizations={kind: _why_not(kind, on) for kind in Quantization},
     )
@@ -73,6 +74,11 @@ def _product_seconds(matrix: torch.Tensor) -> float:
     # Reading one number waits for a GPU to be done.
     (matrix @ matrix)[0, 0].item()
     return time.perf_counter() - start
+
+
+@fast_products()
+def _float32(on: torch.device) -> float:
+    return round(gflops(torch.float32, on), 2)
 
 
 def _bf16(on: torch.device) -> float | None:
