@@ -79,37 +79,37 @@ class _Attention(torch.autograd.Function):
         ctx.save_for_backward(query, key, value)
         ctx.tiles, ctx.scale = tiles, scale
         heads, tokens = query.shape[1:3]
-        result = query.new_empty(1, heads, tokens, value.shape[-1])
-        [spare] = _spare(query, tiles, 1)
+        result = query.new_empty(1, tokens, heads, value.shape[-1])
+        scaled, [spare] = query * scale, _spare(query, tiles, 1)
         for tile in tiles:
-            weights, _ = _weights(query, key, tile, scale, spare)
-            _put(result, tile, weights @ value[0, :, tile.keys])
-        return result.transpose(1, 2)
+            weights, _ = _weights(scaled, key, tile, spare)
+            _put(result.transpose(1, 2), tile, weights @ value[0, :, tile.keys])
+        return result
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         query, key, value = ctx.saved_tensors
         of_query, of_key, of_value = torch.empty_like(query), torch.zeros_like(key), torch.zeros_like(value)
         gradient = gradients[0].transpose(1, 2)
-        spare, other = _spare(query, ctx.tiles, 2)
+        scaled, (spare, other) = query * ctx.scale, _spare(query, ctx.tiles, 2)
         for tile in ctx.tiles:
-            weights, asked = _weights(query, key, tile, ctx.scale, spare)
+            weights, asked = _weights(scaled, key, tile, spare)
             given = _take(gradient, tile, len(weights))
             of_value[0, :, tile.keys] += weights.transpose(1, 2) @ given
             of_scores = other[: weights.numel()].view_as(weights)
             torch.bmm(given, value[0, :, tile.keys].transpose(1, 2), out=of_scores)
             _SOFTMAX_BACKWARD.out(of_scores, weights, -1, weights.dtype, grad_input=of_scores)
             of_key[0, :, tile.keys] += of_scores.transpose(1, 2) @ asked
-            _put(of_query, tile, (of_scores @ key[0, :, tile.keys]).mul_(ctx.scale))
-        return of_query, of_key, of_value, None, None
+            _put(of_query, tile, of_scores @ key[0, :, tile.keys])
+        return of_query.mul_(ctx.scale), of_key, of_value, None, None
 
 
 def _weights(
-    query: torch.Tensor, key: torch.Tensor, tile: Tile, scale: float, place: torch.Tensor
+    query: torch.Tensor, key: torch.Tensor, tile: Tile, place: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return how a tile's tokens weigh what they see (groups, heads in one x tokens, keys), and its scaled queries."""
+    """Return how a tile's tokens weigh what they see (groups, heads in one x tokens, keys), and their queries."""
     keys = key[0, :, tile.keys]
-    asked = _take(query, tile, len(keys)).mul_(scale)
+    asked = _take(query, tile, len(keys))
     scores = place[: asked.shape[0] * asked.shape[1] * keys.shape[1]].view(*asked.shape[:2], -1)
     torch.bmm(asked, keys.transpose(1, 2), out=scores)
     tokens = tile.stop - tile.start
