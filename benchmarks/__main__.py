@@ -3,7 +3,7 @@ Run the benchmarks and print their figures beside their limits.
 
     python -m benchmarks [startup] [first_step] [api_latency] [history] [upload] [watchers] [renting]
                          [endpoint] [export] [model_search] [registries]
-                         [training] [products] [onednn] [waiting] [gpu_training]
+                         [training] [products] [onednn] [waiting] [imports] [gpu_training]
 
 The last line runs only where it is named: minutes to a quarter of an hour each, and some install the peers; the last
 one, which is ``make bench-gpu``, on an NVIDIA GPU alone.
@@ -29,7 +29,7 @@ USUAL = (
     "model_search",
     "registries",
 )
-WHEN_NAMED = ("training", "products", "onednn", "waiting", "gpu_training")
+WHEN_NAMED = ("training", "products", "onednn", "waiting", "imports", "gpu_training")
 
 
 def main(names: list[str]) -> None:

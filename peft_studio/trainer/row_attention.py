@@ -79,52 +79,50 @@ class _Attention(torch.autograd.Function):
         ctx.save_for_backward(query, key, value)
         ctx.tiles, ctx.scale = tiles, scale
         heads, tokens = query.shape[1:3]
-        result = query.new_empty(1, tokens, heads, value.shape[-1])
-        scaled, [spare] = query * scale, _spare(query, tiles, 1)
+        result = query.new_empty(tokens, heads, value.shape[-1])
+        scaled, [spare] = query[0] * scale, _spare(query, tiles, 1)
+        keys, values, into = key[0], value[0], result.transpose(0, 1)
         for tile in tiles:
-            weights, _ = _weights(scaled, key, tile, spare)
-            _put(result.transpose(1, 2), tile, weights @ value[0, :, tile.keys])
-        return result
+            weights = _weights(_take(scaled, tile, len(keys)), keys[:, tile.keys], tile, spare)
+            _put(into, tile, weights @ values[:, tile.keys])
+        return result[None]
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         query, key, value = ctx.saved_tensors
         of_query, of_key, of_value = torch.empty_like(query), torch.zeros_like(key), torch.zeros_like(value)
-        gradient = gradients[0].transpose(1, 2)
-        scaled, (spare, other) = query * ctx.scale, _spare(query, ctx.tiles, 2)
+        scaled, gradient = query[0] * ctx.scale, gradients[0][0].transpose(0, 1)
+        spare, other = _spare(query, ctx.tiles, 2)
         for tile in ctx.tiles:
-            weights, asked = _weights(scaled, key, tile, spare)
-            given = _take(gradient, tile, len(weights))
-            of_value[0, :, tile.keys] += weights.transpose(1, 2) @ given
+            keys, values, into_keys, into_values = (x[0, :, tile.keys] for x in (key, value, of_key, of_value))
+            asked, given = _take(scaled, tile, len(keys)), _take(gradient, tile, len(keys))
+            weights = _weights(asked, keys, tile, spare)
+            into_values += weights.transpose(1, 2) @ given
             of_scores = other[: weights.numel()].view_as(weights)
-            torch.bmm(given, value[0, :, tile.keys].transpose(1, 2), out=of_scores)
+            torch.bmm(given, values.transpose(1, 2), out=of_scores)
             _SOFTMAX_BACKWARD.out(of_scores, weights, -1, weights.dtype, grad_input=of_scores)
-            of_key[0, :, tile.keys] += of_scores.transpose(1, 2) @ asked
-            _put(of_query, tile, of_scores @ key[0, :, tile.keys])
+            into_keys += of_scores.transpose(1, 2) @ asked
+            _put(of_query[0], tile, of_scores @ keys)
         return of_query.mul_(ctx.scale), of_key, of_value, None, None
 
 
-def _weights(
-    query: torch.Tensor, key: torch.Tensor, tile: Tile, place: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return how a tile's tokens weigh what they see (groups, heads in one x tokens, keys), and their queries."""
-    keys = key[0, :, tile.keys]
-    asked = _take(query, tile, len(keys))
-    scores = place[: asked.shape[0] * asked.shape[1] * keys.shape[1]].view(*asked.shape[:2], -1)
+def _weights(asked: torch.Tensor, keys: torch.Tensor, tile: Tile, place: torch.Tensor) -> torch.Tensor:
+    """Return how much of what it sees each of a tile's tokens takes (groups, heads in one x tokens, keys)."""
+    groups, rows, seen = asked.shape[0], asked.shape[1], keys.shape[1]
+    scores = place[: groups * rows * seen].view(groups, rows, seen)
     torch.bmm(asked, keys.transpose(1, 2), out=scores)
-    tokens = tile.stop - tile.start
-    scores.view(query.shape[1], tokens, -1)[:, :, tile.start - tile.first :].add_(tile.mask)
-    return torch.softmax(scores, -1, out=scores), asked
+    scores.view(-1, len(tile.mask), seen)[..., tile.start - tile.first :] += tile.mask
+    return torch.softmax(scores, -1, out=scores)
 
 
 def _take(of: torch.Tensor, tile: Tile, groups: int) -> torch.Tensor:
-    """Copy what belongs to a tile's tokens: (1, heads, tokens, width) to (groups, heads in one x tokens, width)."""
-    return of[0, :, tile.queries].clone(memory_format=torch.contiguous_format).view(groups, -1, of.shape[-1])
+    """Copy what belongs to a tile's tokens: (heads, tokens, width) to (groups, heads in one x tokens, width)."""
+    return of[:, tile.queries].clone(memory_format=torch.contiguous_format).view(groups, -1, of.shape[-1])
 
 
 def _put(into: torch.Tensor, tile: Tile, part: torch.Tensor) -> None:
     """Undo ``_take``."""
-    into[0, :, tile.queries] = part.view(into.shape[1], -1, into.shape[-1])
+    into[:, tile.queries] = part.view(len(into), -1, into.shape[-1])
 
 
 def _spare(like: torch.Tensor, tiles: Sequence[Tile], count: int) -> torch.Tensor:
