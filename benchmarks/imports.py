@@ -45,7 +45,7 @@ def measure() -> list[Figure]:
     ours, theirs = ([median(column) for column in zip(*costs, strict=True)] for costs in found.values())
     return [
         Figure("imports as they are, processor's time", theirs[0], "s"),
-        Figure("the trainer's over them", ours[0] / theirs[0], "times"),
+        Figure("the trainer's over them, processor's time", ours[0] / theirs[0], "times"),
         Figure("imports as they are, peak memory", theirs[1], "MB"),
-        Figure("the trainer's over them", ours[1] / theirs[1], "times"),
+        Figure("the trainer's over them, peak memory", ours[1] / theirs[1], "times"),
     ]

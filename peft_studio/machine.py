@@ -21,6 +21,7 @@ class Capabilities(BaseModel):
     torch: str
     bitsandbytes: str | None
     torchao: str | None = None
+    trainer: str = Field(default="", description="The version of the trainer whose rates these are.")
     cpu_cores: int = Field(description="Cores that this process may use.")
     ram_gb: float
     gpus: list[Gpu] = Field(default_factory=list[Gpu])

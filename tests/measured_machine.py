@@ -7,6 +7,7 @@ from typing import Any
 from peft_studio.config import Quantization
 from peft_studio.machine import Capabilities, Gpu
 from peft_studio.packages import installed
+from peft_studio.trainer import TRAINER_VERSION
 
 
 def machine(**changes: Any) -> Capabilities:
@@ -16,6 +17,7 @@ def machine(**changes: Any) -> Capabilities:
         "torch": installed("torch") or "",
         "bitsandbytes": installed("bitsandbytes"),
         "torchao": installed("torchao"),
+        "trainer": TRAINER_VERSION,
         "cpu_cores": 16,
         "ram_gb": 64,
         "matmul_gflops": 100,

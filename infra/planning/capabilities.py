@@ -12,19 +12,20 @@ from peft_studio.errors import ResourceUnavailable
 from peft_studio.machine import Capabilities
 from peft_studio.packages import installed
 from peft_studio.run_dir import replace_file
+from peft_studio.trainer import TRAINER_VERSION
 
 PROGRAM = "peft_studio.trainer.capabilities"
 TIMEOUT_SECONDS = 120
 
 
 def load(settings: Settings) -> Capabilities | None:
-    """Return what was measured, or None: not yet measured, or on another machine, or with other libraries."""
+    """Return what was measured; None where nothing was, or on another machine, with other libraries or a trainer."""
     try:
         known = Capabilities.model_validate_json(_file(settings).read_bytes())
     except (OSError, ValidationError):
         return None
-    here = (socket.gethostname(), installed("torch"), installed("bitsandbytes"), installed("torchao"))
-    return known if (known.host, known.torch, known.bitsandbytes, known.torchao) == here else None
+    here = (socket.gethostname(), installed("torch"), installed("bitsandbytes"), installed("torchao"), TRAINER_VERSION)
+    return known if (known.host, known.torch, known.bitsandbytes, known.torchao, known.trainer) == here else None
 
 
 def probe(settings: Settings) -> Capabilities:

@@ -16,6 +16,7 @@ import torch
 from peft_studio.config import Quantization
 from peft_studio.machine import Capabilities, Gpu
 from peft_studio.packages import installed
+from peft_studio.trainer import TRAINER_VERSION
 from peft_studio.trainer.products import fast_products
 from peft_studio.trainer.quantization import small_layer
 
@@ -32,6 +33,7 @@ def measure() -> Capabilities:
         torch=version("torch"),
         bitsandbytes=installed("bitsandbytes"),
         torchao=installed("torchao"),
+        trainer=TRAINER_VERSION,
         cpu_cores=len(os.sched_getaffinity(0)),
         ram_gb=round(_memory() / 2**30, 1),
         gpus=[_gpu(index) for index in range(torch.cuda.device_count())],

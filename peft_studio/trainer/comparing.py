@@ -91,12 +91,8 @@ def compare_models(
     items, owners = _items(subject, examples)
     count = wanted.generation_rows if config.aim.writes else 0
     questions = questions_of(examples, base, subject.renderer, count, wanted.max_new_tokens)
-    stop.check()
-    bare = load_base(base, config, "all" if config.shard_base else "device")
-    items = criterion.with_reference(bare, items, stop)
 
-    @fast_products(config.fast_kernels)
-    def look(model: Any) -> Seen:
+    def look(model: Any, items: Sequence[Item]) -> Seen:
         turn()
         held_out, row_by_row = measure(model, criterion, items, config, stop)
         return Seen(
@@ -109,9 +105,7 @@ def compare_models(
             extra=extra(model),
         )
 
-    before = look(bare)
-    stop.check()
-    after = look(load_adapter(bare, subject.adapter))
+    before, after = _by_both(subject, items, look)
     cut = sum(len(base.tokenizer(question.reference)["input_ids"]) > wanted.max_new_tokens for question in questions)
     generation = Generation(rows=len(questions), max_new_tokens=wanted.max_new_tokens, cut=cut) if questions else None
     evaluation = Evaluation(
@@ -125,6 +119,18 @@ def compare_models(
         bootstrap=wanted.bootstrap if items else None,
     )
     return Compared(evaluation, questions, before, after)
+
+
+def _by_both(subject: Subject, items: Sequence[Item], look: Callable[[Any, Sequence[Item]], Seen]) -> tuple[Seen, Seen]:
+    """Look at the base model, and at the same with the adapter on it: what is compared is multiplied alike."""
+    config, stop = subject.config, subject.stop
+    with fast_products(config.fast_kernels):
+        stop.check()
+        bare = load_base(subject.base, config, "all" if config.shard_base else "device")
+        items = subject.criterion.with_reference(bare, items, stop)
+        before = look(bare, items)
+        stop.check()
+        return before, look(load_adapter(bare, subject.adapter), items)
 
 
 def _items(subject: Subject, examples: Sequence[Example]) -> tuple[Sequence[Item], NDArray[np.int64]]:

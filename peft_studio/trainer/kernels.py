@@ -19,6 +19,7 @@ from peft_studio.algorithms import Targets
 from peft_studio.config import Objective, TrainingConfig
 from peft_studio.packages import installed
 from peft_studio.trainer.gated_mlp import keep_less
+from peft_studio.trainer.products import are_fast
 from peft_studio.trainer.remade_norms import remake_norms
 from peft_studio.trainer.rms_norm import fuse_norms
 
@@ -75,6 +76,8 @@ def use_kernels(model: Any, config: TrainingConfig, log: Callable[[str], None]) 
         if model.device.type == "cpu":
             fuse_norms(model)
             remake_norms(model)
+    if are_fast() and model.dtype is torch.float32:
+        log("In use: oneDNN's products in 32 bits.")
     for reason in choice.reasons:
         log(reason)
     if choice.flash:

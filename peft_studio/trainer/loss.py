@@ -133,7 +133,8 @@ def _before_the_head(model: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tens
 
     def keep(_: nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
         hidden.append(args[0][0])
-        return (hidden[-1][:1][None], *args[1:])  # the head has to give something
+        # The head has to give something. Of a token that is not laid out by itself, PyTorch would copy all its weights.
+        return (hidden[-1][:1][None], *args[1:])
 
     _, targets = _predictions(model, batch, keep)
     return hidden[0], targets

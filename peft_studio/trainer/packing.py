@@ -38,7 +38,7 @@ def _within_rows(
     module: torch.nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, _: Any, **settings: Any
 ) -> tuple[torch.Tensor, None]:
     """Attend within every row by itself: no mask, and work that grows with the squares of the rows' lengths."""
-    if _tiles and _is_plain(module, query, settings):
+    if _tiles and _is_plain(module, query, key, settings):
         scale = settings.get("scaling") or query.shape[-1] ** -0.5
         return attend(query, key, value, _tiles, scale), None
     parts = (part.split(_lengths, dim=2) for part in (query, key, value))
@@ -46,11 +46,12 @@ def _within_rows(
     return torch.cat(attended, dim=1), None
 
 
-def _is_plain(module: Any, query: torch.Tensor, settings: dict[str, Any]) -> bool:
+def _is_plain(module: Any, query: torch.Tensor, key: torch.Tensor, settings: dict[str, Any]) -> bool:
     """Whether a token sees itself and all before it, in 32 bits, and nothing is added to that or left out by chance."""
     causal = settings.get("is_causal")
     return (
-        query.dtype is torch.float32
+        query.dtype is key.dtype is torch.float32
+        and query.shape[2] == key.shape[2]
         and (getattr(module, "is_causal", True) if causal is None else causal)
         and not settings.get("dropout")
         and all(settings.get(extra) is None for extra in ("position_bias", "softcap"))
@@ -96,6 +97,8 @@ def rows_apart(model: Any, batch: Batch) -> Generator[None]:
             yield
     finally:
         config._attn_implementation = before
+        _lengths.clear()
+        _tiles.clear()
 
 
 def can_pack(model: Any, rows: Sequence[Row], config: TrainingConfig) -> bool:

@@ -68,20 +68,27 @@ def _train_together(run: RunDir, stop: StopSignal) -> None:
 
 def train(run: RunDir, group: ProcessGroup, stop: StopSignal) -> None:
     """Leave adapter/ and summary.json in the run directory; raises what ``outcome`` knows."""
-    wanted, plan = read_job(run)
-    with fast_products(wanted.fast_kernels):
-        _train(run, wanted, plan, group, stop)
-
-
-def _train(run: RunDir, wanted: TrainingConfig, plan: Plan | None, group: ProcessGroup, stop: StopSignal) -> None:
     report = Reporter(run, speaks=group.leads)
     report.log("Starting training..." if group.is_alone else f"Starting training in {group.size} processes...")
     if threads := os.environ.get("PEFT_STUDIO_THREADS"):
         torch.set_num_threads(int(threads))
+    wanted, plan = read_job(run)
     config = layout_of(run, wanted).applied_to(wanted)
     require_quantization(config, device())
     require_optimizer(config, device())
+    with fast_products(config.fast_kernels):
+        _train(run, wanted, config, plan, group, stop, report)
 
+
+def _train(
+    run: RunDir,
+    wanted: TrainingConfig,
+    config: TrainingConfig,
+    plan: Plan | None,
+    group: ProcessGroup,
+    stop: StopSignal,
+    report: Reporter,
+) -> None:
     base = read_base(config, plan)
     shape = skeleton(base.config, config.aim.head)
     require_names(shape, config)

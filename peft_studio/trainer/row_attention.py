@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-TILE = 128  # tokens: of smaller tiles there are too many, of larger ones more is computed that nobody sees
+TILE = 128  # tokens; of smaller tiles there are more, and of larger ones more is computed that nobody sees
 _SOFTMAX_BACKWARD = torch.ops.aten._softmax_backward_data
 
 
@@ -77,7 +77,7 @@ class _Attention(torch.autograd.Function):
         ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, tiles: Sequence[Tile], scale: float
     ) -> torch.Tensor:
         ctx.save_for_backward(query, key, value)
-        ctx.tiles, ctx.scale = tiles, scale
+        ctx.tiles, ctx.scale = tuple(tiles), scale
         heads, tokens = query.shape[1:3]
         result = query.new_empty(tokens, heads, value.shape[-1])
         scaled, [spare] = query[0] * scale, _spare(query, tiles, 1)

@@ -402,7 +402,9 @@ def test_the_rate_is_that_of_the_number_format() -> None:
     assert gpu.gflops(Precision.FLOAT32) == 100
 
 
-@pytest.mark.parametrize("changed", [{"host": "another"}, {"torch": "1.0"}, {"bitsandbytes": None}, {"torchao": None}])
+@pytest.mark.parametrize(
+    "changed", [{"host": "another"}, {"torch": "1.0"}, {"bitsandbytes": None}, {"torchao": None}, {"trainer": ""}]
+)
 def test_measurements_of_another_machine_do_not_count(measured: Settings, changed: dict[str, Any]) -> None:
     assert capabilities.load(measured) == MACHINE
     (measured.data_dir / "machine.json").write_text(MACHINE.model_copy(update=changed).model_dump_json())

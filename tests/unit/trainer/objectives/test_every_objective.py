@@ -25,6 +25,7 @@ from tests.tiny import tiny_model
 from tests.unit.trainer.objectives.jobs import ROWS, evaluated, job, reported, stored, trained
 from tests.unit.trainer.stops import StopAtLook
 
+DEMO_MODEL = Path(__file__).parents[4] / "demo" / "model"
 STOCK: dict[Head, Any] = {
     Head.CAUSAL_LM: AutoPeftModelForCausalLM,
     Head.SEQUENCE: AutoPeftModelForSequenceClassification,
@@ -131,3 +132,11 @@ def test_it_is_measured_before_and_after(whole: RunDir) -> None:
     if whole.read_config().objective in ("dpo", "kto"):  # the base model differs by nothing from itself
         assert before.metrics["rewards/margins"] == 0
         assert before.accuracy == 0.5
+
+
+def test_a_model_that_rounds_differs_by_nothing_from_itself_when_it_is_evaluated(tmp_path: Path) -> None:
+    run = job(tmp_path, DEMO_MODEL, "dpo", num_epochs=1)
+    before = evaluated(trained(run)).base
+    assert before
+    assert before.metrics["rewards/margins"] == 0
+    assert before.accuracy == 0.5
