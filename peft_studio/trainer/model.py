@@ -29,6 +29,11 @@ class Base:
     tokenizer: Any
 
     @property
+    def width(self) -> int:
+        """How many numbers a hidden state has; 0 where the architecture does not say."""
+        return getattr(self.config.get_text_config(), "hidden_size", 0)
+
+    @property
     def end(self) -> int:
         """The token that ends a text."""
         for holder in (self.tokenizer, self.config):

@@ -16,6 +16,7 @@ import torch
 # processors with matrix tiles (AMX) alone, of which AMD has none; that it does not is tried out all the same.
 _MAY_ROUND = "medium"
 _PROCESSORS = Path("/proc/cpuinfo")
+NARROW = 256  # models of less width gain less than oneDNN takes to make kernels for the shapes of each batch
 
 
 @contextmanager

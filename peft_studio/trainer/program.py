@@ -25,7 +25,7 @@ from peft_studio.trainer.kernels import use_kernels
 from peft_studio.trainer.launch import launch, processes_for
 from peft_studio.trainer.layers import require_names, skeleton
 from peft_studio.trainer.memory import compute_again, require_checkpointing
-from peft_studio.trainer.model import device, load_base, read_base
+from peft_studio.trainer.model import Base, device, load_base, read_base
 from peft_studio.trainer.objectives import criterion_of
 from peft_studio.trainer.optimizer import require_optimizer
 from peft_studio.trainer.outcome import attempt, ending
@@ -33,7 +33,7 @@ from peft_studio.trainer.plain_lora import starting_factors
 from peft_studio.trainer.prepare import prepare
 from peft_studio.trainer.probes import probe_notes
 from peft_studio.trainer.process_group import ProcessGroup, is_member
-from peft_studio.trainer.products import fast_products
+from peft_studio.trainer.products import NARROW, fast_products
 from peft_studio.trainer.quantization import require_quantization
 from peft_studio.trainer.reference import ask_base
 from peft_studio.trainer.report import Reporter
@@ -76,8 +76,9 @@ def train(run: RunDir, group: ProcessGroup, stop: StopSignal) -> None:
     config = layout_of(run, wanted).applied_to(wanted)
     require_quantization(config, device())
     require_optimizer(config, device())
-    with fast_products(config.fast_kernels):
-        _train(run, wanted, config, plan, group, stop, report)
+    base = read_base(config, plan)
+    with fast_products(config.fast_kernels and base.width >= NARROW):
+        _train(run, wanted, config, plan, base, group, stop, report)
 
 
 def _train(
@@ -85,11 +86,11 @@ def _train(
     wanted: TrainingConfig,
     config: TrainingConfig,
     plan: Plan | None,
+    base: Base,
     group: ProcessGroup,
     stop: StopSignal,
     report: Reporter,
 ) -> None:
-    base = read_base(config, plan)
     shape = skeleton(base.config, config.aim.head)
     require_names(shape, config)
     require_checkpointing(shape, config)

@@ -14,9 +14,10 @@ from peft_studio.checkpoints import list_checkpoints
 from peft_studio.events import Log, Metrics
 from peft_studio.run_dir import Request, RunDir
 from peft_studio.trainer.outcome import DONE, STOPPED
+from peft_studio.trainer.products import NARROW
 from peft_studio.trainer.program import run as train
 from peft_studio.trainer.stop import StopSignal
-from tests.tiny import make_run
+from tests.tiny import make_run, tiny_model
 from tests.unit.trainer.stops import StopAtLook
 
 JOB: dict[str, Any] = {"dropout": 0.2, "warmup_steps": 2, "validation_split": 0.1}
@@ -68,6 +69,15 @@ def test_a_run_that_was_stopped_goes_on_as_if_it_never_was(
     assert run.read_summary() is None
     assert train(run, StopSignal()) == DONE
     assert_same(run, uninterrupted)
+
+
+def test_a_wide_model_goes_on_to_the_bit_too(tmp_path: Path, rows: Path) -> None:
+    wide = tiny_model(tmp_path / "wide", hidden_size=NARROW)  # whose products may be another library's
+    whole, run = (make_run(tmp_path / name, wide, rows, **JOB) for name in ("whole", "run"))
+    assert train(whole, StopSignal()) == DONE
+    assert train(run, StopAtLook(8)) == STOPPED
+    assert train(run, StopSignal()) == DONE
+    assert_same(run, whole)
 
 
 def test_a_run_that_is_stopped_again_and_again_still_arrives(

@@ -20,12 +20,12 @@ from peft_studio.promotion_rules import sure_measures
 from peft_studio.run_dir import RunDir
 from peft_studio.trainer.objectives import CRITERIA
 from peft_studio.trainer.outcome import STOPPED
+from peft_studio.trainer.products import NARROW
 from peft_studio.trainer.program import run as train
 from tests.tiny import tiny_model
 from tests.unit.trainer.objectives.jobs import ROWS, evaluated, job, reported, stored, trained
 from tests.unit.trainer.stops import StopAtLook
 
-DEMO_MODEL = Path(__file__).parents[4] / "demo" / "model"
 STOCK: dict[Head, Any] = {
     Head.CAUSAL_LM: AutoPeftModelForCausalLM,
     Head.SEQUENCE: AutoPeftModelForSequenceClassification,
@@ -134,8 +134,9 @@ def test_it_is_measured_before_and_after(whole: RunDir) -> None:
         assert before.accuracy == 0.5
 
 
-def test_a_model_that_rounds_differs_by_nothing_from_itself_when_it_is_evaluated(tmp_path: Path) -> None:
-    run = job(tmp_path, DEMO_MODEL, "dpo", num_epochs=1)
+def test_a_wide_model_differs_by_nothing_from_itself_when_it_is_evaluated(tmp_path: Path) -> None:
+    wide = tiny_model(tmp_path / "wide", hidden_size=2 * NARROW, num_hidden_layers=4)
+    run = job(tmp_path, wide, "dpo", num_epochs=1)
     before = evaluated(trained(run)).base
     assert before
     assert before.metrics["rewards/margins"] == 0
