@@ -31,6 +31,9 @@ def measure() -> list[Figure]:
         for shape in ((TOKENS, width, width), (TOKENS, width, inner), (TOKENS, inner, width))
         for _, rows, columns in [shape]
     ]
+    products.append(
+        Figure("mean rounding error of the last, over the usual ones'", _rounding(TOKENS, inner, width), "")
+    )
     return products + [
         Figure(f"attention in rows of {length} tokens, over PyTorch's row by row", _attention(width, length), "times")
         for length in ROW_LENGTHS
@@ -47,6 +50,21 @@ def _product(tokens: int, rows: int, columns: int) -> float:
         torch.mm(slope, weight)
 
     return _ratio(usual, usual)
+
+
+def _rounding(tokens: int, rows: int, columns: int) -> float:
+    import torch
+
+    from peft_studio.trainer.products import fast_products
+
+    hidden, weight = torch.randn(tokens, rows), torch.randn(rows, columns)
+    exact = hidden.double() @ weight.double()
+
+    def error(is_fast: bool) -> float:
+        with fast_products(is_fast):
+            return (torch.mm(hidden, weight) - exact).square().mean().sqrt().item()
+
+    return error(True) / error(False)
 
 
 def _attention(width: int, length: int) -> float:
