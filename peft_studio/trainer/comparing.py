@@ -27,7 +27,7 @@ from peft_studio.trainer.data import Item, fitted, supervised_of, tokens_of
 from peft_studio.trainer.loss import RowQualities
 from peft_studio.trainer.model import Base, load_base
 from peft_studio.trainer.objectives.criterion import Criterion
-from peft_studio.trainer.products import NARROW, fast_products
+from peft_studio.trainer.products import fast_products
 from peft_studio.trainer.questions import Question, answers_of, questions_of
 from peft_studio.trainer.render import Renderer
 from peft_studio.trainer.stop import StopSignal
@@ -124,7 +124,7 @@ def compare_models(
 def _by_both(subject: Subject, items: Sequence[Item], look: Callable[[Any, Sequence[Item]], Seen]) -> tuple[Seen, Seen]:
     """Look at the base model, and at the same with the adapter on it: what is compared is multiplied alike."""
     config, stop = subject.config, subject.stop
-    with fast_products(config.fast_kernels and subject.base.width >= NARROW):
+    with fast_products(config.fast_kernels, width=subject.base.width):
         stop.check()
         bare = load_base(subject.base, config, "all" if config.shard_base else "device")
         items = subject.criterion.with_reference(bare, items, stop)

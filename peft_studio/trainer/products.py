@@ -20,15 +20,15 @@ NARROW = 256  # models of less width gain less than oneDNN takes to make kernels
 
 
 @contextmanager
-def fast_products(wanted: bool = True, processor: str | None = None) -> Generator[None]:
+def fast_products(wanted: bool = True, *, width: int = NARROW, processor: str | None = None) -> Generator[None]:
     """
     Have this process multiply by oneDNN meanwhile, where that is wished for, faster, and in 32 bits as before.
 
-    ``processor`` is Linux's description of one; by itself this machine's.
+    ``width`` is the model's; ``processor`` Linux's description of one, by itself this machine's.
     """
-    described = _processor() if processor is None else processor
     # On a GPU the setting would mean what it says.
-    if wanted and not torch.cuda.is_available() and is_wide_amd(described) and _is_precise():
+    may = wanted and width >= NARROW and not torch.cuda.is_available()
+    if may and is_wide_amd(_processor() if processor is None else processor) and _is_precise():
         with _by_onednn():
             yield
     else:

@@ -33,7 +33,7 @@ from peft_studio.trainer.plain_lora import starting_factors
 from peft_studio.trainer.prepare import prepare
 from peft_studio.trainer.probes import probe_notes
 from peft_studio.trainer.process_group import ProcessGroup, is_member
-from peft_studio.trainer.products import NARROW, fast_products
+from peft_studio.trainer.products import fast_products
 from peft_studio.trainer.quantization import require_quantization
 from peft_studio.trainer.reference import ask_base
 from peft_studio.trainer.report import Reporter
@@ -77,7 +77,7 @@ def train(run: RunDir, group: ProcessGroup, stop: StopSignal) -> None:
     require_quantization(config, device())
     require_optimizer(config, device())
     base = read_base(config, plan)
-    with fast_products(config.fast_kernels and base.width >= NARROW):
+    with fast_products(config.fast_kernels, width=base.width):
         _train(run, wanted, config, plan, base, group, stop, report)
 
 

@@ -72,7 +72,7 @@ def test_a_packed_batch_gives_the_losses_and_gradients_of_its_rows_one_at_a_time
     one_at_a_time = gradients(model)
     model.zero_grad()
     batch = pack(rows)
-    with fast_products(fast, AMD), rows_apart(model, batch):
+    with fast_products(fast, processor=AMD), rows_apart(model, batch):
         packed = summed_loss(model, batch)
         packed.backward()
     assert packed.item() == pytest.approx(sum(loss.item() for loss in alone), rel=1e-5)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from peft_studio.trainer.products import are_fast, fast_products, is_wide_amd
+from peft_studio.trainer.products import NARROW, are_fast, fast_products, is_wide_amd
 
 AMD = "vendor_id\t: AuthenticAMD\nflags\t\t: fpu avx2 avx512f avx512dq\n"
 PROCESSORS = {
@@ -51,4 +51,9 @@ def test_products_are_as_before_afterwards_whatever_has_happened() -> None:
 
 def test_products_stay_as_they_are_where_a_job_wants_no_fast_kernels() -> None:
     with fast_products(wanted=False, processor=AMD):
+        assert not are_fast()
+
+
+def test_products_stay_as_they_are_in_narrow_models() -> None:
+    with fast_products(width=NARROW - 1, processor=AMD):
         assert not are_fast()
